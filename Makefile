@@ -1,0 +1,45 @@
+# The words that people and CI use. Each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+
+.PHONY: setup demo test fast check fmt lint type bench build clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/uniemox demo --out $(OUT)
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+fast: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+check: lint type test
+
+fmt: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/demo_gain.py
+
+build: setup
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build runs .coverage .mypy_cache .pytest_cache .ruff_cache

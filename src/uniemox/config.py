@@ -1,0 +1,380 @@
+"""Settings of the two kinds of run, as frozen dataclasses.
+
+A run is described by one value: `PretrainConfig` or `FinetuneConfig`. The command line makes its flags
+from these fields, presets are whole values of them in YAML, and a run folder keeps its own as `config.yaml`. No path
+has a default.
+Numbers called *released* are the defaults of the code that the authors of UniEmoX published (arXiv 2409.18877).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from uniemox.errors import ConfigError
+
+EncoderSize = Literal["mini", "tiny", "small", "base", "large", "huge"]
+Fusion = Literal["none", "sum", "scaled_sum"]
+PersonView = Literal["crop", "scene", "none"]
+Precision = Literal["fp32", "bf16"]
+SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
+
+
+class EncoderShape(NamedTuple):
+    """Width of a token, number of blocks and attention heads of a vision transformer."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+# Dosovitskiy et al. 2021, table 1 (base, large, huge); Touvron et al. 2021, table 1 (tiny, small); mini is the demo's.
+ENCODER_SHAPES: dict[EncoderSize, EncoderShape] = {
+    "mini": EncoderShape(128, 6, 4),
+    "tiny": EncoderShape(192, 12, 3),
+    "small": EncoderShape(384, 12, 6),
+    "base": EncoderShape(768, 12, 12),
+    "large": EncoderShape(1024, 24, 16),
+    "huge": EncoderShape(1280, 32, 16),
+}
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    _check(low <= value <= high, f"{name} is {value}, but must be between {low} and {high}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    _check(value > 0, f"{name} is {value}, but must be greater than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the encoder and, for pretraining, of the decoder and the fusion."""
+
+    size: EncoderSize = "base"
+    """Width, depth and heads of the encoder."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    image_size: int = 224
+    """Side of the square picture in pixels; a multiple of the patch."""
+    decoder_width: int = 512
+    """Width of the decoder, and of the view embeddings."""
+    decoder_depth: int = 8
+    """Blocks of the decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
+    fusion: Fusion = "sum"
+    """How scene and person become one embedding: none, sum (released) or scaled_sum (the paper's figure)."""
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"):
+            _check_positive(f"model.{name}", getattr(self, name))
+        _check(
+            self.image_size % self.patch_size == 0,
+            f"model.image_size {self.image_size} is not a multiple of model.patch_size {self.patch_size}",
+        )
+        _check(
+            self.decoder_width % self.decoder_heads == 0 and self.decoder_width % 4 == 0,
+            f"model.decoder_width {self.decoder_width} must be a multiple of 4 and of model.decoder_heads "
+            f"{self.decoder_heads}",
+        )
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """How a picture becomes a scene view and a person view, and what the encoder sees of them."""
+
+    person: PersonView = "crop"
+    """crop: the person's box; scene: the scene again under another mask; none: no second view."""
+    person_margin: float = 0.1
+    """Share of the box's width and height that is added on every side of it."""
+    scene_scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the picture's area that the scene's random crop covers, least and most (released)."""
+    flip: float = 0.5
+    """Probability that scene and person are mirrored, together."""
+    mask_ratio: float = 0.9
+    """Share of the patches that the encoder does not see (released; MAE uses 0.75)."""
+
+    def __post_init__(self) -> None:
+        _check_range("views.person_margin", self.person_margin, 0, 2)
+        _check_range("views.flip", self.flip, 0, 1)
+        low, high = self.scene_scale
+        _check(
+            0 < low <= high <= 1,
+            f"views.scene_scale is {low}, {high}, but needs 0 < least <= most <= 1",
+        )
+        _check(
+            0 <= self.mask_ratio < 1,
+            f"views.mask_ratio is {self.mask_ratio}, but must be at least 0 and below 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """The frozen CLIP model that pretraining distils."""
+
+    model: str = "ViT-B-16-quickgelu"
+    """An open_clip architecture, the folder of a model in open_clip's own layout, or demo for the embedded one."""
+    pretrained: str | None = "openai"
+    """A tag that open_clip knows for the architecture, or a weight file; null for a folder and for demo."""
+    emotion_sentence: bool = True
+    """Whether the description names the emotion; false makes pretraining free of labels."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the image tower; auto takes the fastest that the device does well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weight of each term of the objective; a term of weight 0 is not computed and builds no module."""
+
+    contrast: float = 1.0
+    """Weight of L1, the likeness of student and teacher in their similarity to every text of the batch."""
+    similarity: float = 1.0
+    """Weight of L2, the cosine distance between the fused embedding and CLIP's image feature."""
+    reconstruction: float = 1.0
+    """Weight of L3, the masked autoencoder's error on hidden patches of the scene."""
+    normalized_target: bool = False
+    """Whether each target patch is brought to mean 0 and variance 1 first (He et al. 2022; released: false)."""
+
+    def __post_init__(self) -> None:
+        for name in ("contrast", "similarity", "reconstruction"):
+            _check(
+                getattr(self, name) >= 0,
+                f"loss.{name} is {getattr(self, name)}, but must not be negative",
+            )
+        _check(
+            self.contrast + self.similarity + self.reconstruction > 0,
+            "every weight of loss is 0: nothing to learn",
+        )
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether CLIP takes part."""
+        return self.contrast > 0 or self.similarity > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its schedule, and the size of a step."""
+
+    epochs: int = 100
+    """Passes over the training split."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear rise of the learning rate."""
+    batch_size: int = 64
+    """Samples in one forward pass of one process."""
+    accumulate: int = 1
+    """Forward passes in one step of the optimiser."""
+    base_lr: float = 1e-3
+    """Learning rate for 256 samples a step; it grows in proportion to the samples a step of all processes."""
+    min_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay, none on biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block to the one below it; 1 switches it off."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient over all trainable parts; none switches clipping off."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights, which is then what the run saves and evaluates; 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "base_lr"):
+            _check_positive(f"optim.{name}", getattr(self, name))
+        for name in ("warmup_epochs", "min_lr", "weight_decay"):
+            _check(
+                getattr(self, name) >= 0,
+                f"optim.{name} is {getattr(self, name)}, but must not be negative",
+            )
+        _check(
+            0 < self.layer_decay <= 1,
+            f"optim.layer_decay is {self.layer_decay}, but must be in (0, 1]",
+        )
+        _check(
+            0 <= self.ema_decay < 1, f"optim.ema_decay is {self.ema_decay}, but must be in [0, 1)"
+        )
+        _check(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas are {self.betas}, but must be in [0, 1)",
+        )
+        _check(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optim.clip_norm is {self.clip_norm}, but must be greater than 0, or null",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation of fine-tuning, by timm."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the picture's area that the random crop covers, least and most."""
+    flip: float = 0.5
+    """Probability of mirroring."""
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """RandAugment in timm's words, or null."""
+    erase: float = 0.25
+    """Probability of random erasing, with noise per pixel."""
+    mixup: float = 0.8
+    """Alpha of mixup; 0 switches it off."""
+    cutmix: float = 1.0
+    """Alpha of cutmix; 0 switches it off."""
+    switch: float = 0.5
+    """Probability of cutmix where both are on."""
+    smoothing: float = 0.1
+    """Label smoothing."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        _check(
+            0 < low <= high <= 1,
+            f"augment.scale is {low}, {high}, but needs 0 < least <= most <= 1",
+        )
+        for name in ("flip", "erase", "switch"):
+            _check_range(f"augment.{name}", getattr(self, name), 0, 1)
+        for name in ("mixup", "cutmix"):
+            _check(
+                getattr(self, name) >= 0,
+                f"augment.{name} is {getattr(self, name)}, but must not be negative",
+            )
+        _check(
+            0 <= self.smoothing < 1, f"augment.smoothing is {self.smoothing}, but must be in [0, 1)"
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how a run computes, the same for every kind of run."""
+
+    data: Path
+    """Manifest of the pictures, a Parquet file made by `uniemox data prepare`."""
+    out: Path
+    """Folder of the run; it must be empty or absent, unless the run is resumed."""
+    resume: bool = False
+    """Go on from the last saved state in `out`."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Precision = "fp32"
+    """Arithmetic of the model's forward pass; weights and optimiser stay in fp32."""
+    seed: int = 0
+    """Seed of weights, order, masks and augmentation."""
+    num_workers: int = 2
+    """Processes that decode pictures; 0 decodes in the training process."""
+    max_steps: int | None = None
+    """Stop after this many steps of the optimiser, the schedule being fitted to them; null runs all epochs."""
+    save_every: int | None = None
+    """Steps between saved states, besides the one at the end of each epoch."""
+    log_every: int = 10
+    """Steps between lines of `metrics.jsonl`."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self.num_workers >= 0, f"num_workers is {self.num_workers}, but must not be negative"
+        )
+        _check(self.seed >= 0, f"seed is {self.seed}, but must not be negative")
+        _check_positive("log_every", self.log_every)
+        for name in ("max_steps", "save_every"):
+            value = getattr(self, name)
+            _check(
+                value is None or value > 0,
+                f"{name} is {value}, but must be greater than 0, or null",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """One pretraining run: masked reconstruction of scene and person, distilled from CLIP."""
+
+    splits: Sequence[str] = ("train",)
+    """Splits of the manifest to train on. Naming val makes it unfit as a held-out set (the released code does so)."""
+    init: str | None = None
+    """Pretraining folder or MAE weight file to start from; null starts from random weights."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(len(self.splits) > 0, "splits is empty: name at least one split of the manifest")
+        _check(
+            (self.views.person == "none") == (self.model.fusion == "none"),
+            f"views.person is {self.views.person} and model.fusion is {self.model.fusion}: without a "
+            "person view there is nothing to fuse, so both are none or neither is",
+        )
+        _check(
+            self.loss.contrast == 0 or self.optim.batch_size >= 2,
+            "loss.contrast compares the texts of a batch, so optim.batch_size must be at least 2",
+        )
+        _check(
+            self.loss.reconstruction == 0
+            or int(self.model.num_patches * (1 - self.views.mask_ratio)) < self.model.num_patches,
+            "loss.reconstruction needs hidden patches, so views.mask_ratio must be greater than 0",
+        )
+        _check(
+            int(self.model.num_patches * (1 - self.views.mask_ratio)) > 0,
+            f"views.mask_ratio {self.views.mask_ratio} hides all of the {self.model.num_patches} patches",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(RunConfig):
+    """One fine-tuning run: a classifier on the whole picture, from a pretrained encoder or from random weights."""
+
+    init: str | None = None
+    """Folder of a pretrained or fine-tuned model to start from; null starts from random weights."""
+    train_split: str = "train"
+    """Split of the manifest to train on."""
+    val_split: str = "val"
+    """Split that chooses the best epoch."""
+    test_split: str | None = "test"
+    """Split that the chosen weights are evaluated on, once, at the end; null leaves it untouched."""
+    select_by: SelectionMetric = "top1"
+    """Metric of the val split that chooses the epoch (released: top1)."""
+    size: EncoderSize | None = None
+    """Size of the encoder; null takes that of `init`, and base without one."""
+    patch_size: int | None = None
+    """Side of a patch in pixels; null takes that of `init`, and 16 without one."""
+    image_size: int | None = None
+    """Side of the picture in pixels; null takes that of `init`, and 224 without one. Positions are resampled."""
+    drop_path: float = 0.2
+    """Probability of skipping the last block in training; it falls linearly towards the first (released)."""
+    head_std: float = 2e-5
+    """Standard deviation of the head's first weights (released)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}, but must be in [0, 1)")
+        _check_positive("head_std", self.head_std)
+        for name in ("patch_size", "image_size"):
+            value = getattr(self, name)
+            _check(
+                value is None or value > 0,
+                f"{name} is {value}, but must be greater than 0, or null",
+            )
+        _check(
+            not self.augment.mixes or self.optim.batch_size % 2 == 0,
+            f"mixup and cutmix pair the pictures of a batch, so optim.batch_size {self.optim.batch_size} must be even",
+        )

@@ -1,0 +1,316 @@
+"""How progress and results look on a terminal, or as plain lines where there is none. Nothing here decides to print."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar, assert_never, get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.progress import track as track_with_bar
+from rich.table import Column, Table
+from rich.text import Text
+
+from uniemox.config import SelectionMetric
+from uniemox.train.events import Message, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from rich.progress import TaskID
+
+    from uniemox.data.layouts import Problem
+    from uniemox.data.manifest import Facts
+    from uniemox.metrics import Report
+    from uniemox.predict import Prediction
+    from uniemox.train.events import Event
+
+_PIPE_WIDTH = 160
+"""Columns of a table that no terminal limits."""
+
+
+def is_main_process() -> bool:
+    """Say whether this process is the one of `torchrun`'s that speaks; so is one that it did not start."""
+    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal; names of files may hold anything."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def stdout_console() -> Console:
+    """Make a console for results; where stdout is no terminal, tables are wide."""
+    console = Console(highlight=False, markup=False, emoji=False, quiet=not is_main_process())
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def stderr_console() -> Console:
+    """Make a console for progress and logs."""
+    return Console(
+        stderr=True, highlight=False, markup=False, emoji=False, quiet=not is_main_process()
+    )
+
+
+class ConsoleHandler(logging.Handler):
+    """Logs through a console, so that lines do not tear its progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        name = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        write_line(self._console, name + self.format(record))
+
+
+@contextmanager
+def logs_on(console: Console) -> Iterator[None]:
+    """Show the package's log from INFO on, and that of libraries from WARNING on, while the block runs."""
+    root, ours = logging.getLogger(), logging.getLogger("uniemox")
+    handler = ConsoleHandler(console)
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(level)
+
+
+def write_line(console: Console, text: str) -> None:
+    """Write a line as it is, wrapped by nobody."""
+    lines = (printable(line) for line in text.splitlines() or [""])
+    console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, in the unit that fits."""
+    if not math.isfinite(seconds):
+        return "unknown time"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Display:
+    """Observer of a run: a bar on a terminal, elsewhere a line every few seconds."""
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        seconds_between_lines: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._between = seconds_between_lines
+        self._clock = clock
+        self._last: Progress | None = None
+        self._last_line = -math.inf
+        self._task: TaskID | None = None
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, ratio=1)),
+            console=console,
+            expand=True,
+        )
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:  # else it would write an empty line
+            self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Message():
+                write_line(self._console, event.text)
+            case Progress():
+                if self._console.is_terminal:
+                    self._draw(event)
+                else:
+                    self._write(event)
+                self._last = event
+            case _:
+                assert_never(event)
+
+    def _is_new_run(self, event: Progress) -> bool:
+        last = self._last
+        return last is None or event.step < last.step or event.total_steps != last.total_steps
+
+    def _draw(self, event: Progress) -> None:
+        if self._task is None or self._is_new_run(event):
+            self._bars.start()
+            self._task = self._bars.add_task("", total=event.total_steps, numbers="")
+        self._bars.update(
+            self._task,
+            completed=event.step,
+            description=f"epoch {event.epoch}/{event.epochs}",
+            numbers=_numbers(event),
+        )
+
+    def _write(self, event: Progress) -> None:
+        now = self._clock()
+        is_due = now - self._last_line >= self._between
+        if is_due or self._is_new_run(event) or event.step == event.total_steps:
+            self._last_line = now
+            steps = f"step {event.step}/{event.total_steps}, epoch {event.epoch}/{event.epochs}"
+            write_line(self._console, f"{steps}: {_numbers(event)}")
+
+
+def _numbers(event: Progress) -> str:
+    scalars = [f"{name} {value:.4g}" for name, value in event.scalars.items()]
+    speed = f"{event.images_per_second:.0f} images/s"
+    return ", ".join([*scalars, speed, f"{duration(event.seconds_left)} left"])
+
+
+Item = TypeVar("Item")
+
+
+def track(
+    items: Iterable[Item],
+    console: Console,
+    *,
+    total: int,
+    what: str,
+    seconds_between_lines: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Item]:
+    """Yield the items, showing how many of the total are done: a bar on a terminal, elsewhere a line now and then."""
+    if console.is_terminal:
+        yield from track_with_bar(
+            items, total=total, description=what, console=console, transient=True
+        )
+        return
+    last_line = clock()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if clock() - last_line >= seconds_between_lines:
+            last_line = clock()
+            write_line(console, f"{done}/{total} {what}")
+
+
+# Tables
+
+
+def _cell(text: str) -> Text:
+    """Show text as it is, whatever it holds."""
+    return Text(printable(text))
+
+
+def percent(share: float) -> str:
+    """Show a share as a percentage."""
+    return f"{100 * share:.1f}"
+
+
+def report_tables(report: Report) -> Iterable[Table]:
+    """Show an evaluation: the scores, then precision, recall and F1 of each class."""
+    scores = Table("metric", Column("%", justify="right"), "95 % interval")
+    intervals = {str(name): interval for name, interval in report.intervals.items()}
+    for metric in get_args(SelectionMetric):
+        interval = intervals.get(metric)
+        bounds = f"{percent(interval.low)} to {percent(interval.high)}" if interval else ""
+        scores.add_row(metric, percent(report.get(metric)), bounds)
+    scores.add_row("calibration error", percent(report.ece))
+    scores.add_row(_cell(f"majority class ({report.majority.name})"), percent(report.majority.top1))
+    scores.caption = f"{report.num_samples} pictures"
+    yield scores
+
+    headings = [Column(name, justify="right") for name in ("precision", "recall", "F1", "pictures")]
+    classes = Table("class", *headings)
+    per_class = zip(
+        report.classes, report.precision, report.recall, report.f1, report.support, strict=True
+    )
+    for name, precision, recall, f1, support in per_class:
+        classes.add_row(_cell(name), percent(precision), percent(recall), percent(f1), str(support))
+    yield classes
+
+
+def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table:
+    """Show predictions, a row each; a picture that could not be read has its reason instead of a label."""
+    table = Table(
+        Column("path", overflow="fold"), "emotion", Column("%", justify="right"), "likeliest"
+    )
+    for prediction in predictions:
+        path = _cell(str(prediction.path))
+        if prediction.label is None or prediction.confidence is None:
+            table.add_row(path, "", "", _cell(f"not read: {prediction.reason}"))
+            continue
+        likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
+        table.add_row(
+            path,
+            _cell(prediction.label),
+            percent(prediction.confidence),
+            _cell(likeliest),
+        )
+    return table
+
+
+def facts_table(facts: Facts, *, rows: int) -> Table:
+    """Show what a manifest says about its data set."""
+    table = Table(Column("fact"), Column("value", overflow="fold"))
+    shown = {
+        "data set": f"{facts.title} ({facts.name})",
+        "pictures": str(rows),
+        "emotion": facts.emotion or "not known",
+        "folder": str(facts.root),
+        "layout": facts.layout,
+        "licence": facts.licence,
+        "source": facts.url,
+        "cite": facts.citation,
+        "format": f"version {facts.version}",
+    }
+    for name, value in shown.items():
+        if value:
+            table.add_row(name, _cell(value))
+    return table
+
+
+def counts_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Table:
+    """Show the pictures of each class (rows) in each split (columns); a row for those without a label where there are.
+
+    Args:
+        counts: Split to class to pictures; the class of pictures without a label is the empty text.
+        classes: In label order.
+    """
+    table = Table("class", *(Column(_cell(split), justify="right") for split in counts))
+    has_unlabelled = any(of_class.get("") for of_class in counts.values())
+    for name in [*classes, *([""] if has_unlabelled else [])]:
+        cells = (str(of_class.get(name, 0)) for of_class in counts.values())
+        table.add_row(_cell(name or "no label"), *cells)
+    table.add_section()
+    table.add_row("all", *(str(sum(of_class.values())) for of_class in counts.values()))
+    return table
+
+
+def problems_table(problems: Iterable[Problem]) -> Table:
+    """Show what an import left out or mended."""
+    table = Table(
+        "problem", Column("how often", justify="right"), Column("for example", overflow="fold")
+    )
+    for problem in problems:
+        table.add_row(_cell(problem.kind), str(problem.count), _cell(problem.example))
+    return table

@@ -1,0 +1,183 @@
+"""The rules of the house that no tool checks: what may import what, where things are, and what nobody may do."""
+
+import ast
+import functools
+import graphlib
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import uniemox
+from uniemox.config import FinetuneConfig, PretrainConfig
+from uniemox.settings import list_settings
+
+PACKAGE = Path(uniemox.__file__).parent
+TESTS = Path(__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in FILES}
+
+# From the bottom up. What stands in one set does not know the others of it; a tuple in a set is a group that does.
+LAYERS = (
+    {("errors", "version", "config", "emotions", "flags", "yaml_file", "settings", "devices")},
+    {"data", "models", "losses", "metrics", "calibration"},
+    {("checkpoints", "runtime")},
+    {("train", "predict", "evaluate", "explain", "baselines", "export")},
+    {("demo", "serve", "report")},
+    {("cli", "terminal", "__main__")},
+)
+GRAB_BAGS = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "core", "base", "lib"}
+
+
+def place_of(module):
+    """Give layer and group of a module, by the first part of its name."""
+    head = module.split(".")[0]
+    for layer, groups in enumerate(LAYERS):
+        for group in groups:
+            if head in (group if isinstance(group, tuple) else (group,)):
+                return layer, group
+    raise AssertionError(f"{module} has no place in LAYERS")
+
+
+@functools.cache
+def tree_of(module):
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports_of(module):
+    """Name the modules of the package that one imports, in functions and for types too."""
+    found = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports by a relative name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if known(name) else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("uniemox.") for name in found if name.startswith("uniemox.")}
+
+
+def known(name):
+    short = name.removeprefix("uniemox.")
+    return short in MODULES or f"{short}.__init__" in MODULES
+
+
+def packages_imported_by(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+every_module = pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+
+
+@every_module
+def test_imports_point_down(module):
+    layer, group = place_of(module)
+    for other in imports_of(module) - {module}:
+        other_layer, other_group = place_of(other)
+        assert other_layer < layer or other_group == group, f"{module} imports {other}"
+
+
+def test_no_imports_go_round_in_a_circle():
+    graph = {
+        module: {f"{name}.__init__" if f"{name}.__init__" in MODULES else name for name in names}
+        for module in MODULES
+        if module != "__init__"
+        for names in [imports_of(module)]
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("package", ["data", "models", "losses", "metrics", "calibration"])
+def test_what_trains_is_brought_together_in_one_module(package):
+    others = {"data", "models", "losses"} - {package}
+    for module in MODULES:
+        if module.split(".")[0] == package:
+            assert not {name.split(".")[0] for name in imports_of(module)} & others
+
+
+def test_losses_are_used_by_the_tasks_alone():
+    users = {module for module in MODULES if "losses" in imports_of(module)}
+    assert users <= {"train.tasks"}
+
+
+def test_open_clip_is_known_to_the_teacher_alone():
+    users = {module for module in MODULES if "open_clip" in packages_imported_by(module)}
+    assert users <= {"models.teacher"}
+
+
+def test_pictures_are_opened_in_one_module():
+    users = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("Image.open", "PIL.Image.open")
+    }
+    assert users <= {"data.images"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_module_is_a_grab_bag(file):
+    assert not GRAB_BAGS & set(file.relative_to(PACKAGE).with_suffix("").parts)
+
+
+@every_module
+def test_every_module_has_its_twin_among_the_tests(module):
+    *folders, name = module.split(".")
+    if name in ("__init__", "__main__", "version"):
+        return
+    assert TESTS.joinpath(*folders, f"test_{name}.py").exists()
+
+
+@every_module
+def test_only_the_command_line_prints(module):
+    calls = (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call))
+    assert module == "cli" or not any(ast.unparse(call.func) == "print" for call in calls)
+
+
+@every_module
+def test_no_error_is_swallowed_whole(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{module}:{node.lineno}"
+            caught = {ast.unparse(part) for part in getattr(node.type, "elts", [node.type])}
+            assert not caught & {"Exception", "BaseException"}, f"{module}:{node.lineno}"
+
+
+@every_module
+def test_every_module_says_what_it_is(module):
+    assert ast.get_docstring(tree_of(module))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_todo_names_an_issue(file):
+    source = io.StringIO(file.read_text(encoding="utf-8"))
+    for token in tokenize.generate_tokens(source.readline):
+        if token.type == tokenize.COMMENT and "TODO" in token.string:
+            assert "#" in token.string[1:], f"{file.name}:{token.start[0]}"
+
+
+def names_read_by(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value  # getattr(config, name)
+
+
+@functools.cache
+def names_read():
+    outside = (module for module in MODULES if module not in ("config", "settings"))
+    return {name for module in outside for name in names_read_by(module)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({s.name for config in (PretrainConfig, FinetuneConfig) for s in list_settings(config)}),
+)
+def test_every_setting_is_read_somewhere(name):
+    assert name.rpartition(".")[2] in names_read()

@@ -1,0 +1,195 @@
+"""The presets: whole, valid, without paths; and the released ones have the released numbers."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import uniemox
+from uniemox import settings
+from uniemox.config import ENCODER_SHAPES, FinetuneConfig, PretrainConfig
+
+FOLDERS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+FILES = sorted(Path(uniemox.__file__).parent.glob("presets/*/*.yaml"))
+PRESETS = [(FOLDERS[file.parent.name], file.stem) for file in FILES]
+# What a run computes with and where; a preset says what it computes.
+OF_THE_MACHINE = {
+    "data",
+    "out",
+    "init",
+    "resume",
+    "device",
+    "num_workers",
+    "save_every",
+    "log_every",
+}
+
+every_preset = pytest.mark.parametrize(
+    ("config", "name"), PRESETS, ids=[f"{file.parent.name}-{file.stem}" for file in FILES]
+)
+
+
+def load(config, name):
+    values = settings.load_preset(config, name)
+    return settings.build(config, {"data": Path("d"), "out": Path("o"), **values})
+
+
+def test_the_presets_are_these():
+    assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
+    assert set(settings.preset_names(FinetuneConfig)) == {"released", "mae", "demo"}
+    assert len(FILES) == 7
+
+
+@every_preset
+def test_a_preset_is_valid(config, name):
+    assert isinstance(load(config, name), config)
+
+
+@every_preset
+def test_a_preset_is_whole_and_says_nothing_of_the_machine(config, name):
+    every = {setting.name for setting in settings.list_settings(config)}
+    assert set(settings.load_preset(config, name)) == every - OF_THE_MACHINE
+
+
+@every_preset
+def test_a_preset_has_no_path(config, name):
+    values = settings.load_preset(config, name).values()
+    assert not any(isinstance(value, Path) for value in values)
+    assert not any("/" in value or "\\" in value for value in values if isinstance(value, str))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_preset_keeps_the_order_of_the_fields(file):
+    config = FOLDERS[file.parent.name]
+    written = [
+        f"{key}.{leaf}" if isinstance(value, dict) else key
+        for key, value in yaml.safe_load(file.read_text()).items()
+        for leaf in (value if isinstance(value, dict) else [key])
+    ]
+    fields = [setting.name for setting in settings.list_settings(config)]
+    # Top-level settings come before groups in the dataclasses, so in the files.
+    assert [name for name in fields if name in written and "." in name] == [
+        name for name in written if "." in name
+    ]
+    assert all("." not in name for name in written[: sum("." not in n for n in written)])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_preset_begins_with_what_it_is_and_a_published_one_with_its_source(file):
+    head = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
+    sources = {"released": "arXiv 2409.18877", "mae": "He et al. 2022, table 9"}
+    assert sources.get(file.stem, "") in head
+    assert len(head) > 100
+
+
+RELEASED_PRETRAINING = {
+    "splits": ("train", "val"),
+    "model.size": "large",
+    "model.patch_size": 16,
+    "model.image_size": 224,
+    "model.decoder_width": 512,
+    "model.decoder_depth": 8,
+    "model.decoder_heads": 16,
+    "model.fusion": "sum",
+    "views.person": "crop",
+    "views.scene_scale": (0.2, 1.0),
+    "views.flip": 0.5,
+    "views.mask_ratio": 0.9,
+    "teacher.model": "ViT-B-16-quickgelu",
+    "teacher.pretrained": "openai",
+    "teacher.emotion_sentence": True,
+    "loss.contrast": 1.0,
+    "loss.similarity": 1.0,
+    "loss.reconstruction": 1.0,
+    "loss.normalized_target": False,
+    "optim.epochs": 800,
+    "optim.warmup_epochs": 40,
+    "optim.base_lr": 1e-3,
+    "optim.min_lr": 0.0,
+    "optim.weight_decay": 0.05,
+    "optim.betas": (0.9, 0.95),
+    "optim.layer_decay": 1.0,
+}
+RELEASED_FINETUNING = {
+    "select_by": "top1",
+    "size": "large",
+    "patch_size": 16,
+    "image_size": 224,
+    "drop_path": 0.2,
+    "head_std": 2e-5,
+    "augment.rand_augment": "rand-m9-mstd0.5-inc1",
+    "augment.erase": 0.25,
+    "augment.mixup": 0.8,
+    "augment.cutmix": 1.0,
+    "augment.switch": 0.5,
+    "augment.smoothing": 0.1,
+    "optim.epochs": 100,
+    "optim.warmup_epochs": 5,
+    "optim.batch_size": 16,
+    "optim.base_lr": 1e-3,
+    "optim.min_lr": 1e-6,
+    "optim.weight_decay": 0.05,
+    "optim.layer_decay": 1.0,
+}
+# MAE, FINETUNE.md, ViT-Base.
+MAE_FINETUNING = {
+    "drop_path": 0.1,
+    "augment.erase": 0.25,
+    "augment.mixup": 0.8,
+    "augment.cutmix": 1.0,
+    "optim.epochs": 100,
+    "optim.base_lr": 5e-4,
+    "optim.weight_decay": 0.05,
+    "optim.betas": (0.9, 0.999),
+    "optim.layer_decay": 0.65,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "expected"),
+    [
+        (PretrainConfig, "released", RELEASED_PRETRAINING),
+        (FinetuneConfig, "released", RELEASED_FINETUNING),
+        (FinetuneConfig, "mae", MAE_FINETUNING),
+    ],
+    ids=["pretrain-released", "finetune-released", "finetune-mae"],
+)
+def test_a_published_recipe_has_the_published_numbers(config, name, expected):
+    values = settings.load_preset(config, name)
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_the_released_mask_leaves_19_of_196_patches():
+    config = load(PretrainConfig, "released")
+    assert int(config.model.num_patches * (1 - config.views.mask_ratio)) == 19
+
+
+def test_the_defaults_of_pretraining_are_released_where_they_say_so():
+    defaults = {s.name: s.default for s in settings.list_settings(PretrainConfig)}
+    for name in ("views.scene_scale", "views.mask_ratio", "loss.normalized_target", "model.fusion"):
+        assert defaults[name] == RELEASED_PRETRAINING[name]
+
+
+def test_the_defaults_of_fine_tuning_are_released_where_they_say_so():
+    defaults = {s.name: s.default for s in settings.list_settings(FinetuneConfig)}
+    for name in ("select_by", "drop_path", "head_std"):
+        assert defaults[name] == RELEASED_FINETUNING[name]
+
+
+@pytest.mark.parametrize("name", ["base", "small"])
+def test_our_recipes_keep_val_held_out(name):
+    assert load(PretrainConfig, name).splits == ("train",)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*settings.preset_names(PretrainConfig)} & {*ENCODER_SHAPES})
+)
+def test_a_preset_named_like_an_encoder_has_that_encoder(name):
+    assert load(PretrainConfig, name).model.size == name
+
+
+def test_the_demo_is_mini_in_both_kinds_of_run():
+    pretraining, finetuning = load(PretrainConfig, "demo"), load(FinetuneConfig, "demo")
+    model = pretraining.model
+    assert (model.size, model.patch_size, model.image_size) == ("mini", 8, 64)
+    assert (finetuning.size, finetuning.patch_size, finetuning.image_size) == ("mini", 8, 64)

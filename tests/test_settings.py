@@ -1,0 +1,443 @@
+import dataclasses
+import itertools
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+import yaml
+
+from uniemox import config as configs
+from uniemox import settings
+from uniemox.config import FinetuneConfig, ModelConfig, OptimConfig, PretrainConfig, TeacherConfig
+from uniemox.errors import ConfigError
+from uniemox.flags import Parser, is_list, without_null
+
+CONFIGS = [PretrainConfig, FinetuneConfig]
+EVERY = [
+    pytest.param(config, setting, id=f"{config.__name__}-{setting.name}")
+    for config in CONFIGS
+    for setting in settings.list_settings(config)
+]
+WHERE = ["--data", "d.parquet", "--out", "run"]
+
+
+def combine(config, words):
+    parser = Parser("pretrain", "")
+    settings.add_settings(parser, config)
+    return settings.combine(config, parser.parse(words, defaults=False))
+
+
+def build(config, words):
+    return settings.build(config, combine(config, words))
+
+
+def another(setting):
+    """Make a valid value that is not the default."""
+    kind = without_null(setting.kind)
+    default = setting.default
+    if kind is Path:
+        return Path("some where/ü.parquet")
+    if kind is bool:
+        return not default
+    if kind is int:
+        return 2 * default if default else 32
+    if kind is float:
+        return default / 2 if default else 0.25
+    if get_origin(kind) is Literal:
+        return next(word for word in get_args(kind) if word not in (default, "none"))
+    if is_list(kind):
+        return (0.25, 0.75) if get_origin(kind) is tuple else ("val", "extra one")
+    return "something: else # é"
+
+
+def as_words(setting, value):
+    text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    return [setting.flag, text.lower() if isinstance(value, bool) else text]
+
+
+def value_of(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+# The list of settings
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_field_is_a_setting(config):
+    def count(tree):
+        return sum(count(value) if isinstance(value, dict) else 1 for value in tree.values())
+
+    listed = [setting.name for setting in settings.list_settings(config)]
+    made = config(data=Path("d"), out=Path("o"))
+    assert len(listed) == len(set(listed)) == count(asdict(made))
+    for name in listed:
+        value_of(made, name)
+
+
+@pytest.mark.parametrize(("config", "setting"), EVERY)
+def test_every_setting_has_a_text_of_whole_sentences(config, setting):
+    assert setting.text[0].isupper() or setting.text.split()[0].rstrip(":,") in (
+        "auto",
+        "crop",
+    )
+    assert setting.text.endswith(".")
+    assert "\n" not in setting.text
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_setting_without_a_default_is_one_that_the_class_wants(config):
+    wanted = {setting.name for setting in settings.list_settings(config) if setting.is_required}
+    assert wanted == {"data", "out"}
+
+
+def test_the_default_of_a_setting_is_that_of_the_class():
+    made = PretrainConfig(data=Path("d"), out=Path("o"))
+    for setting in settings.list_settings(PretrainConfig):
+        if not setting.is_required:
+            assert value_of(made, setting.name) == setting.default
+
+
+# Flags
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_help_has_every_setting_with_its_text(config):
+    parser = Parser("pretrain", "")
+    settings.add_settings(parser, config)
+    text = " ".join(parser.format_help().split())
+    for setting in settings.list_settings(config):
+        # Lines break behind dashes as well.
+        assert setting.text.replace(" ", "") in text.replace(" ", "")
+        assert f"{setting.flag} " in text
+
+
+@pytest.mark.parametrize(("config", "setting"), EVERY)
+def test_every_setting_is_reachable_by_flag_with_dashes_or_underscores(config, setting):
+    value = another(setting)
+    flag, text = as_words(setting, value)
+    others = [] if setting.is_required else WHERE
+    where = others or [word for word in WHERE if setting.name not in ("data", "out")]
+    where = where or {"data": WHERE[2:], "out": WHERE[:2]}[setting.name]
+    for words in (
+        [flag, text],
+        [f"{flag}={text}"],
+        [flag.replace("-", "_").replace("__", "--", 1), text],
+    ):
+        assert value_of(build(config, [*where, *words]), setting.name) == value
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_flags_alone_give_the_defaults(config):
+    assert build(config, WHERE) == config(data=Path("d.parquet"), out=Path("run"))
+
+
+def test_a_flag_for_yes_may_stand_alone():
+    assert build(PretrainConfig, [*WHERE, "--resume"]).resume
+    assert not build(PretrainConfig, [*WHERE, "--resume", "false"]).resume
+
+
+def test_what_must_be_given_is_named():
+    with pytest.raises(ConfigError, match=r"^--data and --out must be given; see `uniemox pretr"):
+        build(PretrainConfig, [])
+    with pytest.raises(ConfigError, match=r"^--out must be given"):
+        build(FinetuneConfig, ["--data", "x"])
+
+
+# Order of strength
+
+
+LAYERS = {
+    "preset": ["--preset", "released", "--data", "d"],
+    "first": ["--config", "first.yaml"],
+    "second": ["--config", "second.yaml"],
+    "flag": ["--out", "o", "--optim.base-lr", "4e-4"],
+}
+
+
+@pytest.fixture
+def two_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("first.yaml").write_text("optim: {epochs: 2, base_lr: 2e-4, min_lr: 2e-6}\nseed: 2\n")
+    Path("second.yaml").write_text("optim:\n  base_lr: 3e-4\n  min_lr: 3e-6\n")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(LAYERS)), ids="-".join)
+def test_flags_are_stronger_than_files_and_files_than_the_preset_wherever_they_stand(
+    two_files, order
+):
+    config = build(FinetuneConfig, [word for name in order for word in LAYERS[name]])
+    later = order.index("second") > order.index("first")
+    assert config.optim.base_lr == 4e-4  # flag, both files, preset
+    assert config.optim.min_lr == (3e-6 if later else 2e-6)  # both files, preset
+    assert config.optim.epochs == 2  # first file, preset
+    assert config.seed == 2
+    assert config.optim.batch_size == 16  # preset alone
+    assert config.optim.accumulate == 1
+
+
+def test_the_later_of_two_equal_flags_wins():
+    assert build(PretrainConfig, [*WHERE, "--seed", "1", "--seed", "2"]).seed == 2
+
+
+def test_paths_in_a_file_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "c.yaml").write_text("data: d.parquet\nout: runs/p\ninit: runs/before\n")
+    monkeypatch.chdir(tmp_path)
+    config = build(PretrainConfig, ["--config", "configs/c.yaml"])
+    assert (config.data, config.out) == (Path("d.parquet"), Path("runs/p"))
+    assert config.init == "runs/before"
+
+
+# Presets
+
+
+@pytest.mark.parametrize(("config", "known"), [(PretrainConfig, "small"), (FinetuneConfig, "mae")])
+def test_an_unknown_preset_is_refused_with_the_known_ones(config, known):
+    with pytest.raises(ConfigError) as caught:
+        combine(config, ["--preset", "huge"])
+    assert str(caught.value) == (
+        f"there is no preset huge; known are {', '.join(settings.preset_names(config))}"
+    )
+    assert known in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../finetune/mae", "base.yaml", "", "/etc/passwd", "x" * 9999])
+def test_a_preset_is_a_name_and_no_path(name):
+    with pytest.raises(ConfigError, match="there is no preset") as caught:
+        settings.load_preset(PretrainConfig, name)
+    assert len(str(caught.value)) < 200
+
+
+# Files
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("sed: 1", "there is no setting sed; did you mean seed?"),
+        ("optim: {base_lrr: 1}", "there is no setting optim.base_lrr; did you mean optim.base_lr?"),
+        ("optim: {base-lr: 1}", "there is no setting optim.base-lr; did you mean optim.base_lr?"),
+        ("base_lr: 1", "there is no setting base_lr; did you mean optim.base_lr?"),
+        ("views: {batch_size: 1}", "did you mean optim.batch_size?"),
+        ("1: 2", "there is no setting 1"),
+        ("null: 2", "there is no setting None"),
+        ("preset: base", "there is no setting preset"),
+        ("config: other.yaml", "there is no setting config"),
+        ("print_config: true", "there is no setting print_config"),
+        ("debug: true", "there is no setting debug"),
+        ("optim: 3", "optim is 3, but must be a group of settings such as optim.epochs"),
+        ("optim: [1]", "optim is [1], but must be a group of settings"),
+        ("seed: {a: 1}", "seed is {'a': 1}, but must be a whole number"),
+        ("seed: abc", "seed is abc, but must be a whole number"),
+        ("seed: true", "seed is True, but must be a whole number"),
+        ("seed: 1.5", "seed is 1.5, but must be a whole number"),
+        ("seed: null", "seed is null, but must be a whole number"),
+        ("seed: [1]", "seed is [1], but must be a whole number"),
+        ("optim: {base_lr: much}", "optim.base_lr is much, but must be a number"),
+        ("optim: {base_lr: true}", "optim.base_lr is True, but must be a number"),
+        ("optim: {base_lr: .inf}", "optim.base_lr is inf, but must be a number"),
+        ("optim: {base_lr: .nan}", "optim.base_lr is nan, but must be a number"),
+        ("optim: {betas: [0.9, .nan]}", "optim.betas is (0.9, nan), but must be 2 numbers"),
+        ("optim: {betas: 0.9}", "optim.betas is 0.9, but must be 2 numbers"),
+        ("optim: {betas: [1, 2, 3]}", "optim.betas is [1, 2, 3], but must be 2 numbers"),
+        ("optim: {clip_norm: high}", "optim.clip_norm is high, but must be a number, or null"),
+        ("model: {size: bse}", "model.size is bse, but must be one of mini, tiny, small, base"),
+        ("device: 0", "device is 0, but must be text"),
+        ("device: null", "device is null, but must be text"),
+        ("init: false", "init is False, but must be text, or null"),
+        ("data: 3", "data must be a path"),
+        ("data: ''", "data must be a path"),
+        ('data: "a\\0b"', "data is a"),
+        ('device: "a\\0b"', "device is a"),
+        ("data: null", "data is null, but must be a path"),
+        ("splits: train", "splits is train, but must be a list"),
+        ("splits: [1]", "splits is 1, but must be a list of names"),
+        ("resume: perhaps", "resume is perhaps, but must be true or false"),
+        ("resume: 1", "resume is 1, but must be true or false"),
+        ("model: {class_path: os.path.join, init_args: {}}", "no setting model.class_path"),
+        ("model: {__class__: 1}", "there is no setting model.__class__"),
+        ("optim: {'a b': 1}", "there is no setting optim.a b"),
+        ("optim: {'': 1}", "there is no setting optim."),
+        ("'': 1", "there is no setting"),
+        ("'" + "x" * 999 + "': 1", "there is no setting"),
+        ("device: ['" + "x" * 9999 + "']", "but must be text"),
+        ("- 1", "must be a mapping"),
+        ("seed: 1\nseed: 2", "given twice"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_wrong_in_a_file_is_refused_in_one_line_with_file_and_name(file, text, complaint):
+    path = file(text)
+    with pytest.raises(ConfigError) as caught:
+        combine(PretrainConfig, ["--config", str(path)])
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert complaint in message
+    assert "\n" not in message
+    assert len(message) < len(str(path)) + 250
+
+
+def test_the_text_of_a_flag_that_is_wrong_is_refused_in_one_line():
+    with pytest.raises(ConfigError) as caught:
+        combine(PretrainConfig, ["--optim.base-lr", "inf"])
+    assert str(caught.value) == "optim.base_lr is inf, but must be a number"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("optim: {base_lr: 1e-3}", "optim.base_lr", 1e-3),  # text in YAML 1.1
+        ("optim: {base_lr: 1}", "optim.base_lr", 1.0),
+        ("optim: {betas: [9e-1, 1e-1]}", "optim.betas", (0.9, 0.1)),
+        ("optim.base_lr: 0.5", "optim.base_lr", 0.5),
+        ("splits: [train, val]", "splits", ("train", "val")),
+        ("splits: [val]", "splits", ("val",)),
+        ("device: 'null'", "device", "null"),
+        ("optim:\nseed: 4", "seed", 4),
+        ("resume: yes", "resume", True),
+        ("optim: {clip_norm: null}", "optim.clip_norm", None),
+    ],
+)
+def test_what_a_file_says_is_the_value_and_its_type(file, text, name, value):
+    values = combine(PretrainConfig, ["--config", str(file(text))])
+    assert values[name] == value
+    assert type(values[name]) is type(value)
+
+
+def test_values_that_contradict_each_other_are_refused(file):
+    path = file("model: {image_size: 200}")
+    with pytest.raises(ConfigError, match=r"image_size 200 is not a multiple"):
+        build(PretrainConfig, [*WHERE, "--config", str(path)])
+    build(PretrainConfig, [*WHERE, "--config", str(path), "--model.patch-size", "8"])
+
+
+# Back to YAML
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_saved_configuration_comes_back_equal(tmp_path, config):
+    words = [
+        word
+        for setting in settings.list_settings(config)
+        for word in as_words(setting, another(setting))
+    ]
+    for made in (build(config, WHERE), build(config, words)):
+        path = tmp_path / "config.yaml"
+        settings.save_config(made, path)
+        assert settings.load_config(config, path) == made
+        assert build(config, ["--config", str(path)]) == made
+        # The YAML means the same to any reader of YAML, but for tuples and paths.
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert plain["optim"] == {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(made.optim).items()
+        }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "\t", "é\n", "a\nb\n\nc", "\u2028", "\u200b", "🙂", "a" * 300 + " b"),
+        *(
+            "null",
+            "true",
+            "1e-3",
+            "~",
+            "a: b",
+            "# c",
+            "'",
+            '"',
+            "[x]",
+            "- a",
+            "&a",
+            "*a",
+            "!x",
+            "%",
+        ),
+    ],
+)
+def test_any_text_survives_in_a_file(text):
+    made = PretrainConfig(
+        data=Path("d"),
+        out=Path("o"),
+        device=text,
+        splits=(text, "b"),
+        teacher=TeacherConfig(model=text),
+    )
+    tree = yaml.safe_load(settings.to_yaml(made))
+    assert (tree["device"], tree["splits"]) == (text, [text, "b"])
+    assert tree["teacher"]["model"] == text
+
+
+@pytest.mark.parametrize("number", [1e-3, 2e-5, 1e-12, 1 / 3, 1e30, 5e-324, 0.1 + 0.2])
+def test_any_number_survives_in_a_file(tmp_path, number):
+    made = PretrainConfig(data=Path("d"), out=Path("o"), optim=OptimConfig(base_lr=number))
+    settings.save_config(made, tmp_path / "c.yaml")
+    assert settings.load_config(PretrainConfig, tmp_path / "c.yaml").optim.base_lr == number
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_yaml_has_the_text_of_every_setting_above_it(config):
+    lines = settings.to_yaml(config(data=Path("d"), out=Path("o"))).splitlines()
+    assert max(map(len, lines)) <= 100
+    for setting in settings.list_settings(config):
+        indent = "  " if setting.group else ""
+        place = next(
+            i for i, line in enumerate(lines) if line.startswith(f"{indent}{setting.leaf}:")
+        )
+        above = itertools.takewhile(lambda line: line.strip().startswith("#"), lines[:place][::-1])
+        comment = " ".join(line.strip(" #") for line in [*above][::-1])
+        assert setting.text in comment
+
+
+def test_a_configuration_that_lacks_something_does_not_load(file):
+    with pytest.raises(ConfigError, match="--out must be given"):
+        settings.load_config(PretrainConfig, file("data: d\n"))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_preview_is_the_configuration_with_what_is_missing_as_a_comment(config, file):
+    values = combine(config, ["--preset", "demo", "--seed", "5"])
+    text = settings.preview(config, values)
+    assert re.search(r"^# data: .*--data$", text, re.MULTILINE)
+    assert re.search(r"^# out: .*--out$", text, re.MULTILINE)
+    again = build(config, ["--config", str(file(text)), "--data", "d", "--out", "o"])
+    assert again == build(config, ["--preset", "demo", "--seed", "5", "--data", "d", "--out", "o"])
+
+
+def test_the_preview_of_a_whole_configuration_is_what_is_saved():
+    words = ["--preset", "demo", "--data", "d", "--out", "o"]
+    assert settings.preview(PretrainConfig, combine(PretrainConfig, words)) == settings.to_yaml(
+        build(PretrainConfig, words)
+    )
+
+
+def test_the_preview_refuses_what_is_out_of_range():
+    with pytest.raises(ConfigError, match=r"views\.flip is 7\.0"):
+        settings.preview(PretrainConfig, combine(PretrainConfig, ["--views.flip", "7"]))
+
+
+def test_a_group_of_settings_keeps_its_class():
+    config = build(PretrainConfig, [*WHERE, "--model.size", "tiny"])
+    assert config.model == ModelConfig(size="tiny")
+    groups = [field for field in dataclasses.fields(config) if field.name in ("model", "optim")]
+    assert [field.type for field in groups] == ["ModelConfig", "OptimConfig"]
+    assert {type(getattr(config, field.name)) for field in groups} == {
+        configs.ModelConfig,
+        configs.OptimConfig,
+    }

@@ -1,0 +1,327 @@
+import io
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from uniemox import terminal
+from uniemox.data.layouts import Problem
+from uniemox.data.manifest import Facts
+from uniemox.metrics import evaluate_predictions
+from uniemox.train.events import Message, Progress
+
+ESCAPE = "\x1b[31m\x07 [bold]:smile:"
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=200, highlight=False, markup=False, emoji=False)
+
+
+@pytest.fixture
+def tty():
+    return Console(
+        file=io.StringIO(), width=120, force_terminal=True, color_system=None, markup=False
+    )
+
+
+def text_of(console):
+    return console.file.getvalue()
+
+
+def progress(step, total=100, **changes):
+    values = {
+        "step": step,
+        "total_steps": total,
+        "epoch": 2,
+        "epochs": 5,
+        "scalars": {"loss": 1.23456, "contrast": 1e-5},
+        "images_per_second": 210.4,
+        "seconds_left": 125.0,
+    }
+    return Progress(**(values | changes))
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    ("variables", "speaks"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1"}, False),
+    ],
+)
+def test_one_process_speaks(monkeypatch, capsys, variables, speaks):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert terminal.is_main_process() == speaks
+    terminal.stdout_console().print("result")
+    terminal.write_line(terminal.stderr_console(), "progress")
+    shown = capsys.readouterr()
+    assert ("result" in shown.out, "progress" in shown.err) == (speaks, speaks)
+
+
+# Text
+
+
+@pytest.mark.parametrize("text", ["plain", "Müller, Ωmega 漢字 🙂", "[bold]", ""])
+def test_printable_text_stays(text):
+    assert terminal.printable(text) == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\x07", "a\rb", "a\nb", "\x9b", "\udcff", "\u202e"])
+def test_what_steers_a_terminal_is_escaped(text):
+    shown = terminal.printable(text)
+    assert shown.isprintable()
+    assert shown.isascii()
+    assert shown.encode().decode("unicode_escape") == text
+
+
+def test_a_long_line_is_not_wrapped(console):
+    terminal.write_line(console, "x " * 400)
+    assert text_of(console) == "x " * 400 + "\n"
+
+
+def test_lines_of_a_text_stay_lines(console):
+    terminal.write_line(console, f"one\ntwo {ESCAPE}")
+    assert text_of(console) == "one\ntwo \\x1b[31m\\x07 [bold]:smile:\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (89, "1 min"),
+        (125, "2 min"),
+        (3540, "59 min"),
+        (3599, "1 h 00 min"),
+        (3700, "1 h 02 min"),
+        (90_000, "25 h 00 min"),
+        (math.inf, "unknown time"),
+        (math.nan, "unknown time"),
+    ],
+)
+def test_a_duration_is_told_in_the_unit_that_fits(seconds, text):
+    assert terminal.duration(seconds) == text
+
+
+# Logs
+
+
+def test_logs_are_shown_while_the_block_runs_and_not_after(console):
+    ours, theirs = logging.getLogger("uniemox.somewhere"), logging.getLogger("elsewhere")
+    level = logging.getLogger("uniemox").level
+    with terminal.logs_on(console):
+        ours.debug("too fine")
+        ours.info("skipped %s", "a\x1bb")
+        ours.warning("careful")
+        theirs.info("not ours")
+        theirs.error("broken")
+    ours.error("after")
+    assert text_of(console) == "skipped a\\x1bb\nwarning: careful\nerror: broken\n"
+    assert logging.getLogger("uniemox").level == level
+
+
+def test_logs_end_with_an_error_too(console):
+    with pytest.raises(KeyboardInterrupt), terminal.logs_on(console):
+        raise KeyboardInterrupt
+    logging.getLogger("uniemox").error("after")
+    assert text_of(console) == ""
+
+
+# Progress
+
+
+def test_without_a_terminal_a_line_comes_at_once_then_every_ten_seconds_and_at_the_end(console):
+    clock = Clock()
+    with terminal.Display(console, clock=clock) as display:
+        for step in range(1, 101):
+            display(progress(step))
+            clock.now += 0.3
+    lines = text_of(console).splitlines()
+    assert [line.split()[1].rstrip(",") for line in lines] == [
+        "1/100",
+        "35/100",
+        "69/100",
+        "100/100",
+    ]
+    assert lines[0] == (
+        "step 1/100, epoch 2/5: loss 1.235, contrast 1e-05, 210 images/s, 2 min left"
+    )
+
+
+def test_the_first_step_of_a_second_run_has_its_line(console):
+    clock = Clock()
+    with terminal.Display(console, clock=clock) as display:
+        for total in (3, 3, 4):
+            for step in range(1, total + 1):
+                display(progress(step, total))
+    steps = [line.split()[1].rstrip(",") for line in text_of(console).splitlines()]
+    assert steps == ["1/3", "3/3", "1/3", "3/3", "1/4", "4/4"]
+
+
+def test_a_message_is_a_line_of_its_own(console):
+    with terminal.Display(console) as display:
+        display(Message("3 pictures were skipped"))
+    assert text_of(console) == "3 pictures were skipped\n"
+
+
+def test_on_a_terminal_there_is_a_bar(tty):
+    with terminal.Display(tty) as display:
+        display(progress(1))
+        display(Message("state saved"))
+        display(progress(50))
+        display(progress(100))
+    text = text_of(tty)
+    assert "━" in text
+    assert "100/100" in text
+    assert "epoch 2/5" in text
+    assert "loss 1.235" in text
+    assert "210 images/s" in text
+    assert "state saved\n" in text
+
+
+def test_on_a_terminal_each_run_has_its_bar(tty):
+    with terminal.Display(tty) as display:
+        for total in (30, 40):
+            for step in (1, total):
+                display(progress(step, total))
+    last = text_of(tty).split("\x1b[1A")[-1]
+    assert "30/30" in last
+    assert "40/40" in last
+
+
+@pytest.mark.parametrize("seconds", [0.0, 11.0])
+def test_tracked_items_come_through_unchanged(console, tty, seconds):
+    for where in (console, tty):
+        clock = Clock()
+
+        def slow(clock=clock):
+            for item in "abc":
+                clock.now += seconds
+                yield item
+
+        assert [*terminal.track(slow(), where, total=3, what="pictures", clock=clock)] == [*"abc"]
+    lines = text_of(console).splitlines()
+    assert lines == (["1/3 pictures", "2/3 pictures", "3/3 pictures"] if seconds else [])
+
+
+# Tables
+
+
+class Prediction:
+    def __init__(self, path, probabilities, reason=None):
+        self.path = Path(path)
+        self.probabilities = probabilities
+        self.label = max(probabilities, key=probabilities.get) if probabilities else None
+        self.confidence = max(probabilities.values()) if probabilities else None
+        self.reason = reason
+
+    def top(self, count):
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+
+
+def test_predictions_show_the_likeliest_classes_or_the_reason(console):
+    rows = [
+        Prediction("a.png", {"awe": 0.25, "fear": 0.62, "joy": 0.13}),
+        Prediction("b.png", None, "not an image"),
+    ]
+    console.print(terminal.predictions_table(rows, top_k=2))
+    text = text_of(console)
+    assert "fear 62.0, awe 25.0" in text
+    assert "joy" not in text
+    assert "not read: not an image" in text
+
+
+def test_a_long_path_is_folded_and_not_cut(console):
+    console.width = 60
+    path = "/".join("abcdefghij" for _ in range(12))
+    console.print(terminal.predictions_table([Prediction(path, {"awe": 1.0})], top_k=1))
+    column = "".join(line.split("│")[1].strip() for line in text_of(console).splitlines()[3:-1])
+    assert column == path
+
+
+def test_no_table_lets_text_steer_the_terminal(console):
+    facts = Facts(name=ESCAPE, title=ESCAPE, classes=(ESCAPE,), emotion=None, root=Path(ESCAPE))
+    report = evaluate_predictions(np.ones((3, 1)), np.zeros(3, dtype=int), [ESCAPE])
+    prediction = Prediction(ESCAPE, {ESCAPE: 1.0})
+    for table in (
+        terminal.facts_table(facts, rows=3),
+        terminal.counts_table({ESCAPE: {ESCAPE: 1}}, [ESCAPE]),
+        terminal.problems_table([Problem(ESCAPE, 1, ESCAPE)]),
+        terminal.predictions_table([prediction, Prediction("b", None, ESCAPE)], top_k=1),
+        *terminal.report_tables(report),
+    ):
+        console.print(table)
+    text = text_of(console)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert text.count("[bold]:smile:") == 13
+
+
+def test_counts_have_a_row_for_each_class_and_one_for_no_label_where_there_is_any(console):
+    counts = {"train": {"awe": 3, "fear": 4, "": 5}, "test": {"awe": 1, "fear": 0}}
+    console.print(terminal.counts_table(counts, ["awe", "fear"]))
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text_of(console).splitlines()
+        if "│" in line
+    ]
+    assert rows == [
+        ["awe", "3", "1"],
+        ["fear", "4", "0"],
+        ["no label", "5", "0"],
+        ["all", "12", "1"],
+    ]
+
+
+def test_counts_have_no_row_for_no_label_where_all_have_one(console):
+    console.print(terminal.counts_table({"train": {"awe": 3}}, ["awe"]))
+    assert "no label" not in text_of(console)
+
+
+def test_facts_that_are_not_known_are_left_out(console):
+    facts = Facts(name="fi", title="FI", classes=("awe",), emotion="evoked", root=Path("/data"))
+    console.print(terminal.facts_table(facts, rows=7))
+    text = text_of(console)
+    assert "FI (fi)" in text
+    assert "evoked" in text
+    assert "/data" in text
+    assert "licence" not in text
+
+
+def test_an_evaluation_shows_scores_with_intervals_and_every_class(console):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 60)
+    probabilities = np.full((60, 3), 0.2)
+    guesses = np.where(generator.random(60) < 0.7, labels, 0)
+    probabilities[np.arange(60), guesses] = 0.6
+    report = evaluate_predictions(probabilities, labels, ["awe", "fear", "joy"])
+    for table in terminal.report_tables(report):
+        console.print(table)
+    text = text_of(console)
+    for metric in ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"):
+        assert metric in text
+    assert terminal.percent(report.top1) in text
+    low, high = report.intervals["top1"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in text
+    assert all(name in text for name in report.classes)
+    assert "60 pictures" in text
