@@ -1,0 +1,1 @@
+"""Pictures, tables of pictures, and the readers of published data sets."""

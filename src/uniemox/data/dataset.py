@@ -1,0 +1,216 @@
+"""Rows of a manifest as samples. The randomness of a sample is a function of (seed, epoch, row).
+
+So the number of workers, the number of processes and a resume leave every sample as it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from uniemox.data.images import Unreadable, read_image
+from uniemox.data.people import choose_box, crop_region
+from uniemox.data.transforms import PretrainTransform, augmentation, evaluation, seed_of, seeded
+from uniemox.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+    from uniemox.config import AugmentConfig, PersonView, ViewsConfig
+    from uniemox.data.manifest import Manifest, Row
+
+_TRIES = 100
+"""Rows that are tried in the place of an unreadable one before training gives up."""
+
+
+class Place(NamedTuple):
+    """A row of the manifest in an epoch: what a training set is indexed with."""
+
+    epoch: int
+    row: int
+
+
+class Skipped(NamedTuple):
+    """A picture that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+class PretrainSample(NamedTuple):
+    """Two views of one picture."""
+
+    scene: Tensor
+    """(3, S, S) uint8."""
+    person: Tensor
+    """(3, S, S) uint8."""
+    scene_noise: Tensor
+    """(N,), one number for each patch; the largest are hidden."""
+    person_noise: Tensor
+    """(N,)."""
+    text: int
+    """Index of the description."""
+    skipped: tuple[Skipped, ...]
+    """Pictures in whose place this one stands."""
+
+
+class LabelledSample(NamedTuple):
+    """A picture and its label."""
+
+    pixels: Tensor
+    """(3, S, S) float, normalised; zeros where the picture could not be read."""
+    label: int
+    row: int
+    skipped: tuple[Skipped, ...]
+
+
+class PretrainDataset(Dataset[PretrainSample]):
+    """Samples of pretraining, indexed by `Place`.
+
+    Args:
+        manifest: Pictures and boxes.
+        texts: (rows,), the index of each row's description.
+        views: How scene and person are cut.
+        size: Side S of the views in pixels.
+        num_patches: N, the patches of a view.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        texts: np.ndarray,
+        *,
+        views: ViewsConfig,
+        size: int,
+        num_patches: int,
+        seed: int,
+    ) -> None:
+        self.manifest = manifest
+        self.texts = texts
+        self.views = views
+        self.num_patches = num_patches
+        self.seed = seed
+        self.transform = PretrainTransform(views, size)
+
+    def __len__(self) -> int:
+        """Rows of the manifest."""
+        return len(self.manifest)
+
+    def __getitem__(self, place: Place) -> PretrainSample:
+        """Read, cut and mirror the picture of a row; an unreadable one is replaced by the next."""
+        row, image, skipped = read_or_next(self.manifest, place.row)
+        region = person_region(row, image, self.views.person, self.views.person_margin)
+        with seeded(seed_of(self.seed, place.epoch, place.row)):
+            views = self.transform(image, region)
+            noise = torch.rand(2, self.num_patches)
+        text = int(self.texts[row.index])
+        return PretrainSample(views.scene, views.person, noise[0], noise[1], text, skipped)
+
+
+class AugmentedDataset(Dataset[LabelledSample]):
+    """Augmented pictures with labels, indexed by `Place`, for fine-tuning."""
+
+    def __init__(self, manifest: Manifest, augment: AugmentConfig, *, size: int, seed: int) -> None:
+        check_labels(manifest)
+        self.manifest = manifest
+        self.seed = seed
+        self.transform = augmentation(augment, size)
+
+    def __len__(self) -> int:
+        """Rows of the manifest."""
+        return len(self.manifest)
+
+    def __getitem__(self, place: Place) -> LabelledSample:
+        """Read and augment the picture of a row; an unreadable one is replaced by the next."""
+        row, image, skipped = read_or_next(self.manifest, place.row)
+        assert row.label is not None
+        with seeded(seed_of(self.seed, place.epoch, place.row)):
+            pixels = self.transform(image)
+        return LabelledSample(pixels, row.label, row.index, skipped)
+
+
+class EvaluationDataset(Dataset[LabelledSample]):
+    """Pictures as they are, resized and cut, with labels, indexed by row.
+
+    An unreadable picture is a sample of zeros that says so in `skipped`: it is for the caller to leave it out.
+    """
+
+    def __init__(
+        self, manifest: Manifest, transform: Callable[[Image.Image], Tensor], *, size: int
+    ) -> None:
+        check_labels(manifest)
+        self.manifest = manifest
+        self.transform = transform
+        self.size = size
+
+    @classmethod
+    def at_size(cls, manifest: Manifest, size: int) -> EvaluationDataset:
+        """Evaluate with the preprocessing that fine-tuning gives its models."""
+        return cls(manifest, evaluation(size), size=size)
+
+    def __len__(self) -> int:
+        """Rows of the manifest."""
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> LabelledSample:
+        """Read and prepare the picture of a row."""
+        row = self.manifest.row(index)
+        assert row.label is not None
+        image = read_image(row.path)
+        if isinstance(image, Unreadable):
+            empty = torch.zeros(3, self.size, self.size)
+            return LabelledSample(empty, row.label, index, (Skipped(str(row.path), image.reason),))
+        return LabelledSample(self.transform(image), row.label, index, ())
+
+
+def check_labels(manifest: Manifest) -> None:
+    """Refuse a manifest in which a row has no label.
+
+    Raises:
+        DataError: Names the first such row.
+    """
+    missing = (manifest.labels < 0).nonzero()[0]
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {len(manifest)} rows have no label, the first being "
+            f"{manifest.row(int(missing[0])).path}: choose splits whose rows are all labelled"
+        )
+
+
+def read_or_next(manifest: Manifest, index: int) -> tuple[Row, Image.Image, tuple[Skipped, ...]]:
+    """Read the picture of a row, or of the first row after it that can be read.
+
+    A batch keeps its size this way, and what it holds does not depend on the order of workers.
+
+    Raises:
+        DataError: A hundred rows in sequence cannot be read.
+    """
+    skipped: list[Skipped] = []
+    for step in range(min(_TRIES, len(manifest))):
+        row = manifest.row((index + step) % len(manifest))
+        image = read_image(row.path)
+        if not isinstance(image, Unreadable):
+            return row, image, tuple(skipped)
+        skipped.append(Skipped(str(row.path), image.reason))
+    first = skipped[0]
+    raise DataError(
+        f"{len(skipped)} pictures in sequence cannot be read, the first being {first.path} "
+        f"({first.reason}): check the root of the manifest, {manifest.facts.root}"
+    )
+
+
+def person_region(
+    row: Row, image: Image.Image, view: PersonView, margin: float
+) -> tuple[int, int, int, int] | None:
+    """Give the region of the person in pixels, or None where the scene stands in for it."""
+    box = choose_box(row.boxes) if view == "crop" else None
+    if box is None:
+        return None
+    return crop_region(box, width=image.width, height=image.height, margin=margin)

@@ -1,0 +1,569 @@
+"""The table of pictures that every command works on: one Parquet file, one row per sample.
+
+Columns: `path` (POSIX, relative to the root), `split`, `label`, `width`, `height`, `hash`, `group`, `attributes`,
+`people` (boxes), `distribution`, `vad`; only path and split are never null. The facts of the data set stand as JSON in
+the schema's metadata, so that the file explains itself. Whole-table work stays in Arrow; a Python object is made only
+for the row that is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from uniemox.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Emotion = Literal["evoked", "felt"]
+"""Whose emotion the labels name: that of viewers, or that of a depicted person."""
+
+VERSION: Final = 1
+"""Version of the format that this module writes, and the newest that it reads."""
+
+_METADATA_KEY: Final = b"uniemox"
+_SPLIT_ORDER: Final = ("train", "val", "test")
+_TEXT_ATTRIBUTES: Final = ("scene", "facial_expression", "human_action")
+_LIGHT_ATTRIBUTES: Final = ("brightness", "colorfulness")
+_BOX_FIELDS: Final = ("x0", "y0", "x1", "y1", "score")
+_VAD_FIELDS: Final = ("valence", "arousal", "dominance")
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("label", pa.int16()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("hash", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field(
+            "attributes",
+            pa.struct(
+                [
+                    *(pa.field(name, pa.float64()) for name in _LIGHT_ATTRIBUTES),
+                    *(pa.field(name, pa.string()) for name in _TEXT_ATTRIBUTES),
+                    pa.field("objects", pa.list_(pa.string())),
+                ]
+            ),
+        ),
+        pa.field(
+            "people",
+            pa.list_(pa.struct([pa.field(name, pa.float64()) for name in _BOX_FIELDS])),
+        ),
+        pa.field("distribution", pa.list_(pa.float32())),
+        pa.field("vad", pa.struct([pa.field(name, pa.float32()) for name in _VAD_FIELDS])),
+    ]
+)
+"""Names and types of the columns, in order."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where a person is, in pixels of the upright picture; x1 and y1 lie outside."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a data set tells about a picture besides its emotion (EmoSet's six attributes)."""
+
+    brightness: float | None = None
+    """0 (dark) to 1."""
+    colorfulness: float | None = None
+    """0 (grey) to 1."""
+    scene: str | None = None
+    facial_expression: str | None = None
+    human_action: str | None = None
+    objects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample of a manifest."""
+
+    index: int
+    """Position in the manifest it was asked of."""
+    path: Path
+    """The picture; absolute."""
+    label: int | None
+    split: str
+    attributes: Attributes
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known about a data set as a whole; the manifest's metadata."""
+
+    name: str
+    """Short name, as in the table of data sets."""
+    title: str
+    classes: tuple[str, ...]
+    """Names of the labels; the i-th is label i."""
+    emotion: Emotion | None
+    """Whose emotion is labelled; None where it is not known."""
+    root: Path
+    """Folder that paths are relative to; made absolute."""
+    licence: str = ""
+    url: str = ""
+    citation: str = ""
+    layout: str = ""
+    """Layout on disk that the rows were read from."""
+    version: int = VERSION
+    """Version of the manifest's format."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.absolute())
+        if len(set(self.classes)) != len(self.classes):
+            raise DataError(f"the classes {', '.join(self.classes)} are not distinct")
+        if len(self.classes) > np.iinfo(np.int16).max:
+            raise DataError(f"{len(self.classes)} classes are more than a manifest can number")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A table of pictures and the facts about it. Immutable; a selection is a new manifest."""
+
+    table: pa.Table
+    """Rows in the columns of `SCHEMA`."""
+    facts: Facts
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Workers of a loader get this. IPC writes no more of a sliced buffer than the slice, compressed; the Arrow
+        # objects themselves would bring whole buffers, and the caches below as well.
+        sink = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(sink, self.table.schema, options=options) as writer:
+            writer.write_table(self.table)
+        return _unpickle, (sink.getvalue().to_pybytes(), self.facts)
+
+    @cached_property
+    def _columns(self) -> _Columns:
+        return _Columns(self.table)
+
+    def row(self, i: int) -> Row:
+        """Build one row.
+
+        Args:
+            i: Position, from 0; negative positions count from the end.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        index = i + len(self) if i < 0 else i
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {i} of a manifest of {len(self)} rows")
+        columns = self._columns
+        label = int(columns.labels[index])
+        return Row(
+            index=index,
+            path=self.facts.root / columns.path[index].as_py(),
+            label=None if label < 0 else label,
+            split=columns.split_names[columns.splits[index]],
+            attributes=columns.attributes(index),
+            boxes=columns.boxes(index),
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels (N,), int64, read-only; -1 where there is none."""
+        return self._columns.labels
+
+    def split_counts(self) -> dict[str, int]:
+        """Count the rows of each split: train, val and test first, then others by name."""
+        counts = pc.value_counts(pc.cast(self.table["split"], pa.string()))
+        found = {entry["values"]: entry["counts"] for entry in counts.to_pylist()}
+        order = [name for name in _SPLIT_ORDER if name in found]
+        order += sorted(set(found) - set(_SPLIT_ORDER))
+        return {name: found[name] for name in order}
+
+    def class_counts(self) -> dict[str, int]:
+        """Count the rows of each class, in label order, with 0 for those that do not occur."""
+        labels = self.labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.facts.classes))
+        return dict(zip(self.facts.classes, counts.tolist(), strict=True))
+
+    def select(self, splits: Sequence[str]) -> Manifest:
+        """Take the rows of some splits, in the order of the table.
+
+        Raises:
+            DataError: A split has no row, or no split is named.
+        """
+        names = [splits] if isinstance(splits, str) else list(splits)
+        counts = self.split_counts()
+        missing = [name for name in names if name not in counts]
+        if missing or not names:
+            have = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "no row"
+            what = f"no row in split {', '.join(missing)}" if missing else "no split was named"
+            raise DataError(f"the manifest of {self.facts.name}: {what}; it has {have}")
+        if set(names) >= set(counts):
+            return self
+        mask = pc.is_in(self.table["split"], value_set=pa.array(names, pa.string()))
+        first, count = pc.index(mask, True).as_py(), pc.sum(mask).as_py()
+        block = mask.slice(first, count)
+        # Importers write split after split, so this is the usual case, and a slice copies nothing.
+        if pc.all(block).as_py():
+            return Manifest(self.table.slice(first, count), self.facts)
+        return Manifest(self.table.filter(mask), self.facts)
+
+
+def manifest_from_columns(
+    facts: Facts,
+    *,
+    paths: Sequence[str],
+    splits: Sequence[str],
+    labels: Sequence[int | None] | np.ndarray | None = None,
+    attributes: Sequence[Attributes | None] | None = None,
+    people: Sequence[Sequence[Box]] | None = None,
+    widths: Sequence[int | None] | None = None,
+    heights: Sequence[int | None] | None = None,
+    hashes: Sequence[str | None] | None = None,
+    groups: Sequence[str | None] | None = None,
+    distributions: Sequence[Sequence[float] | None] | None = None,
+    vad: Sequence[tuple[float | None, float | None, float | None] | None] | None = None,
+) -> Manifest:
+    """Make a manifest of columns; all have one entry per sample, and those left out are null.
+
+    Args:
+        facts: What is known about the data set.
+        paths: POSIX paths relative to `facts.root`.
+        splits: Name of each sample's split.
+        labels: Label of each sample; None or, in an array, -1 for none.
+        attributes: What is known about each picture.
+        people: Boxes of the people in each picture.
+        widths: Width of each upright picture in pixels.
+        heights: Height of each upright picture in pixels.
+        hashes: Digest of each file.
+        groups: Name of what samples share that must not be torn apart by a split.
+        distributions: Share of raters per class.
+        vad: Valence, arousal and dominance.
+
+    Raises:
+        DataError: Columns differ in length, a label is not in the table of classes, or a path leaves the root.
+    """
+    count = len(paths)
+    arrays = {
+        "path": pa.array(paths, pa.string()),
+        "split": pa.array(splits, pa.string()).dictionary_encode(),
+        "label": _label_array(labels, count),
+        "width": _array(widths, pa.int32(), count),
+        "height": _array(heights, pa.int32(), count),
+        "hash": _array(hashes, pa.string(), count),
+        "group": _array(groups, pa.string(), count),
+        "attributes": _attributes_array(attributes, count),
+        "people": _people_array(people, count),
+        "distribution": _array(distributions, SCHEMA.field("distribution").type, count),
+        "vad": _vad_array(vad, count),
+    }
+    for name, array in arrays.items():
+        if len(array) != count:
+            raise DataError(f"column {name} has {len(array)} entries for {count} paths")
+    table = pa.Table.from_arrays([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
+    _check_values(table, facts, where="the table")
+    return Manifest(table, facts)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest to a Parquet file, whole or not at all.
+
+    A root at or below the folder of the file is stored relative to it, so that both can be moved together.
+
+    Args:
+        manifest: What to write.
+        path: The file; its folder must exist. An older file is replaced at the last moment.
+
+    Raises:
+        DataError: The file cannot be written, for example on a full disk; an older file is then untouched.
+    """
+    folder = path.absolute().parent
+    metadata = {_METADATA_KEY: json.dumps(_facts_to_dict(manifest.facts, folder)).encode()}
+    table = manifest.table.replace_schema_metadata(metadata)
+    # In the same folder, since a rename is atomic only within one file system.
+    temporary = folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the manifest {path}: {_reason(error)}; make room or choose another place"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = True) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: A file made by `write_manifest`.
+        root: Folder of the pictures, where it is not the one that the manifest names.
+        check_root: Whether that folder must exist.
+
+    Raises:
+        DataError: The file is missing, damaged, no manifest, of a newer version, or contradicts itself; or the folder
+            of the pictures is missing.
+    """
+    if not path.is_file():
+        raise DataError(f"no manifest at {path}: make one with `uniemox data prepare`")
+    try:
+        # Facts first: a newer version is told by its number, not by the column that surprises us.
+        with pq.ParquetFile(path) as parquet:
+            facts = _facts_from_metadata(parquet.schema_arrow.metadata, path)
+            _check_columns(parquet.schema_arrow, path)
+            table = parquet.read(columns=SCHEMA.names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read the manifest {path}: {_reason(error)}") from error
+    if root is not None:
+        facts = replace(facts, root=root)
+    if check_root and not facts.root.is_dir():
+        raise DataError(
+            f"the manifest {path} names the folder {facts.root}, which is not there: put a link there to where the "
+            "pictures are, or prepare them again"
+        )
+    table = _in_one_chunk(table)
+    _check_values(table, facts, where=f"the manifest {path}")
+    return Manifest(table, facts)
+
+
+def _in_one_chunk(table: pa.Table) -> pa.Table:
+    """Join the chunks of each column, so that a look-up is a plain index, in the order of `SCHEMA`."""
+    table = table.unify_dictionaries()
+    arrays = []
+    for name in SCHEMA.names:
+        arrays.append(_single(table[name]))
+        # Let go of each column once it is copied: two whole tables would be a GB for three million pictures.
+        table = table.drop_columns(name)
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+class _Columns:
+    """The leaves of a table in the form that is fastest to index: NumPy for numbers, Arrow for words."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.path = _single(table["path"])
+        split = _single(table["split"])
+        self.split_names: list[str] = split.dictionary.to_pylist()
+        self.splits = split.indices.to_numpy(zero_copy_only=False)
+        labels = _single(table["label"])
+        self.labels: np.ndarray = (
+            labels.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        )
+        self.labels.flags.writeable = False
+        # flatten() pushes a null struct down into its fields; field() would show what lies under the null.
+        attributes = dict(
+            zip(
+                (*_LIGHT_ATTRIBUTES, *_TEXT_ATTRIBUTES, "objects"),
+                _single(table["attributes"]).flatten(),
+                strict=True,
+            )
+        )
+        self._light = [_floats(attributes[name]) for name in _LIGHT_ATTRIBUTES]
+        self._text = [attributes[name] for name in _TEXT_ATTRIBUTES]
+        self._has_text = [_validity(array) for array in self._text]
+        self._objects, self._object_ends = _ragged(attributes["objects"])
+        boxes, self._box_ends = _ragged(_single(table["people"]))
+        self._boxes = np.stack([_floats(leaf) for leaf in boxes.flatten()], axis=1)
+
+    def attributes(self, index: int) -> Attributes:
+        brightness, colorfulness = (_number(values[index]) for values in self._light)
+        scene, facial_expression, human_action = (
+            values[index].as_py() if has[index] else None
+            for values, has in zip(self._text, self._has_text, strict=True)
+        )
+        start, end = self._object_ends[index], self._object_ends[index + 1]
+        objects = tuple(self._objects[start:end].to_pylist()) if end > start else ()
+        return Attributes(
+            brightness=brightness,
+            colorfulness=colorfulness,
+            scene=scene,
+            facial_expression=facial_expression,
+            human_action=human_action,
+            objects=objects,
+        )
+
+    def boxes(self, index: int) -> tuple[Box, ...]:
+        numbers = self._boxes[self._box_ends[index] : self._box_ends[index + 1]].tolist()
+        return tuple(
+            Box(x0, y0, x1, y1, None if math.isnan(score) else score)
+            for x0, y0, x1, y1, score in numbers
+        )
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    """Give a column as one array; free where it is one chunk already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _floats(array: pa.Array) -> np.ndarray:
+    """Give numbers as float64 with NaN for null."""
+    return cast("np.ndarray", array.cast(pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _validity(array: pa.Array) -> np.ndarray:
+    return cast("np.ndarray", array.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _ragged(array: pa.ListArray) -> tuple[pa.Array, np.ndarray]:
+    """Split a list column into the values of all rows and where each row's values begin, (N + 1,)."""
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    ends = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    return array.flatten(), ends  # flatten() skips null rows and what lies outside of a slice
+
+
+def _array(values: Sequence[Any] | None, dtype: pa.DataType, count: int) -> pa.Array:
+    return pa.nulls(count, dtype) if values is None else pa.array(values, dtype)
+
+
+def _label_array(labels: Sequence[int | None] | np.ndarray | None, count: int) -> pa.Array:
+    dtype = SCHEMA.field("label").type
+    if isinstance(labels, np.ndarray):
+        return pa.array(labels, mask=labels < 0).cast(dtype)
+    return _array(labels, dtype, count)
+
+
+def _attributes_array(attributes: Sequence[Attributes | None] | None, count: int) -> pa.Array:
+    dtype = SCHEMA.field("attributes").type
+    if attributes is None:
+        return pa.nulls(count, dtype)
+    known = [Attributes() if entry is None else entry for entry in attributes]
+    leaves = [
+        pa.array([getattr(entry, field.name) or None for entry in known], field.type)
+        if field.type != pa.float64()
+        else pa.array([getattr(entry, field.name) for entry in known], field.type)
+        for field in dtype
+    ]
+    empty = pa.array([entry == Attributes() for entry in known], pa.bool_())
+    return pa.StructArray.from_arrays(leaves, fields=list(dtype), mask=empty)
+
+
+def _people_array(people: Sequence[Sequence[Box]] | None, count: int) -> pa.Array:
+    dtype = SCHEMA.field("people").type
+    if people is None:
+        return pa.nulls(count, dtype)
+    boxes = [box for row in people for box in row]
+    leaves = [pa.array([getattr(box, name) for box in boxes], pa.float64()) for name in _BOX_FIELDS]
+    ends = np.zeros(len(people) + 1, np.int32)
+    np.cumsum([len(row) for row in people], out=ends[1:])
+    values = pa.StructArray.from_arrays(leaves, fields=list(dtype.value_type))
+    return pa.ListArray.from_arrays(pa.array(ends), values, type=dtype)
+
+
+def _vad_array(
+    vad: Sequence[tuple[float | None, float | None, float | None] | None] | None, count: int
+) -> pa.Array:
+    dtype = SCHEMA.field("vad").type
+    if vad is None:
+        return pa.nulls(count, dtype)
+    entries = [None if row is None else dict(zip(_VAD_FIELDS, row, strict=True)) for row in vad]
+    return pa.array(entries, dtype)
+
+
+def _check_columns(schema: pa.Schema, path: Path) -> None:
+    for field in SCHEMA:
+        index = schema.get_field_index(field.name)
+        if index < 0:
+            raise DataError(f"the manifest {path} has no column {field.name}: prepare it again")
+        if schema.field(index).type != field.type:
+            raise DataError(
+                f"the manifest {path} holds {schema.field(index).type} in column {field.name}, not {field.type}: "
+                "prepare it again"
+            )
+
+
+def _check_values(table: pa.Table, facts: Facts, *, where: str) -> None:
+    for name in ("path", "split"):
+        if table[name].null_count:
+            raise DataError(f"{where} has a row without {name}: prepare it again")
+    limits = pc.min_max(table["label"]).as_py()
+    if limits["max"] is not None and not 0 <= limits["min"] <= limits["max"] < len(facts.classes):
+        wrong = limits["min"] if limits["min"] < 0 else limits["max"]
+        raise DataError(
+            f"{where} has the label {wrong}, but {facts.name} has {len(facts.classes)} classes, labelled from 0: "
+            "prepare it again"
+        )
+    # Two plain searches pass nearly every table; the exact test runs on the few rows that they leave.
+    paths = table["path"]
+    suspects = paths.filter(pc.or_(pc.match_substring(paths, ".."), pc.starts_with(paths, "/")))
+    for suspect in suspects.to_pylist():
+        pure = PurePosixPath(suspect)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise DataError(
+                f"{where} has the path {suspect}, which leaves the root: prepare it again"
+            )
+
+
+def _facts_to_dict(facts: Facts, folder: Path) -> dict[str, Any]:
+    entries = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    root = facts.root
+    relative = root.relative_to(folder) if root.is_relative_to(folder) else root
+    return {**entries, "root": relative.as_posix(), "version": VERSION}
+
+
+def _facts_from_metadata(metadata: dict[bytes, bytes] | None, path: Path) -> Facts:
+    text = (metadata or {}).get(_METADATA_KEY)
+    if text is None:
+        raise DataError(
+            f"{path} is a Parquet file but not a manifest: make one with `uniemox data prepare`"
+        )
+    try:
+        entries = json.loads(text)
+        version = int(entries["version"])
+        facts = None if version > VERSION else _facts_from_dict(entries, path.absolute().parent)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"the manifest {path} has damaged facts ({_reason(error)}): prepare it again"
+        ) from error
+    if facts is None:
+        raise DataError(
+            f"the manifest {path} is of version {version}, this uniemox reads up to {VERSION}: upgrade uniemox, or "
+            "prepare the data again"
+        )
+    return facts
+
+
+def _facts_from_dict(entries: dict[str, Any], folder: Path) -> Facts:
+    if entries["emotion"] not in (None, *get_args(Emotion)):
+        raise ValueError(f"emotion {entries['emotion']}")
+    known = {field.name: entries[field.name] for field in fields(Facts)}
+    known["classes"] = tuple(str(name) for name in entries["classes"])
+    known["root"] = folder / entries["root"]
+    return Facts(**known)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _unpickle(data: bytes, facts: Facts) -> Manifest:
+    return Manifest(pa.ipc.open_stream(data).read_all().combine_chunks(), facts)

@@ -1,0 +1,172 @@
+"""From a picture to tensors: views of pretraining, augmentation of fine-tuning, preprocessing of evaluation.
+
+Everything random draws from the global generators of Python, NumPy and torch, as timm's and torchvision's augmentations
+do; `seeded` sets them for one sample and puts them back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from uniemox.config import AugmentConfig, ViewsConfig
+
+MEAN: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+STD: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+CROP_SHARE = 224 / 256
+"""Share of the resized picture's side that evaluation keeps: Resize 256, CenterCrop 224 (released)."""
+_ASPECT = (3 / 4, 4 / 3)
+
+
+def seed_of(*parts: int) -> int:
+    """Mix whole numbers into one seed of 63 bits; equal parts give equal seeds on every machine."""
+    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and torch (CPU) for a while, then restore them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+class Views(NamedTuple):
+    """What the model sees of one picture in pretraining."""
+
+    scene: Tensor
+    """(3, S, S) uint8, a random crop of the whole picture."""
+    person: Tensor
+    """(3, S, S) uint8, the person's crop, or the scene where there is none."""
+
+
+class PretrainTransform:
+    """Cuts the scene and the person out of a picture and mirrors them together.
+
+    Args:
+        config: Scale of the scene's crop, and probability of mirroring.
+        size: Side S of both views in pixels.
+    """
+
+    def __init__(self, config: ViewsConfig, size: int) -> None:
+        self.config = config
+        self.size = size
+
+    def __call__(self, image: Image.Image, person: tuple[int, int, int, int] | None) -> Views:
+        """Give both views.
+
+        Args:
+            image: Upright RGB picture.
+            person: Region of the person in its pixels, half-open; None repeats the scene.
+        """
+        crop = RandomResizedCrop(self.size, scale=self.config.scene_scale, ratio=_ASPECT)
+        region = crop.make_params([image])
+        left, top = region["left"], region["top"]
+        scene = self._cut(image, (left, top, left + region["width"], top + region["height"]))
+        mirrored = torch.rand(()).item() < self.config.flip
+        view = _to_tensor(scene, mirrored=mirrored)
+        if person is None:
+            return Views(view, view)
+        return Views(view, _to_tensor(self._cut(image, person), mirrored=mirrored))
+
+    def _cut(self, image: Image.Image, region: tuple[int, int, int, int]) -> Image.Image:
+        # Cut first: a resize of a box would blend in what surrounds it.
+        return image.crop(region).resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+
+def _to_tensor(image: Image.Image, *, mirrored: bool) -> Tensor:
+    tensor: Tensor = pil_to_tensor(ImageOps.mirror(image) if mirrored else image)
+    return tensor
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Bring uint8 pixels (…, 3, H, W) to ImageNet's mean 0 and deviation 1, as the encoder reads them."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def denormalize(values: Tensor) -> Tensor:
+    """Bring normalised values (…, 3, H, W) back to uint8 pixels, the inverse of `normalize` up to clipping."""
+    mean = torch.tensor(MEAN, device=values.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=values.device).view(3, 1, 1)
+    return ((values * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def augmentation(config: AugmentConfig, size: int) -> Callable[[Image.Image], Tensor]:
+    """Build timm's training transform: crop, mirror, RandAugment, normalise, erase.
+
+    Args:
+        config: Its settings; mixing of pictures happens later, on the batch.
+        size: Side of the result in pixels.
+
+    Returns:
+        Maps an RGB picture to (3, size, size) float, normalised.
+    """
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        size,
+        is_training=True,
+        scale=config.scale,
+        hflip=config.flip,
+        color_jitter=0.0,
+        auto_augment=config.rand_augment,
+        interpolation="bicubic",
+        mean=MEAN,
+        std=STD,
+        re_prob=config.erase,
+        re_mode="pixel",
+    )
+    return transform
+
+
+def evaluation(
+    size: int,
+    *,
+    crop_share: float = CROP_SHARE,
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+    interpolation: str = "bicubic",
+) -> Callable[[Image.Image], Tensor]:
+    """Build timm's evaluation transform: resize, cut the centre, normalise.
+
+    Args:
+        size: Side of the result in pixels.
+        crop_share: Share of the resized side that is kept.
+        mean: Mean of each channel, in [0, 1].
+        std: Deviation of each channel.
+        interpolation: Filter of the resize.
+
+    Returns:
+        Maps an RGB picture to (3, size, size) float, normalised.
+    """
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        size,
+        is_training=False,
+        crop_pct=crop_share,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+    )
+    return transform
