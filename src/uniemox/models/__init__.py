@@ -1,0 +1,1 @@
+"""Encoder, masked autoencoder, fusion, classifier and the frozen teacher."""

@@ -1,0 +1,182 @@
+"""The encoder: timm's vision transformer, run on the patches that it may see.
+
+Letters of shapes: `B` batch, `N` patches of a picture, `K` visible patches, `P` numbers of a patch
+(patch side² · 3), `D` width of the encoder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uniemox.config import ENCODER_SHAPES, EncoderSize
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+# timm's name of each size; width, depth and heads are passed on, so the name only has to exist.
+_ARCHITECTURES: dict[EncoderSize, str] = {
+    "mini": "vit_tiny_patch16_224",
+    "tiny": "vit_tiny_patch16_224",
+    "small": "vit_small_patch16_224",
+    "base": "vit_base_patch16_224",
+    "large": "vit_large_patch16_224",
+    "huge": "vit_huge_patch14_224",
+}
+
+
+def build_vit(
+    size: EncoderSize,
+    *,
+    patch_size: int,
+    image_size: int,
+    num_classes: int = 0,
+    drop_path: float = 0.0,
+) -> VisionTransformer:
+    """Build timm's vision transformer of a size, with random weights.
+
+    Args:
+        size: Width, depth and heads, from `ENCODER_SHAPES`.
+        patch_size: Side of a patch in pixels.
+        image_size: Side of the picture in pixels, a multiple of the patch.
+        num_classes: Outputs of the head; with 0 there is no head and the final norm stays on all
+            tokens (as pretraining has it), else tokens are averaged, then normalised (`fc_norm`).
+        drop_path: Probability of skipping the last block in training.
+    """
+    shape = ENCODER_SHAPES[size]
+    return timm.create_model(
+        _ARCHITECTURES[size],
+        pretrained=False,
+        img_size=image_size,
+        patch_size=patch_size,
+        embed_dim=shape.width,
+        depth=shape.depth,
+        num_heads=shape.num_heads,
+        num_classes=num_classes,
+        global_pool="avg" if num_classes else "token",
+        drop_path_rate=drop_path,
+    )
+
+
+def grid_size(vit: VisionTransformer) -> int:
+    """Patches along a side of the picture."""
+    return int(vit.patch_embed.grid_size[0])
+
+
+def patch_size(vit: VisionTransformer) -> int:
+    """Side of a patch in pixels."""
+    return int(vit.patch_embed.patch_size[0])
+
+
+def patchify(images: Tensor, side: int) -> Tensor:
+    """Cut pictures into patches, row by row.
+
+    Args:
+        images: (B, 3, H, W), H and W multiples of `side`.
+        side: Side of a patch in pixels.
+
+    Returns:
+        (B, N, side² · 3); the numbers of a patch run over rows, columns, then channels
+        (He et al. 2022, the order of MAE's weights).
+    """
+    batch, channels, height, width = images.shape
+    rows, columns = height // side, width // side
+    cut = images.reshape(batch, channels, rows, side, columns, side)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, side * side * channels)
+
+
+def unpatchify(patches: Tensor, side: int) -> Tensor:
+    """Put square pictures together again, the inverse of `patchify`.
+
+    Args:
+        patches: (B, N, side² · 3), N a square number.
+        side: Side of a patch in pixels.
+
+    Returns:
+        (B, 3, √N · side, √N · side)
+    """
+    batch, count, _ = patches.shape
+    grid = round(count**0.5)
+    cut = patches.reshape(batch, grid, grid, side, side, 3)
+    return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, grid * side, grid * side)
+
+
+def encode_visible(vit: VisionTransformer, images: Tensor, visible: Tensor) -> Tensor:
+    """Embed and encode the visible patches alone.
+
+    The patch projection is applied as a matrix product to those patches, so hidden ones cost nothing.
+
+    Args:
+        vit: Encoder with a class token and learned or fixed absolute positions.
+        images: (B, 3, H, W), normalised.
+        visible: (B, K), indices of the patches to see, in the order of `patchify`.
+
+    Returns:
+        (B, 1 + K, D), the class token first, after the final norm.
+    """
+    projection = vit.patch_embed.proj
+    patches = patchify(images, patch_size(vit))
+    assert patches.shape[1] == vit.patch_embed.num_patches, "pictures of another size"
+    seen = patches.gather(1, visible.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+    weight = projection.weight.permute(0, 2, 3, 1).flatten(1)  # (D, P) in patchify's order
+    tokens = F.linear(seen, weight, projection.bias)
+    positions = vit.pos_embed[0, 1:][visible]
+    class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
+    tokens = torch.cat([class_token, tokens + positions], dim=1)
+    encoded: Tensor = vit.norm(vit.blocks(tokens))
+    return encoded
+
+
+def sincos_positions(width: int, grid: int) -> Tensor:
+    """Fixed two-dimensional positions (He et al. 2022, after Vaswani et al. 2017, section 3.5).
+
+    The first half of the numbers tells the column, the second half the row; the class token's are 0.
+
+    Args:
+        width: Numbers of a position, a multiple of 4.
+        grid: Patches along a side of the picture.
+
+    Returns:
+        (1, 1 + grid², width)
+    """
+    quarter = width // 4
+    frequencies = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = torch.arange(grid, dtype=torch.float64).outer(frequencies)  # (grid, width / 4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
+    columns = waves.unsqueeze(0).expand(grid, -1, -1)
+    rows = waves.unsqueeze(1).expand(-1, grid, -1)
+    patches = torch.cat([columns, rows], dim=-1).reshape(1, grid * grid, width)
+    return torch.cat([torch.zeros(1, 1, width), patches.float()], dim=1)
+
+
+def resample_positions(positions: Tensor, *, grid: int) -> Tensor:
+    """Interpolate positions bicubically for another number of patches; the class token's stay.
+
+    Args:
+        positions: (1, 1 + N, D), N a square number.
+        grid: Patches along a side of the new picture.
+
+    Returns:
+        (1, 1 + grid², D)
+    """
+    resampled: Tensor = resample_abs_pos_embed(
+        positions, new_size=[grid, grid], num_prefix_tokens=1
+    )
+    return resampled
+
+
+def fill_like_mae(module: nn.Module) -> None:
+    """Set the first weights as MAE does: Xavier for linear layers, 0 for biases, identity for norms."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
