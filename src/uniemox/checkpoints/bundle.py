@@ -1,0 +1,481 @@
+"""Model folders: what a run leaves for others to use.
+
+A folder is a timm model directory: `model.safetensors` and `config.json`, with the names of the labels, the
+preprocessing and a section `uniemox`. So `timm.create_model("local-dir:FOLDER", pretrained=True)` reads it. The folder
+of a pretrained model is the same for its encoder, plus `pretrain.safetensors` (decoder and fusion, by MAE's names).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+
+from uniemox.config import ENCODER_SHAPES, EncoderSize, Fusion, ModelConfig
+from uniemox.data.transforms import CROP_SHARE, MEAN, STD
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.models.classify import build_classifier
+from uniemox.models.encoder import grid_size, patch_size
+from uniemox.models.pretrain import UniEmoX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+_ASSETS = Path(__file__).parents[1] / "demo" / "assets"
+EMBEDDED = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
+"""Folders of the models that come with the package, by the names they are called by."""
+# What a stranger's folder may ask for before its weights are read: more would be a bomb, not a model.
+_CONFIG_LIMIT = 4 * 2**20  # bytes
+_MAX_PATCH = 128  # pixels
+_MAX_GRID = 128  # patches along a side
+_MAX_CLASSES = 10_000
+_MAX_DECODER = {"decoder_width": 4096, "decoder_depth": 64, "decoder_heads": 256}
+_MAX_EMBEDDING = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """The section `uniemox` of a folder's `config.json`: what the weights are and where they come from."""
+
+    kind: Literal["pretraining", "classifier"]
+    size: EncoderSize
+    patch_size: int
+    image_size: int
+    dataset: str
+    """Name of the data set of the last training."""
+    emotion: str | None
+    """Whether labels say the emotion evoked in viewers or felt by a depicted person."""
+    classes: tuple[str, ...] = ()
+    """Names in label order; none for a pretrained model."""
+    temperature: float = 1.0
+    """What the logits were divided by, fitted on the val split; the head's weights contain it already."""
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    """Shape of decoder and fusion, by the names of `ModelConfig`, and `embedding_width`, `reconstructs`."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """How the weights were made: software, data, settings."""
+    licence: str = ""
+    """Licence of the weights and what it follows from; empty where it was not stated."""
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier with what is known of it."""
+
+    model: VisionTransformer
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model with what is known of it."""
+
+    model: UniEmoX
+    facts: ModelFacts
+
+
+def locate(model: str) -> Path:
+    """Find the folder of a model by what a user calls it.
+
+    Args:
+        model: A folder, or the name of an embedded model: `demo` is a classifier, `demo-pretrained` UniEmoX-mini.
+
+    Raises:
+        CheckpointError: There is no such folder.
+    """
+    folder = EMBEDDED.get(model) or Path(model)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no model folder {folder}: give the folder `model` of a run, or an embedded model's name "
+            f"({', '.join(EMBEDDED)})"
+        )
+    return folder
+
+
+def save_classifier(model: VisionTransformer, folder: Path, facts: ModelFacts) -> None:
+    """Write a classifier's folder, replacing one that is there.
+
+    Raises:
+        CheckpointError: The folder cannot be written; an older one is left whole.
+    """
+    with _replacing(folder) as beside:
+        _save_timm(model, beside, facts)
+
+
+def save_pretraining(model: UniEmoX, folder: Path, facts: ModelFacts) -> None:
+    """Write a pretrained model's folder, replacing one that is there.
+
+    Raises:
+        CheckpointError: The folder cannot be written; an older one is left whole.
+    """
+    with _replacing(folder) as beside:
+        _save_timm(model.encoder, beside, facts)
+        rest = {
+            _mae_name(name): tensor.contiguous()
+            for name, tensor in model.state_dict().items()
+            if not name.startswith("encoder.")
+        }
+        save_file(rest, beside / "pretrain.safetensors", metadata={"format": "pt"})
+
+
+def pretraining_facts(model: UniEmoX, **more: Any) -> ModelFacts:
+    """Describe a pretrained model; `more` are the remaining fields of `ModelFacts`."""
+    config = model.config
+    projection = model.projection
+    width = config.decoder_width if projection is None else projection.out_features
+    return ModelFacts(
+        kind="pretraining",
+        size=config.size,
+        patch_size=config.patch_size,
+        image_size=config.image_size,
+        pretraining={
+            "decoder_width": config.decoder_width,
+            "decoder_depth": config.decoder_depth,
+            "decoder_heads": config.decoder_heads,
+            "fusion": config.fusion,
+            "embedding_width": width if model.embeds else None,
+            "reconstructs": model.decoder is not None,
+        },
+        **more,
+    )
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read what a model folder says of itself, without its weights.
+
+    Raises:
+        CheckpointError: It is no model folder of ours, or of a newer version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        if path.stat().st_size > _CONFIG_LIMIT:
+            raise CheckpointError(f"{path} is larger than {_CONFIG_LIMIT} bytes: it is refused")
+        section = json.loads(path.read_text(encoding="utf-8")).get("uniemox")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(section, dict):
+        raise CheckpointError(
+            f"{path} has no section `uniemox`: the folder was made by another tool"
+        )
+    return _facts_from_dict(section, path)
+
+
+def load_classifier(folder: Path, *, device: torch.device | None = None) -> Classifier:
+    """Load a classifier from its folder, ready to predict.
+
+    Raises:
+        CheckpointError: The folder is missing, damaged, of another kind or of a newer version.
+    """
+    facts = read_facts(folder)
+    if facts.kind != "classifier":
+        raise CheckpointError(
+            f"{folder} holds a pretrained model without a classifier: train one with `uniemox finetune --init {folder}`"
+        )
+    model = build_classifier(
+        facts.size,
+        patch_size=facts.patch_size,
+        image_size=facts.image_size,
+        num_classes=len(facts.classes),
+    )
+    fill(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
+    return Classifier(model.to(device).eval(), facts)
+
+
+def load_pretraining(folder: Path) -> Pretrained:
+    """Load a pretrained model with its decoder and fusion, on the CPU.
+
+    Raises:
+        CheckpointError: The folder is missing, damaged, of another kind or of a newer version.
+    """
+    facts = read_facts(folder)
+    if facts.kind != "pretraining":
+        raise CheckpointError(f"{folder} holds a classifier, but a pretrained model was asked for")
+    shape = dict(facts.pretraining)
+    embedding_width, reconstructs = shape.pop("embedding_width"), shape.pop("reconstructs")
+    try:
+        config = ModelConfig(
+            size=facts.size, patch_size=facts.patch_size, image_size=facts.image_size, **shape
+        )
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json: the section `uniemox.pretraining` is not valid ({error})"
+        ) from error
+    model = UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
+    fill(model.encoder, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
+    rest = read_weights(folder / "pretrain.safetensors")
+    encoder = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    own = {_own_name(name): tensor for name, tensor in rest.items()}
+    fill(model, encoder | own, folder / "pretrain.safetensors")
+    return Pretrained(model, facts)
+
+
+def load_encoder(folder: Path) -> tuple[dict[str, Tensor], ModelFacts]:
+    """Read the weights to start a classifier from: a pretrained encoder, or another classifier without its head."""
+    facts = read_facts(folder)
+    weights = read_weights(folder / "model.safetensors")
+    return {k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}, facts
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file as fp32, refusing values that are not finite.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds values that are not finite.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the weights {path} cannot be read ({error}): copy or make the folder again"
+        ) from error
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"the weights {path} are not finite in {name}: copy or make the folder again"
+            )
+    return weights
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Copy weights into a model, strictly.
+
+    Raises:
+        CheckpointError: A name is missing or left over, or a shape differs; names the first ones.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra:
+        raise CheckpointError(
+            f"{source} does not fit its model: missing {_first(missing)}, left over {_first(extra)}"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"{source} does not fit its model: {name} has shape {tuple(tensor.shape)}, "
+                f"the model has {tuple(own[name].shape)}"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def _first(names: list[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> None:
+    """Write the two files of a timm model directory."""
+    shape = ENCODER_SHAPES[facts.size]
+    side = grid_size(model) * patch_size(model)
+    config: dict[str, Any] = {
+        "uniemox": dataclasses.asdict(facts),
+        # timm would pass on the name and the licence of its own weights of this architecture
+        "pretrained_cfg": {
+            "tag": f"uniemox_{facts.dataset}",
+            "license": facts.licence or "unstated",
+        },
+    }
+    if facts.classes:
+        config["label_names"] = list(facts.classes)
+    save_for_hf(
+        model,
+        str(folder),
+        model_config=config,
+        model_args={
+            "img_size": side,
+            "patch_size": patch_size(model),
+            "embed_dim": shape.width,
+            "depth": shape.depth,
+            "num_heads": shape.num_heads,
+            "global_pool": "avg" if facts.classes else "token",
+        },
+        safe_serialization=True,
+        data_config={
+            "input_size": (3, side, side),
+            "mean": MEAN,
+            "std": STD,
+            "crop_pct": CROP_SHARE,
+            "interpolation": "bicubic",
+        },
+    )
+    _drop_num_classes(folder / "config.json")
+
+
+def _drop_num_classes(path: Path) -> None:
+    """Take num_classes out of model_args: transformers passes it itself and refuses it twice."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("num_classes", "drop_path_rate"):  # training's business, not the folder's
+        config["model_args"].pop(name, None)
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Write a folder beside its place, then put it there; the old one stays until the new one is whole."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield beside
+            _put(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error}): free space or choose another folder"
+        ) from error
+
+
+def _put(beside: Path, folder: Path) -> None:
+    """Put a finished folder in its place; if that fails, the old one is there again."""
+    for path in beside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    beside.chmod(0o755)  # mkdtemp's is private
+    old = beside.with_name(f"{beside.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        beside.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _mae_name(name: str) -> str:
+    """Our name of a tensor beside the encoder -> MAE's, so `decoder.blocks.0…` becomes `decoder_blocks.0…`."""
+    if name == "decoder.mask_token":
+        return "mask_token"
+    return "decoder_" + name.removeprefix("decoder.") if name.startswith("decoder.") else name
+
+
+def _own_name(name: str) -> str:
+    """MAE's name of a tensor beside the encoder -> ours, the inverse of `_mae_name`."""
+    if name == "mask_token":
+        return "decoder.mask_token"
+    if name.startswith("decoder_") and not name.startswith("decoder_embed."):
+        return "decoder." + name.removeprefix("decoder_")
+    return name
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a folder's `model.safetensors`, to name a start in the provenance of what follows from it."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
+    version = section.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{path}: uniemox.format_version is {_short(version)}, but must be a whole number from 1"
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written in format {version}, and this version of uniemox reads up to {FORMAT_VERSION}: "
+            "upgrade uniemox"
+        )
+    known = {f.name for f in dataclasses.fields(ModelFacts)}
+    values = {name: value for name, value in section.items() if name in known}
+    for problem in _problems(values):
+        raise CheckpointError(f"{path}: {problem}; make the folder again, or copy it whole")
+    return ModelFacts(**{**values, "classes": tuple(values["classes"])})
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Give what is wrong with a section that a stranger may have written; what comes later trusts what came before."""
+    yield from _kind_problems(values)
+    yield from _size_problems(values)
+    yield from _class_problems(values)
+    if values["kind"] == "pretraining":
+        yield from _pretraining_problems(values.get("pretraining", {}))
+
+
+def _kind_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if values.get("kind") not in ("pretraining", "classifier"):
+        yield f"uniemox.kind is {_short(values.get('kind'))}, but must be pretraining or classifier"
+    if values.get("emotion", "") not in (None, "evoked", "felt"):
+        yield f"uniemox.emotion is {_short(values.get('emotion'))}, but must be evoked, felt or null"
+    kinds = {"dataset": str, "licence": str, "provenance": dict, "pretraining": dict}
+    for name, kind in kinds.items():
+        if not isinstance(values.get(name, kind()), kind):
+            yield f"uniemox.{name} is {_short(values[name])}, but must be a {kind.__name__}"
+    if "dataset" not in values:
+        yield "uniemox.dataset must be given"
+    temperature = values.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
+        yield f"uniemox.temperature is {_short(temperature)}, but must be a number greater than 0"
+
+
+def _size_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if values.get("size") not in get_args(EncoderSize):
+        known = ", ".join(get_args(EncoderSize))
+        yield f"uniemox.size is {_short(values.get('size'))}, but must be one of {known}"
+    yield from _whole_number_problems(
+        values, {"patch_size": _MAX_PATCH, "image_size": _MAX_PATCH * _MAX_GRID}, "uniemox"
+    )
+    grid, rest = divmod(values["image_size"], values["patch_size"])
+    if rest:
+        yield "uniemox.image_size must be a multiple of uniemox.patch_size"
+    if grid > _MAX_GRID:
+        yield f"uniemox.image_size has more than {_MAX_GRID} patches a side"
+
+
+def _class_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    classes = values.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        yield "uniemox.classes must be a list of names"
+    elif len(set(classes)) < len(classes) or len(classes) > _MAX_CLASSES:
+        yield f"uniemox.classes must be distinct and no more than {_MAX_CLASSES}"
+    elif values["kind"] == "classifier" and not classes:
+        yield "uniemox.classes is empty, but a classifier names its classes"
+
+
+def _pretraining_problems(shape: Mapping[str, Any]) -> Iterator[str]:
+    names = {*_MAX_DECODER, "fusion", "embedding_width", "reconstructs"}
+    if shape.keys() != names:
+        yield f"uniemox.pretraining must tell {', '.join(sorted(names))}, and nothing else"
+    limits = _MAX_DECODER | (
+        {} if shape["embedding_width"] is None else {"embedding_width": _MAX_EMBEDDING}
+    )
+    yield from _whole_number_problems(shape, limits, "uniemox.pretraining")
+    if shape["fusion"] not in get_args(Fusion):
+        known = ", ".join(get_args(Fusion))
+        yield f"uniemox.pretraining.fusion is {_short(shape['fusion'])}, but must be one of {known}"
+    if not isinstance(shape["reconstructs"], bool):
+        yield f"uniemox.pretraining.reconstructs is {_short(shape['reconstructs'])}, but must be true or false"
+
+
+def _whole_number_problems(
+    values: Mapping[str, Any], limits: Mapping[str, int], prefix: str
+) -> Iterator[str]:
+    for name, most in limits.items():
+        value = values.get(name)
+        if type(value) is not int or not 1 <= value <= most:
+            yield f"{prefix}.{name} is {_short(value)}, but must be a whole number from 1 to {most}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

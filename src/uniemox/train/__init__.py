@@ -1,0 +1,1 @@
+"""Training: tasks, one engine for all of them, and the runs that assemble them."""

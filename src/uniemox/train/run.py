@@ -1,0 +1,491 @@
+"""The two kinds of run: pretraining and fine-tuning, from a configuration to a model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from timm.data import Mixup
+
+from uniemox.calibration import fit_temperature
+from uniemox.checkpoints.bundle import (
+    ModelFacts,
+    fill,
+    hash_weights,
+    load_encoder,
+    load_pretraining,
+    locate,
+    pretraining_facts,
+    read_facts,
+    save_classifier,
+    save_pretraining,
+)
+from uniemox.data.batch import collate_labelled, collate_pretrain
+from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels
+from uniemox.data.manifest import read_manifest
+from uniemox.data.prompts import fit_description
+from uniemox.devices import build_accelerator
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.evaluate import compute_outputs, write_evaluation
+from uniemox.metrics import evaluate_predictions
+from uniemox.models.classify import build_classifier, start_from_encoder
+from uniemox.models.pretrain import UniEmoX
+from uniemox.train.engine import Engine, Plan
+from uniemox.train.events import Message, ignore
+from uniemox.train.folder import check_run_folder, describe_environment, open_run_folder
+from uniemox.train.journal import Journal
+from uniemox.train.tasks import FinetuneTask, PretrainTask
+from uniemox.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from accelerate import Accelerator
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor
+
+    from uniemox.config import EncoderSize, FinetuneConfig, PretrainConfig
+    from uniemox.data.manifest import Manifest
+    from uniemox.evaluate import Outputs
+    from uniemox.metrics import Report
+    from uniemox.models.teacher import Teacher
+    from uniemox.train.events import Observer
+
+
+def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
+    """Pretrain UniEmoX and leave its model folder.
+
+    Args:
+        config: What to do.
+        observer: Hears of progress, in the first process only.
+
+    Returns:
+        The folder `model` of the run.
+
+    Raises:
+        ConfigError: A setting or the run folder does not fit.
+        DataError: The manifest cannot be used.
+        CheckpointError: The teacher, the start or a saved state cannot be read.
+        TrainingError: The loss is not finite.
+        KeyboardInterrupt: The user stopped the run; `--resume` goes on.
+    """
+    accelerator = build_accelerator(
+        config.device, precision=config.precision, accumulate=config.optim.accumulate
+    )
+    observer = _first_only(observer, accelerator)
+    _check_folder(config, accelerator)
+    manifest = read_manifest(config.data).select(config.splits)
+    teacher = _load_teacher(config, accelerator) if config.loss.needs_teacher else None
+    texts, features = _read_texts(config, manifest, teacher, observer)
+    torch.manual_seed(config.seed)
+    model = UniEmoX(
+        config.model,
+        embedding_width=teacher.width if teacher else None,
+        reconstructs=config.loss.reconstruction > 0,
+    )
+    if config.init is not None and not config.resume:
+        _start_from(model, locate(config.init))
+    if config.views.person == "crop":
+        _tell_boxes(manifest, observer)
+    task = PretrainTask(
+        weights=config.loss,
+        mask_ratio=config.views.mask_ratio,
+        patch_size=config.model.patch_size,
+        teacher=teacher,
+        texts=None if features is None else features.to(accelerator.device),
+        gather=accelerator.gather,
+    )
+    dataset = PretrainDataset(
+        manifest,
+        texts,
+        views=config.views,
+        size=config.model.image_size,
+        num_patches=config.model.num_patches,
+        seed=config.seed,
+    )
+    journal = Journal(config.out)
+    plan = Plan(
+        task=task,
+        module=model,
+        dataset=dataset,
+        collate=collate_pretrain,
+        num_rows=len(manifest),
+        optim=config.optim,
+        run=config,
+        state_folder=config.out / "state",
+        journal=journal,
+        observer=observer,
+    )
+    engine = Engine(plan, accelerator)
+    _go(engine, config)
+    folder = config.out / "model"
+    if accelerator.is_main_process:
+        learned = engine.weights_module
+        assert isinstance(learned, UniEmoX)
+        facts = pretraining_facts(
+            learned,
+            dataset=manifest.facts.name,
+            emotion=manifest.facts.emotion,
+            provenance=_provenance(config, manifest, engine.step, teacher.name if teacher else ""),
+        )
+        save_pretraining(learned, folder, facts)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
+    """Fine-tune a classifier, choose its best epoch on val, evaluate it once on test, and leave its model folder.
+
+    Args:
+        config: What to do.
+        observer: Hears of progress, in the first process only.
+
+    Returns:
+        The folder `model` of the run.
+
+    Raises:
+        ConfigError: A setting or the run folder does not fit.
+        DataError: The manifest cannot be used.
+        CheckpointError: The start or a saved state cannot be read.
+        TrainingError: The loss is not finite.
+        KeyboardInterrupt: The user stopped the run; `--resume` goes on.
+    """
+    accelerator = build_accelerator(
+        config.device, precision=config.precision, accumulate=config.optim.accumulate
+    )
+    observer = _first_only(observer, accelerator)
+    _check_folder(config, accelerator)
+    whole = read_manifest(config.data)
+    train, val = whole.select([config.train_split]), whole.select([config.val_split])
+    test = None if config.test_split is None else whole.select([config.test_split])
+    for part in (train, val, test):
+        if part is not None:
+            check_labels(part)  # now, not after hours of training
+    _check_train_classes(train, observer)
+    torch.manual_seed(config.seed)
+    model, start = _build_start(config, len(train.facts.classes))
+    origin = _name_start(config.init)
+    classes, image_size = train.facts.classes, start["image_size"]
+    mixup = _build_mixup(config, len(classes))
+    journal = Journal(config.out)
+    choice = _Choice(config, val, image_size, journal, observer)
+    plan = Plan(
+        task=FinetuneTask(smoothing=config.augment.smoothing, mixup=mixup),
+        module=model,
+        dataset=AugmentedDataset(train, config.augment, size=image_size, seed=config.seed),
+        collate=collate_labelled,
+        num_rows=len(train),
+        optim=config.optim,
+        run=config,
+        state_folder=config.out / "state",
+        journal=journal,
+        observer=observer,
+        after_epoch=choice.after_epoch,
+    )
+    engine = Engine(plan, accelerator)
+    _go(engine, config)
+    best: Any = engine.weights_module
+    best.load_state_dict(dict(engine.extra_weights["best"]))
+    temperature = _calibrate(best, choice.outputs(best, val, accelerator))
+    folder = config.out / "model"
+    if accelerator.is_main_process:
+        facts = ModelFacts(
+            kind="classifier",
+            **start,
+            dataset=train.facts.name,
+            emotion=train.facts.emotion,
+            classes=classes,
+            temperature=temperature,
+            provenance={
+                **_provenance(config, train, engine.step, ""),
+                "init": origin,
+                "best_epoch": str(engine.notes["epoch"]),
+                f"val_{config.select_by}": f"{engine.notes['score']:.4f}",
+            },
+        )
+        save_classifier(best, folder, facts)
+    accelerator.wait_for_everyone()
+    if test is not None:
+        outputs = choice.outputs(best, test, accelerator)
+        if accelerator.is_main_process:
+            _report_test(config, outputs, test, journal, engine.step, observer)
+    journal.close()
+    return folder
+
+
+class _Choice:
+    """Scores each epoch on val and keeps the best weights in the engine's state, so a resume does not lose them."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        val: Manifest,
+        image_size: int,
+        journal: Journal,
+        observer: Observer,
+    ) -> None:
+        self.config, self.val, self.image_size = config, val, image_size
+        self.journal, self.observer = journal, observer
+        self._told = False
+
+    def outputs(self, model: Any, manifest: Manifest, accelerator: Accelerator) -> Outputs:
+        """Run a classifier over a split."""
+        return compute_outputs(
+            model,
+            manifest,
+            image_size=self.image_size,
+            accelerator=accelerator,
+            batch_size=self.config.optim.batch_size * 2,
+            num_workers=self.config.num_workers,
+        )
+
+    def after_epoch(self, engine: Engine[Any], epoch: int) -> None:
+        """Score the weights of the epoch; keep them if they are the best so far, the earlier of equals."""
+        model = engine.weights_module
+        outputs = self.outputs(model, self.val, engine.accelerator)
+        if outputs.unreadable and not self._told:
+            self._told = True
+            self.observer(Message(f"{self.config.val_split}: {outputs.describe_unreadable()}"))
+        classes = self.val.facts.classes
+        report = evaluate_predictions(outputs.probabilities, outputs.labels, classes)
+        if engine.accelerator.is_main_process:
+            self.journal.write("val", engine.step, {"epoch": epoch, **headline(report)})
+        score = report.get(self.config.select_by)
+        best = score > engine.notes.get("score", -1.0)
+        self.observer(
+            Message(
+                f"epoch {epoch}: val {self.config.select_by} {score:.4f}{' (best so far)' if best else ''}"
+            )
+        )
+        if best:
+            engine.notes = {"epoch": epoch, "score": score}
+            engine.extra_weights = {
+                "best": {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+            }
+
+
+def headline(report: Report) -> dict[str, float]:
+    """Give the scores that a journal keeps."""
+    names = ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1", "ece", "nll")
+    return {name: float(getattr(report, name)) for name in names}
+
+
+def _first_only(observer: Observer, accelerator: Accelerator) -> Observer:
+    return observer if accelerator.is_main_process else ignore
+
+
+def _check_folder(config: PretrainConfig | FinetuneConfig, accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:  # the others may come late, when the folder is no longer empty
+        check_run_folder(config)
+
+
+def _go(engine: Engine[Any], config: PretrainConfig | FinetuneConfig) -> None:
+    """Open the run folder, now that everything else is known to fit, and train."""
+    if engine.accelerator.is_main_process:
+        open_run_folder(config)
+    engine.accelerator.wait_for_everyone()
+    if config.resume:
+        engine.resume()
+    try:
+        engine.run()
+    finally:
+        engine.plan.journal.close()
+
+
+def _load_teacher(config: PretrainConfig, accelerator: Accelerator) -> Teacher:
+    from uniemox.models.teacher import load_teacher  # open_clip takes seconds to import
+
+    return load_teacher(config.teacher, device=accelerator.device)
+
+
+def _read_texts(
+    config: PretrainConfig, manifest: Manifest, teacher: Teacher | None, observer: Observer
+) -> tuple[npt.NDArray[np.int64], Tensor | None]:
+    """Describe every row, and encode each distinct description once.
+
+    Returns:
+        (rows,) the index of each row's description, and (T, E) their features; zeros and None where no term needs
+        them.
+    """
+    if teacher is None or not config.loss.contrast:
+        return np.zeros(len(manifest), dtype=np.int64), None
+    classes = manifest.facts.classes
+    places: dict[str, int] = {}
+    texts = np.empty(len(manifest), dtype=np.int64)
+    for index in range(len(manifest)):
+        row = manifest.row(index)
+        named = config.teacher.emotion_sentence and row.label is not None
+        emotion = classes[row.label] if named and row.label is not None else None
+        text = fit_description(row.attributes, emotion, teacher.fits)
+        texts[index] = places.setdefault(text, len(places))
+    observer(Message(f"{len(manifest)} pictures, {len(places)} distinct descriptions"))
+    if len(places) == 1:
+        observer(
+            Message("all pictures have the same description, so loss.contrast teaches nothing")
+        )
+    features = teacher.encode_texts(list(places))
+    teacher.release_text_tower()
+    return texts, features
+
+
+def _tell_boxes(manifest: Manifest, observer: Observer) -> None:
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(manifest.table["people"]), 0)
+    without = int(pc.sum(pc.equal(lengths, 0)).as_py() or 0)
+    if without:
+        observer(
+            Message(
+                f"{without} of {len(manifest)} pictures have no person box: the scene stands in"
+            )
+        )
+
+
+def _start_from(model: UniEmoX, folder: Path) -> None:
+    """Copy a pretrained model's weights.
+
+    Raises:
+        CheckpointError: One of the two has a part that the other has not; names the first.
+    """
+    start = load_pretraining(folder)
+    own, given = model.state_dict(), start.model.state_dict()
+    if own.keys() != given.keys():
+        first = sorted(own.keys() ^ given.keys())[0]
+        raise CheckpointError(
+            f"{folder} was pretrained with other parts than this run has (the first: {first}): use its settings "
+            f"{json.dumps(dict(start.facts.pretraining))}"
+        )
+    fill(model, given, folder)
+
+
+def _name_start(init: str | None) -> str:
+    """Name a start by its data and the hash of its weights, since paths mean nothing elsewhere."""
+    if init is None:
+        return "random weights"
+    folder = locate(init)
+    facts = read_facts(folder)
+    return f"{facts.kind} on {facts.dataset}, sha256 {hash_weights(folder)}"
+
+
+def _build_start(
+    config: FinetuneConfig, num_classes: int
+) -> tuple[VisionTransformer, dict[str, Any]]:
+    """Build the classifier, from `init` or from random weights; give it with its size, patch and picture size.
+
+    Raises:
+        ConfigError: A size was asked for that `init` does not have.
+        CheckpointError: The weights do not fit.
+    """
+    shape: dict[str, Any] = {"size": "base", "patch_size": 16, "image_size": 224}
+    weights: Mapping[str, Tensor] | None = None
+    if config.init is not None:
+        weights, facts = load_encoder(locate(config.init))
+        shape = {name: getattr(facts, name) for name in shape}
+    wanted = {name: getattr(config, name) for name in shape if getattr(config, name) is not None}
+    if weights is not None:
+        _check_fits(config.init, shape, wanted)
+    shape |= wanted
+    size: EncoderSize = shape["size"]
+    if shape["image_size"] % shape["patch_size"]:
+        raise ConfigError(
+            f"image_size {shape['image_size']} is not a multiple of patch_size {shape['patch_size']}"
+        )
+    model = build_classifier(
+        size,
+        patch_size=shape["patch_size"],
+        image_size=shape["image_size"],
+        num_classes=num_classes,
+        drop_path=config.drop_path,
+        head_std=config.head_std,
+    )
+    if weights is not None:
+        try:
+            start_from_encoder(model, weights)
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the weights of {config.init} do not fit: {reason}") from error
+    return model, shape
+
+
+def _check_fits(init: str | None, shape: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name in ("size", "patch_size"):
+        if wanted.get(name, shape[name]) != shape[name]:
+            raise ConfigError(
+                f"{name} is {wanted[name]}, but init {init} has {shape[name]}: leave {name} out, or start elsewhere"
+            )
+
+
+def _build_mixup(config: FinetuneConfig, num_classes: int) -> Mixup | None:
+    augment = config.augment
+    if not augment.mixes:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        switch_prob=augment.switch,
+        label_smoothing=augment.smoothing,
+        num_classes=num_classes,
+    )
+
+
+@torch.no_grad()
+def _calibrate(model: VisionTransformer, outputs: Outputs) -> float:
+    """Fold the temperature that fits val into the head, so that every reader gets honest probabilities."""
+    temperature = fit_temperature(outputs.logits, outputs.labels)
+    model.head.weight.div_(temperature)
+    model.head.bias.div_(temperature)
+    return temperature
+
+
+def _check_train_classes(train: Manifest, observer: Observer) -> None:
+    empty = [name for name, count in train.class_counts().items() if count == 0]
+    if empty:
+        observer(
+            Message(f"no training picture of {', '.join(empty)}: they will never be predicted")
+        )
+
+
+def _report_test(
+    config: FinetuneConfig,
+    outputs: Outputs,
+    test: Manifest,
+    journal: Journal,
+    step: int,
+    observer: Observer,
+) -> None:
+    if outputs.unreadable:
+        observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
+    report = evaluate_predictions(outputs.probabilities, outputs.labels, test.facts.classes)
+    journal.write("test", step, headline(report))
+    write_evaluation(config.out / "test", report, outputs, test)
+    observer(
+        Message(
+            f"{config.test_split}: top-1 {report.top1:.4f}, balanced accuracy {report.balanced_accuracy:.4f}, "
+            f"macro F1 {report.macro_f1:.4f}"
+        )
+    )
+
+
+def _provenance(
+    config: PretrainConfig | FinetuneConfig, manifest: Manifest, steps: int, teacher: str
+) -> dict[str, str]:
+    """Say how weights were made, without paths of this machine."""
+    environment = describe_environment()
+    settings = {
+        group: dataclasses.asdict(getattr(config, group))
+        for group in ("optim", "views", "loss", "augment")
+        if hasattr(config, group)
+    }
+    told = {
+        "software": f"uniemox {__version__}, torch {environment['torch']}, timm {environment['timm']}",
+        "rows": str(len(manifest)),
+        "steps": str(steps),
+        "seed": str(config.seed),
+        "settings": json.dumps(settings),
+    }
+    return told | ({"teacher": teacher} if teacher else {})
