@@ -1,0 +1,1 @@
+"""Reports: charts as bytes, and pages of one self-contained HTML file."""

@@ -1,0 +1,114 @@
+"""Pages of what a run folder or an evaluation folder holds, made from its files alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from uniemox.data.images import Unreadable, read_image
+from uniemox.metrics import Report
+from uniemox.report import charts
+from uniemox.report.page import (
+    Block,
+    Figure,
+    GalleryItem,
+    Page,
+    Section,
+    Table,
+    evaluation_page,
+    write_page,
+)
+from uniemox.train.journal import read_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from uniemox.data.manifest import Manifest
+
+_PICTURES = 24
+
+
+def write_evaluation_report(
+    folder: Path, *, title: str, provenance: Mapping[str, str], manifest: Manifest
+) -> Path:
+    """Make `report.html` of a folder that `uniemox evaluate --out` wrote.
+
+    Args:
+        folder: Holds `report.json` and `predictions.parquet`.
+        title: Heading of the page.
+        provenance: Where model and data come from.
+        manifest: Tells the root of the pictures, for a gallery.
+
+    Raises:
+        DataError: The page cannot be written.
+    """
+    saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    page = evaluation_page(
+        Report.from_dict(saved),
+        title=title,
+        provenance={**provenance, "unreadable pictures": str(len(saved["unreadable"]))},
+        gallery=_gallery(folder, manifest),
+    )
+    path = folder / "report.html"
+    write_page(page, path)
+    return path
+
+
+def write_run_report(folder: Path) -> Path:
+    """Make `report.html` of a run folder: its curves, its test scores if it has some, its settings.
+
+    Raises:
+        DataError: The page cannot be written.
+    """
+    journal = read_journal(folder / "metrics.jsonl")
+    sections = [Section("Training", blocks=_curves(journal))]
+    tested = [line for line in journal if line["kind"] == "test"]
+    if tested:
+        rows = [(name, value) for name, value in tested[-1].items() if isinstance(value, float)]
+        text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
+        sections.append(Section("Test", text, (Table(("score", "value"), rows, width="half"),)))
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    facts = [(name, str(value)) for name, value in environment.items()]
+    sections.append(Section("Origin", blocks=(Table((), facts),)))
+    last = max((line["step"] for line in journal), default=0)
+    page = Page(f"Run {folder.name}", f"{last} steps; config.yaml repeats the run.", sections)
+    path = folder / "report.html"
+    write_page(page, path)
+    return path
+
+
+def _curves(journal: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    train = [line for line in journal if line["kind"] == "train"]
+    val = [line for line in journal if line["kind"] == "val"]
+    blocks: list[Block] = []
+    if train:
+        chart = charts.loss_curves(train)
+        blocks.append(Figure(chart, "Curves of each term over the steps.", "Training."))
+    if val:
+        chart = charts.loss_curves(val, terms=("top1", "balanced_accuracy", "macro_f1", "nll"))
+        blocks.append(Figure(chart, "Curves of the val scores over the steps.", "Val."))
+    return tuple(blocks)
+
+
+def _gallery(folder: Path, manifest: Manifest) -> list[GalleryItem]:
+    """Choose pictures evenly from the predictions; those that cannot be read any more are left out."""
+    table = pq.read_table(folder / "predictions.parquet")
+    places = np.linspace(0, table.num_rows - 1, min(_PICTURES, table.num_rows)).round().astype(int)
+    items = []
+    for row in table.take(places).to_pylist():
+        image = read_image(manifest.facts.root / row["path"])
+        if not isinstance(image, Unreadable):
+            items.append(
+                GalleryItem(
+                    picture=np.asarray(image),
+                    predicted=row["predicted"],
+                    confidence=row[row["predicted"]],
+                    true=row["label"],
+                    name=row["path"],
+                )
+            )
+    return items

@@ -1,0 +1,192 @@
+import io
+import math
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uniemox.errors import DataError
+from uniemox.metrics import evaluate_predictions
+from uniemox.report import charts
+
+HOSTILE = (
+    "<script>",
+    "$x^{",
+    "恐れ",
+    "a\"b'c&d",
+    "long " * 20,
+    "\x00tab\tline\n\udcff",
+    "$\\frac{a}$",
+)
+STEPS = range(1, 101)
+
+
+def report(classes=HOSTILE, num_samples=120):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(classes), num_samples)
+    labels[labels == len(classes) - 1] = 0  # the last class has no sample
+    return evaluate_predictions(rng.dirichlet(np.ones(len(classes)), num_samples), labels, classes)
+
+
+def texts(svg):
+    """Every text of a chart; fails where the chart is no well-formed XML."""
+    tree = ElementTree.fromstring(svg)
+    return [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def open_picture(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def plain(colour, height=32, width=32):
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "draw", [charts.confusion, charts.per_class_bars], ids=["confusion", "per class"]
+)
+def test_charts_of_classes_hold_any_name_as_it_is(draw):
+    shown = texts(draw(report()))
+    for name in ("<script>", "$x^{", "恐れ", "a\"b'c&d", "$\\frac{a}$"):
+        assert name in shown
+    assert "tab line" in shown
+    assert max(map(len, shown)) <= 28
+
+
+def test_a_confusion_matrix_shows_shares_and_numbers_while_there_is_room():
+    few, many = report(("a", "b", "c")), report([f"c{i}" for i in range(20)])
+    shown = texts(charts.confusion(few, "Title"))
+    assert "Title" in shown
+    assert str(few.confusion[0, 0]) in shown
+    assert f"{100 * few.confusion[0, 0] / few.support[0]:.0f} %" in shown
+    assert not any("%" in text for text in texts(charts.confusion(many)))
+
+
+def test_reliability_says_the_error():
+    scored = report(("a", "b", "c"))
+    assert f"calibration error {scored.ece:.3f}" in texts(charts.reliability(scored))
+
+
+def test_equal_charts_are_equal_bytes():
+    scored = report(("a", "b", "c"))
+    assert charts.confusion(scored) == charts.confusion(scored)
+
+
+def test_loss_curves_draw_each_term_once_in_the_order_of_the_objective():
+    lines = [
+        {"step": step, "reconstruction": 1 / step, "loss": 2 / step, "lr": 0.1, "zest": 1.0,
+         "images_per_second": 9.0, "note": "text", "none": None}
+        for step in STEPS
+    ]  # fmt: skip
+    titles = {"loss", "reconstruction", "zest", "lr", "images per second", "note", "none"}
+    shown = [text for text in texts(charts.loss_curves(lines)) if text in titles]
+    assert shown == ["loss", "reconstruction", "zest"]
+    assert "lr" in texts(charts.loss_curves(lines, terms=["lr"]))
+
+
+def test_loss_curves_pass_over_lines_without_the_term_and_values_that_are_not_finite():
+    lines = [{"step": step, "loss": float(step)} for step in STEPS]
+    gaps = [*lines, {"step": 7, "loss": math.nan}, {"epoch": 1}, {"step": 8, "loss": math.inf}]
+    assert charts.loss_curves(gaps, terms=["loss"]) == charts.loss_curves(lines, terms=["loss"])
+
+
+def test_loss_curves_of_two_runs_name_them_and_leave_the_empty_place_empty():
+    first = [{"step": s, **dict.fromkeys("abcde", 1.0 / s)} for s in STEPS]
+    shown = texts(charts.loss_curves({"mini": first, "$random$": first[:50]}))
+    assert {"mini", "$random$", *"abcde"} <= set(shown)
+
+
+def test_nothing_to_draw_is_said():
+    for draw, nothing in [
+        (charts.loss_curves, []),
+        (charts.loss_curves, [{"event": "start"}]),
+        (charts.comparison_bars, []),
+        (charts.reconstruction_grid, []),
+        (charts.crops, []),
+    ]:
+        with pytest.raises(DataError, match=r"^no .* to "):
+            draw(nothing)
+
+
+def test_smoothing_keeps_a_straight_line_and_calms_noise():
+    line = np.linspace(3, -1, 205)
+    np.testing.assert_allclose(charts._smooth(line), line)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert charts._smooth(noise).std() < 0.5 * noise.std()
+    assert charts._smooth(noise[:5]).tolist() == pytest.approx(noise[:5].tolist())
+
+
+def test_comparison_bars_show_every_name_condition_and_value():
+    rows = [
+        charts.Comparison("mini", "pairs", 0.75, 0.7, 0.8),
+        charts.Comparison("majority", "pairs", 0.17),
+        charts.Comparison("mini", "characters", 0.41, 0.3, 0.5),
+    ]
+    shown = texts(charts.comparison_bars(rows))
+    assert {"mini", "majority", "pairs", "characters", "0.75", "0.17", "0.41"} <= set(shown)
+
+
+def test_hide_covers_hidden_patches_and_leaves_the_others():
+    picture = np.random.default_rng(0).integers(0, 200, (12, 16, 3), dtype=np.uint8)
+    hidden = np.array([[True, False], [False, False]])
+    seen = charts.hide(picture, hidden)
+    assert (seen[:6, :8] == charts.HIDDEN).all()
+    np.testing.assert_array_equal(seen[6:], picture[6:])
+    np.testing.assert_array_equal(seen[:, 8:], picture[:, 8:])
+
+
+def test_a_reconstruction_shows_seen_predicted_and_original_in_this_order():
+    colours = ([200, 30, 30], [30, 160, 30], [30, 30, 200])
+    triple = tuple(plain(colour) for colour in colours)
+    for number in (1, 3):
+        sheet = open_picture(charts.reconstruction_grid([triple] * number))
+        middles = [2 * (150 * i + 72) for i in range(3)]
+        for x, colour in zip(middles, colours, strict=True):
+            assert abs(sheet[2 * (26 + 72), x] - colour).max() < 12
+        assert sheet.shape[0] == 2 * (26 + 150 * math.ceil(number / 2) - 6)
+
+
+def test_a_crop_stands_beside_its_scene_with_the_box_on_it():
+    scene, person = plain([40, 90, 160], 100, 200), plain([160, 160, 40], 50, 50)
+    boxed = open_picture(charts.crops([charts.Crop(scene, (50, 20, 150, 80), person)]))
+    bare = open_picture(charts.crops([charts.Crop(scene, None, person)]))
+    scale, top = 216 / 200, 26 + 54  # the scene is centred in a square of 216
+    rust = np.array([0xC0, 0x56, 0x38])
+    for x, y in [(50, 50), (150, 50), (100, 20), (100, 80)]:
+        column, row = round(2 * scale * x), round(2 * (top + scale * y))
+        assert abs(boxed[row, column] - rust).max() < 40
+        assert abs(bare[row, column] - [40, 90, 160]).max() < 12
+    assert abs(boxed[2 * (26 + 108), 2 * (222 + 108)] - [160, 160, 40]).max() < 12
+
+
+def test_crops_with_views_as_seen_have_two_more_columns():
+    row = charts.Crop(plain(9), None, plain(9), plain(99), None)
+    narrow, wide = (open_picture(charts.crops([r])) for r in (row._replace(seen_scene=None), row))
+    assert (narrow.shape[1], wide.shape[1]) == (2 * (2 * 222 - 6), 2 * (4 * 222 - 6))
+
+
+def test_a_picture_of_another_type_is_a_mistake():
+    with pytest.raises(AssertionError, match="float64"):
+        charts.crops([charts.Crop(np.ones((4, 4, 3)), None, plain(0))])
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(600, 300, (120, 240)), (20, 30, (30, 20))])
+def test_a_thumbnail_is_small_and_keeps_its_shape(height, width, size):
+    data = charts.thumbnail(plain(120, height, width))
+    image = Image.open(io.BytesIO(data))
+    assert image.size == size
+    assert image.format == "WEBP"
+
+
+def test_charts_leave_pyplot_and_the_style_of_others_alone():
+    code = (
+        "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
+        "from uniemox.report import charts\n"
+        "charts.comparison_bars([charts.Comparison('a', 'b', 0.5)])\n"
+        "assert matplotlib.rcParams.copy() == before\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,246 @@
+import errno
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uniemox.errors import DataError
+from uniemox.metrics import evaluate_predictions
+from uniemox.report.page import (
+    Figure,
+    Gallery,
+    GalleryItem,
+    Notice,
+    Page,
+    Score,
+    Scores,
+    Section,
+    Table,
+    data_uri,
+    evaluation_page,
+    render,
+    show_cell,
+    write_page,
+)
+
+ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+VOID = {"meta", "img", "link", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects tags and text, and checks that tags close in order."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.text, self.open = [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def one(*blocks, text=""):
+    return Page("Title", "Lead", [Section("Heading", text, blocks)])
+
+
+def picture(height=20, width=30):
+    return np.zeros((height, width, 3), dtype=np.uint8)
+
+
+def report(classes=("a", "b", "c"), labels=(0, 0, 1, 2, 2, 2)):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(len(classes)), len(labels))
+    return evaluate_predictions(probabilities, np.array(labels), classes)
+
+
+def hostile_page():
+    item = GalleryItem(picture(), ATTACK, 0.5, f"not {ATTACK}", ATTACK)
+    blocks = [
+        Figure(SVG, ATTACK, ATTACK),
+        Table([ATTACK, "n"], [[ATTACK, 1]], ATTACK),
+        Gallery([item, GalleryItem(picture(), ATTACK, 1.0, None, ATTACK)], ATTACK),
+        Notice(ATTACK),
+        Scores([Score(ATTACK, ATTACK, ATTACK)]),
+    ]
+    return Page(ATTACK, ATTACK, [Section(ATTACK, f"{ATTACK}\n\n{ATTACK}", blocks)] * 3)
+
+
+def test_hostile_words_stay_words_wherever_they_stand():
+    page = Reader(render(hostile_page()))
+    assert not page.all("script")
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert all(attrs["src"].startswith("data:image/") for attrs in page.all("img"))
+    # Title, heading and lead; then a line of the contents and fifteen places in each section.
+    assert page.text.count(ATTACK) == 3 + 3 * (1 + 15)
+    assert page.all("img")[0]["alt"] == ATTACK
+
+
+def test_hostile_class_names_stay_words_in_an_evaluation():
+    classes = (ATTACK, "b", f"c{ATTACK}")
+    items = [GalleryItem(picture(), ATTACK, 0.9, "b", ATTACK)]
+    page = evaluation_page(
+        report(classes), title=ATTACK, provenance={ATTACK: ATTACK}, gallery=items
+    )
+    read = Reader(render(page))
+    assert not read.all("script")
+    assert len(read.all("img")) == 4
+    assert ATTACK in read.text
+
+
+def test_a_page_needs_nothing_from_outside():
+    html = render(hostile_page())
+    read = Reader(html)
+    for tag in ("link", "iframe", "object", "base", "form"):
+        assert not read.all(tag)
+    assert all(attrs["href"].startswith("#section-") for attrs in read.all("a"))
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = [attrs["content"] for attrs in read.all("meta") if "http-equiv" in attrs]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_every_picture_says_in_words_what_it_shows():
+    page = evaluation_page(
+        report(), title="t", provenance={}, gallery=[GalleryItem(picture(), "a", 0.9, "b", "x.jpg")]
+    )
+    alts = [attrs["alt"] for attrs in Reader(render(page)).all("img")]
+    assert len(alts) == 4
+    assert all(alts)
+    assert alts[-1] == "x.jpg: predicted a, true b"
+
+
+def test_contents_lead_to_every_section():
+    page = Page("t", "l", [Section(name) for name in "abc"])
+    read = Reader(render(page))
+    assert [attrs["href"][1:] for attrs in read.all("a")] == [a["id"] for a in read.all("section")]
+    assert not Reader(render(Page("t", "l", [Section("a")]))).all("nav")
+
+
+def test_an_empty_line_parts_paragraphs():
+    read = Reader(render(one(text="First.\n\nSecond.\n\n")))
+    assert len(read.all("p")) == 3  # the lead is the first
+    assert {"First.", "Second."} <= set(read.text)
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (None, "–"),
+        (0.12345, "0.123"),
+        (1.0, "1.000"),
+        (7, "7"),
+        (1234567, "1\u202f234\u202f567"),
+        ("0.5", "0.5"),
+        (np.float64(0.5), "0.500"),
+    ],
+)
+def test_cells_are_written_alike(cell, shown):
+    assert show_cell(cell) == shown
+
+
+def test_columns_of_numbers_are_set_right_and_others_left():
+    table = Table(["name", "score", "note"], [["a", 0.5, "x"], ["b", None, 3]])
+    assert table.numeric == [False, True, False]
+    read = Reader(render(one(table)))
+    heads, cells = read.all("th"), read.all("td")
+    assert [attrs.get("class") for attrs in heads[:3]] == [None, "number", None]
+    assert [attrs.get("class") for attrs in cells] == ["number", None] * 2
+
+
+def test_a_table_may_have_no_rows_and_none_has_uneven_ones():
+    assert Reader(render(one(Table(["a"], [])))).all("table")
+    with pytest.raises(ValueError, match="shorter"):
+        render(one(Table(["a", "b"], [["x", 1], ["y"]])))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\x89PNG\r\n", "png"),
+        (b"\xff\xd8\xff", "jpeg"),
+        (b"RIFF....WEBP", "webp"),
+        (SVG, "svg+xml"),
+    ],
+)
+def test_a_picture_is_called_by_its_kind(data, kind):
+    assert data_uri(data).startswith(f"data:image/{kind};base64,")
+
+
+@pytest.mark.parametrize(
+    ("true", "verdict", "said"),
+    [("a", "right", "✓ right"), ("b", "wrong", "✗ is b"), (None, "unknown", "x.jpg")],
+)
+def test_a_gallery_says_right_wrong_or_nothing(true, verdict, said):
+    item = GalleryItem(picture(), "a", 0.614, true, "x.jpg")
+    read = Reader(render(one(Gallery([item], "Caption"))))
+    assert item.verdict == verdict
+    assert {said, "61 %", "Caption"} <= set(read.text)
+    assert {"class": verdict} in read.all("li")
+
+
+def test_an_evaluation_shows_its_scores_classes_and_origin():
+    scored = report()
+    page = evaluation_page(scored, title="On test", provenance={"model": "runs/f"})
+    text = Reader(render(page)).text
+    assert {"On test", f"{scored.top1:.3f}", f"{scored.recall[2]:.3f}", "runs/f"} <= set(text)
+    low, high = scored.intervals["balanced_accuracy"]
+    assert f"{low:.3f} to {high:.3f}" in text
+    assert "Pictures" not in text
+    assert not any("No sample here" in line for line in text)
+
+
+def test_an_evaluation_names_the_classes_without_samples():
+    page = evaluation_page(report(labels=(0, 0, 2)), title="t", provenance={})
+    assert any("No sample here is labelled b" in line for line in Reader(render(page)).text)
+
+
+def test_an_evaluation_without_errors_says_so():
+    perfect = evaluate_predictions(np.eye(2), np.array([0, 1]), ["a", "b"])
+    alts = [
+        a["alt"]
+        for a in Reader(render(evaluation_page(perfect, title="t", provenance={}))).all("img")
+    ]
+    assert any("without errors" in alt for alt in alts)
+
+
+def test_a_page_is_written_in_a_new_folder_even_with_a_name_that_is_not_unicode(tmp_path):
+    path = tmp_path / "new" / "report.html"
+    write_page(one(Notice("caf\udce9.jpg")), path)
+    assert "caf?.jpg" in path.read_text("utf-8")
+    assert [child.name for child in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_failed_write_is_one_line_and_leaves_the_old_page(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    write_page(one(Notice("old")), path)
+
+    def full(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DataError, match=r"report\.html: No space left .* free space") as caught:
+        write_page(one(Notice("new")), path)
+    assert "\n" not in str(caught.value)
+    assert "old" in path.read_text("utf-8")
+    assert [child.name for child in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_where_a_folder_should_be_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write the report"):
+        write_page(one(), tmp_path / "file" / "report.html")
