@@ -1,0 +1,31 @@
+"""Copy a model folder into the package, in half precision, without what is private to a run.
+
+    python tools/embed_model.py runs/mini/model src/uniemox/demo/assets/uniemox_mini
+
+Reading casts back to fp32; half precision halves the size of the package.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+
+def embed(source: Path, target: Path) -> None:
+    """Copy the folder; floating-point tensors become fp16."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(source.glob("*.safetensors")):
+        weights = {
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(path).items()
+        }
+        save_file(weights, target / path.name, metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    embed(Path(sys.argv[1]), Path(sys.argv[2]))
