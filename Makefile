@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= runs/demo
 
 .PHONY: setup demo test fast check fmt lint type bench build clean
 
@@ -14,7 +13,8 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/uniemox demo --out $(OUT)
+	rm -rf runs/demo
+	$(BIN)/uniemox demo --out runs/demo
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90

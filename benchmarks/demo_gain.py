@@ -2,8 +2,8 @@
 
     python benchmarks/demo_gain.py
 
-Fine-tunes with `--preset demo` from the embedded UniEmoX-mini and from random weights, three seeds each, and scores every
-classifier on unseen pairs of character and pose and on unseen characters. Writes `results/demo_gain.{json,md}`.
+Fine-tunes with `--preset demo` from the embedded UniEmoX-mini and from random weights, three seeds each, and scores
+every classifier on unseen pairs of character and pose and on unseen characters. Writes `results/demo_gain.{json,md}`.
 """
 
 from __future__ import annotations

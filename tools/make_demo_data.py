@@ -344,8 +344,20 @@ def paint_scene(rng: random.Random) -> tuple[Image.Image, str | None, float]:
     ground = rng.uniform(0.6, 0.8)
     row = int(ground * size)
     scene = rng.choice(
-        ["sky", "beach", "field", "mountain", "snowfield", "desert", "street", "living_room"]
-        + ["bedroom", "office", "sunset", "plain"]
+        [
+            "sky",
+            "beach",
+            "field",
+            "mountain",
+            "snowfield",
+            "desert",
+            "street",
+            "living_room",
+            "bedroom",
+            "office",
+            "sunset",
+            "plain",
+        ]
     )
     image = paint_gradient(*sky, size)
     draw = ImageDraw.Draw(image)
@@ -482,7 +494,7 @@ def place_person(
         "half": (0.33, 0.44),
         "full": (0.2, 0.33),
     }[framing]
-    x0, y0, x1, y1, aspect = head_extent(drawing.head)
+    x0, y0, x1, y1, _aspect = head_extent(drawing.head)
     side = max(y1 - y0, 0.9 * (x1 - x0))
     width = round(rng.uniform(low, high) * SIDE / side)
     person = render_person(drawing, width)

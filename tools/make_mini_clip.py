@@ -212,6 +212,7 @@ def save_model(model: nn.Module, out: Path) -> None:
         if not value.isfinite().all():
             raise ValueError(f"{key} overflows half precision")
     save_file(state, out / "open_clip_model.safetensors")
+    (out / "open_clip_model.safetensors").chmod(0o644)  # safetensors writes for the owner only
 
 
 # --- training -------------------------------------------------------------------------------
@@ -334,7 +335,9 @@ def extract(model: nn.Module, drawn: Drawn, preprocess: v2.Transform) -> tuple[T
 
 def evaluate(args: argparse.Namespace) -> None:
     """Print zero-shot and linear-probe balanced accuracy, as the folder is loaded by users."""
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{args.out}")
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{args.out}", force_image_size=args.image_size
+    )
     model = model.eval().to(memory_format=torch.channels_last)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{args.out}")
     drawn = load_drawn(args.data, "drawn6", "train")
@@ -362,6 +365,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the checkpoint and of the cache")
     parser.add_argument("--out", type=Path, default=ASSETS / "mini_clip")
     parser.add_argument("--evaluate", action="store_true", help="only measure --out")
+    parser.add_argument("--image-size", type=int, help="measure at this side, not the folder's")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--warmup", type=int, default=60)
     parser.add_argument("--save-every", type=int, default=100)

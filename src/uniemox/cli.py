@@ -330,6 +330,7 @@ def _pretrain(given: Namespace, console: Console) -> int:
 
         with Display(console) as display:
             folder = pretrain(config, display)
+        _tell_run(config.out)
         _say(folder)
     return SUCCESS
 
@@ -344,8 +345,33 @@ def _finetune(given: Namespace, console: Console) -> int:
 
         with Display(console) as display:
             folder = finetune(config, display)
+        _tell_run(config.out)
+        if config.test_split is not None:
+            _tell_evaluation(
+                config.out / "test", model=folder, data=config.data, split=config.test_split
+            )
         _say(folder)
     return SUCCESS
+
+
+def _tell_run(folder: Path) -> None:
+    """Write the page of a run, in the first process."""
+    from uniemox.terminal import is_main_process
+
+    if is_main_process():
+        from uniemox.report.run import write_run_report
+
+        write_run_report(folder)
+
+
+def _tell_evaluation(folder: Path, *, model: Path | str, data: Path, split: str) -> None:
+    """Write the page of an evaluation, in the first process."""
+    from uniemox.terminal import is_main_process
+
+    if is_main_process():
+        from uniemox.report.run import write_evaluation_report
+
+        write_evaluation_report(folder, model=str(model), data=data, split=split)
 
 
 # evaluate, predict
@@ -375,6 +401,8 @@ def _evaluate(given: Namespace, console: Console) -> int:
             batch_size=given.batch_size,
             num_workers=given.num_workers,
         )
+    if given.out is not None:
+        _tell_evaluation(given.out, model=given.model, data=given.data, split=given.split)
     if given.json:
         _say_json(report.to_dict())
         return SUCCESS

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from torchvision.transforms import Compose
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -30,6 +31,9 @@ STD: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 CROP_SHARE = 224 / 256
 """Share of the resized picture's side that evaluation keeps: Resize 256, CenterCrop 224 (released)."""
 _ASPECT = (3 / 4, 4 / 3)
+_LONGEST = 16
+"""Times its short side that a picture may be long in evaluation. The centre that is kept lies far within; to resize a
+strip of one by ten million pixels would take all memory."""
 
 
 def seed_of(*parts: int) -> int:
@@ -161,7 +165,7 @@ def evaluation(
     Returns:
         Maps an RGB picture to (3, size, size) float, normalised.
     """
-    transform: Callable[[Image.Image], Tensor] = create_transform(
+    transform = create_transform(
         size,
         is_training=False,
         crop_pct=crop_share,
@@ -169,4 +173,15 @@ def evaluation(
         mean=mean,
         std=std,
     )
-    return transform
+    whole: Callable[[Image.Image], Tensor] = Compose([_shorten, *transform.transforms])
+    return whole
+
+
+def _shorten(image: Image.Image) -> Image.Image:
+    """Cut the ends off a strip."""
+    width, height = image.size
+    longest = _LONGEST * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))

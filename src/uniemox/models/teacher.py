@@ -52,8 +52,9 @@ _CONFIG_FILE = "open_clip_config.json"
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # What OpenAI's archives hold besides weights (openai/CLIP, clip/model.py, build_model).
 _OPENAI_FACTS = frozenset({"input_resolution", "context_length", "vocab_size"})
-# bfloat16 measures .9999 for vision transformers and .9988 for a trained EfficientNet-lite0: below this, a tower was
-# not made for it.
+# In bfloat16 the cosine to float32 is .9999 for vision transformers with random weights; for the embedded teacher, a
+# trained EfficientNet-lite0, .9992 on average and .995 at worst over 48 drawn pictures. Below this, a tower was not
+# made for it.
 _LEAST_AGREEMENT = 0.99
 # What safetensors and torch raise on damaged files, besides OSError.
 _DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile)

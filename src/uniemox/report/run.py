@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from uniemox.data.images import Unreadable, read_image
+from uniemox.data.manifest import read_manifest
 from uniemox.metrics import Report
 from uniemox.report import charts
 from uniemox.report.page import (
@@ -22,6 +23,7 @@ from uniemox.report.page import (
     write_page,
 )
 from uniemox.train.journal import read_journal
+from uniemox.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,25 +34,31 @@ if TYPE_CHECKING:
 _PICTURES = 24
 
 
-def write_evaluation_report(
-    folder: Path, *, title: str, provenance: Mapping[str, str], manifest: Manifest
-) -> Path:
+def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str) -> Path:
     """Make `report.html` of a folder that `uniemox evaluate --out` wrote.
 
     Args:
         folder: Holds `report.json` and `predictions.parquet`.
-        title: Heading of the page.
-        provenance: Where model and data come from.
-        manifest: Tells the root of the pictures, for a gallery.
+        model: What was evaluated, as the user called it.
+        data: Manifest; it tells the root of the pictures, for a gallery.
+        split: Split that was scored.
 
     Raises:
         DataError: The page cannot be written.
     """
     saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(data)
     page = evaluation_page(
         Report.from_dict(saved),
-        title=title,
-        provenance={**provenance, "unreadable pictures": str(len(saved["unreadable"]))},
+        title=f"{model} on {manifest.facts.title}, {split}",
+        provenance={
+            "model": model,
+            "data": str(data),
+            "split": split,
+            "emotion": manifest.facts.emotion or "not stated",
+            "unreadable pictures": str(len(saved["unreadable"])),
+            "software": f"uniemox {__version__}",
+        },
         gallery=_gallery(folder, manifest),
     )
     path = folder / "report.html"

@@ -312,15 +312,19 @@ def _read_texts(
         (rows,) the index of each row's description, and (T, E) their features; zeros and None where no term needs
         them.
     """
-    if teacher is None or not config.loss.contrast:
+    if teacher is None:
+        return np.zeros(len(manifest), dtype=np.int64), None
+    if not config.loss.contrast:
+        teacher.release_text_tower()
         return np.zeros(len(manifest), dtype=np.int64), None
     classes = manifest.facts.classes
     places: dict[str, int] = {}
     texts = np.empty(len(manifest), dtype=np.int64)
     for index in range(len(manifest)):
         row = manifest.row(index)
-        named = config.teacher.emotion_sentence and row.label is not None
-        emotion = classes[row.label] if named and row.label is not None else None
+        emotion = None
+        if config.teacher.emotion_sentence and row.label is not None:
+            emotion = classes[row.label]
         text = fit_description(row.attributes, emotion, teacher.fits)
         texts[index] = places.setdefault(text, len(places))
     observer(Message(f"{len(manifest)} pictures, {len(places)} distinct descriptions"))

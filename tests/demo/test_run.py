@@ -1,0 +1,92 @@
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from uniemox.demo import run
+from uniemox.demo.drawn import DrawnData
+from uniemox.demo.run import PHOTOGRAPH, finetune_config, pretrain_config, run_demo
+from uniemox.errors import ConfigError
+from uniemox.settings import build as build_config
+from uniemox.train.events import Message
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.headings, self.sources, self.text, self._tag = [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self._tag = tag
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self._tag == "h2" and data.strip():
+            self.headings.append(data.strip())
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="not empty"):
+        run_demo(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_both_fine_tunings_differ_in_their_start_alone(tmp_path):
+    data = DrawnData(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    ours = finetune_config(data, tmp_path, "demo-pretrained", "cpu", 3)
+    other = finetune_config(data, tmp_path, None, "cpu", 3)
+    different = [name for name in vars(ours) if getattr(ours, name) != getattr(other, name)]
+    assert different == ["init"]
+
+
+def test_the_demo_pretrains_from_the_embedded_model_with_the_embedded_teacher(tmp_path):
+    config = pretrain_config(DrawnData(tmp_path / "a", tmp_path / "b"), tmp_path, "cpu", 0)
+    assert config.init == "demo-pretrained"
+    assert config.teacher.model == "demo"
+    assert config.max_steps == run.PRETRAIN_STEPS
+
+
+def test_the_photograph_comes_with_a_library():
+    assert PHOTOGRAPH.is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_one_page_that_needs_nothing_else(tmp_path, monkeypatch):
+    """The whole path with few steps: what it computes is real, only shorter."""
+    monkeypatch.setattr(run, "PRETRAIN_STEPS", 2)
+
+    def shorter(kind, values):
+        steps = {"max_steps": 2, "num_workers": 0, "log_every": 1}
+        return build_config(kind, values | steps)
+
+    monkeypatch.setattr(run, "build", shorter)
+    heard = []
+    report = run_demo(tmp_path / "demo", device="cpu", observer=heard.append)
+    reader = Reader()
+    reader.feed(report.read_text(encoding="utf-8"))
+    assert reader.headings == [
+        "What came out",
+        "The data",
+        "Pretraining",
+        "Fine-tuning",
+        "Where it errs",
+        "Predictions",
+    ]
+    assert all(source.startswith(("data:", "#")) for source in reader.sources)
+    text = " ".join(reader.text)
+    assert "labels come from drawings" in text
+    assert "have seen the training labels" in text
+    stages = [event.text[:3] for event in heard if isinstance(event, Message)]
+    assert [stage for stage in stages if stage.endswith("/5")] == [
+        "1/5",
+        "2/5",
+        "3/5",
+        "3/5",
+        "4/5",
+        "5/5",
+    ]
+    for name in ("uniemox", "random"):
+        scores = json.loads((tmp_path / f"demo/finetune-{name}/test/report.json").read_text())
+        assert scores["num_samples"] == 564

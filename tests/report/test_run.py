@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from uniemox.data.manifest import Facts, manifest_from_columns, write_manifest
+from uniemox.metrics import evaluate_predictions
+from uniemox.report.run import write_evaluation_report, write_run_report
+
+CLASSES = ("awe", "fear")
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    lines = [
+        {"kind": "train", "step": step, "epoch": 1, "loss": 1 / step, "lr": 0.1}
+        for step in range(1, 6)
+    ]
+    lines += [{"kind": "val", "step": 5, "epoch": 1, "top1": 0.5, "balanced_accuracy": 0.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "environment.json").write_text(json.dumps({"torch": "2.15", "gpus": []}))
+    return tmp_path
+
+
+def test_a_run_is_told_from_the_files_of_its_folder(run_folder):
+    path = write_run_report(run_folder)
+    page = path.read_text(encoding="utf-8")
+    assert path == run_folder / "report.html"
+    assert "Curves of each term" in page
+    assert "5 steps" in page
+    assert "torch" in page
+    assert "Scores of the chosen weights" not in page
+
+
+def test_a_run_with_test_scores_shows_them(run_folder):
+    with (run_folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "test", "step": 5, "top1": 0.625}) + "\n")
+    page = write_run_report(run_folder).read_text(encoding="utf-8")
+    assert "Scores of the chosen weights" in page
+    assert "0.625" in page
+
+
+def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    facts = Facts(name="two", title="Two pictures", classes=CLASSES, emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(
+        facts, paths=["a.png", "b.png"], labels=[0, 1], splits=["test", "test"]
+    )
+    write_manifest(manifest, tmp_path / "m.parquet")
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3]])
+    report = evaluate_predictions(probabilities, np.array([0, 1]), CLASSES)
+    saved = {**report.to_dict(), "unreadable": ["c.png: it is empty"]}
+    (tmp_path / "report.json").write_text(json.dumps(saved))
+    columns = {
+        "path": ["a.png", "b.png"],
+        "label": ["awe", "fear"],
+        "predicted": ["awe", "awe"],
+        "awe": [0.9, 0.7],
+        "fear": [0.1, 0.3],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
+    (tmp_path / "b.png").unlink()
+    page = write_evaluation_report(
+        tmp_path, model="demo", data=tmp_path / "m.parquet", split="test"
+    ).read_text(encoding="utf-8")
+    assert "demo on Two pictures, test" in page
+    assert page.count("data:image/webp") == 1
