@@ -356,8 +356,39 @@ class Recorder:
         return Path("run/model")
 
 
+@pytest.fixture
+def pages(fake):
+    """Stands for the writers of pages; keeps what they were asked for."""
+    asked = []
+
+    def write_run_report(folder):
+        asked.append(folder)
+
+    def write_evaluation_report(folder, *, model, data, split):
+        asked.append((folder, model, data, split))
+
+    fake("report")
+    fake(
+        "report.run",
+        write_run_report=write_run_report,
+        write_evaluation_report=write_evaluation_report,
+    )
+    return asked
+
+
+def test_runs_and_evaluations_leave_pages(run, fake, pages):
+    fake("train.run", pretrain=Recorder(), finetune=Recorder())
+    run("pretrain", *TRAIN)
+    assert pages == [Path("run")]
+    run("finetune", *TRAIN)
+    test = (Path("run/test"), "run/model", Path("d.parquet"), "test")
+    assert pages[1:] == [Path("run"), test]
+    run("finetune", *TRAIN, "--test-split", "null")
+    assert pages[3:] == [Path("run")]
+
+
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_a_run_gets_its_configuration_and_prints_its_folder(run, fake, command):
+def test_a_run_gets_its_configuration_and_prints_its_folder(run, fake, pages, command):
     recorder = Recorder()
     fake("train.run", **{command: recorder})
     code, out, err = run(command, "--preset", "demo", *TRAIN, "--seed", "3", "--num_workers=0")
@@ -502,7 +533,7 @@ def report():
     return evaluate_predictions(probabilities, np.array([0, 1, 1]), ["awe", "fear"])
 
 
-def test_a_model_is_evaluated(run, fake):
+def test_a_model_is_evaluated(run, fake, pages):
     asked = {}
 
     def evaluate(model, **options):
@@ -512,6 +543,7 @@ def test_a_model_is_evaluated(run, fake):
     fake("evaluate", evaluate=evaluate)
     code, out, _ = run("evaluate", "m", "--data", "d", "--split", "val", "--out", "o")
     assert code == cli.SUCCESS
+    assert pages == [(Path("o"), "m", Path("d"), "val")]
     assert re.search(r"top1 +│ +66\.7", out)
     assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
     assert asked == {

@@ -53,7 +53,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "src/uniemox/demo/assets"
 # Random crops magnify: a network trained on them reads larger whole pictures best (Touvron et al.
 # 2019, "Fixing the train-test resolution discrepancy"). 128 was chosen on drawn6's val split.
 VIEW_SIZE = 96
-IMAGE_SIZE = 128
+IMAGE_SIZE = 96
 CLIPART_SIZE = 112
 MODEL_CONFIG = {
     "embed_dim": 128,

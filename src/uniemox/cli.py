@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Threads that wait by spinning take the cores from the processes that decode pictures. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, TextIOWrapper):
         # Names of files may hold what the encoding cannot say; stderr is made like this by Python.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import gc
 import json
 import logging
 import pickle
@@ -170,7 +169,7 @@ def test_image_features_in_float32_are_those_of_open_clip(tower, tmp_path, no_ne
     pixels = pixels_of(teacher.image_size)
     expected = features_of(config, pixels)
     expected = expected[0] if isinstance(expected, tuple) else expected
-    # Another memory layout adds in another order: 2e-6 was the worst.
+    # Another memory layout adds in another order; the worst of these differs by 1.1e-6.
     torch.testing.assert_close(teacher.encode_images(pixels), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -185,11 +184,11 @@ def test_image_features_in_bfloat16_point_the_same_way(tower, tmp_path, caplog):
     expected = expected[0] if isinstance(expected, tuple) else expected
     found = teacher.encode_images(pixels)
     assert found.dtype == torch.float32
-    least = 0.999 if "vit" in tower else 0.995
-    assert cosine_similarity(found, expected).min() >= least
+    assert cosine_similarity(found, expected).min() >= 0.999
     assert not torch.equal(found, expected)  # it did compute in bfloat16
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_of_full_width_keeps_its_direction_in_bfloat16(tmp_path):
     vision = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 2}
     config = clip_config(vision, quick_gelu=True)
@@ -419,7 +418,6 @@ def test_releasing_the_text_tower_frees_it_and_leaves_the_pictures(vit_folder):
     before = teacher.encode_images(pixels)
     tower = weakref.ref(teacher._text.token_embedding)
     teacher.release_text_tower()
-    gc.collect()
     assert tower() is None
     assert torch.equal(teacher.encode_images(pixels), before)
     assert teacher.fits("a dog")
@@ -437,7 +435,6 @@ def test_the_tower_in_float32_does_not_stay_beside_its_copy_in_bfloat16(vit_fold
 
     monkeypatch.setattr(open_clip, "create_model", create)
     teacher = load_folder(vit_folder, "bf16")
-    gc.collect()
     assert next(teacher._tower.parameters()).dtype == torch.bfloat16
     assert [tower() for tower in towers] == [None]
 
@@ -734,6 +731,16 @@ def test_a_hub_out_of_reach_is_asked_once(mini, hub_cache, monkeypatch):
     with pytest.raises(CheckpointError, match="no connection"):
         load_teacher(TeacherConfig(model=mini), device=CPU)
     assert asked == [("someone/mini", "open_clip_model.safetensors")]
+
+
+def test_a_hub_that_has_neither_file_is_named(mini, hub_cache, monkeypatch):
+    def answer(_file):
+        raise module.EntryNotFoundError("404")
+
+    asked = answer_of_hub(monkeypatch, answer)
+    with pytest.raises(CheckpointError, match=r"someone/mini on the hub \(404\)"):
+        load_teacher(TeacherConfig(model=mini), device=CPU)
+    assert len(asked) == 2
 
 
 def test_where_the_hub_has_no_safetensors_the_other_file_is_taken(

@@ -1,0 +1,224 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uniemox.config import AugmentConfig, ViewsConfig
+from uniemox.data.dataset import (
+    AugmentedDataset,
+    EvaluationDataset,
+    Place,
+    PretrainDataset,
+    check_labels,
+    read_or_next,
+)
+from uniemox.data.manifest import Box, Facts, manifest_from_columns
+from uniemox.data.transforms import evaluation
+from uniemox.errors import DataError
+
+AUGMENT = AugmentConfig()
+
+
+def pretrain_dataset(manifest, *, seed=0, texts=None, **views):
+    return PretrainDataset(
+        manifest,
+        np.arange(len(manifest)) if texts is None else texts,
+        views=ViewsConfig(**views),
+        size=32,
+        num_patches=16,
+        seed=seed,
+    )
+
+
+def pictures(root, *, count=4, broken=(), labels=None, boxes=None, size=(40, 30)):
+    """A manifest of pictures, each of a colour of its own; some are no pictures."""
+    root.mkdir(exist_ok=True)
+    for index in range(count):
+        path = root / f"{index}.png"
+        if index in broken:
+            path.write_text("not a picture")
+        else:
+            Image.new("RGB", size, (20 * index, 0, 255 - 20 * index)).save(path)
+    facts = Facts(name="few", title="Few", classes=("a", "b"), emotion="evoked", root=root)
+    return manifest_from_columns(
+        facts,
+        paths=[f"{index}.png" for index in range(count)],
+        splits=["train"] * count,
+        labels=[index % 2 for index in range(count)] if labels is None else labels,
+        people=boxes,
+    )
+
+
+def is_of_colour(pixels, index):
+    return (pixels == torch.tensor([20 * index, 0, 255 - 20 * index]).view(3, 1, 1)).all()
+
+
+def test_the_person_view_is_the_crop_of_the_box_and_not_the_scene(painted):
+    manifest = painted.manifest
+    dataset = pretrain_dataset(manifest, person_margin=0.0)
+    with_box = [index for index in range(len(manifest)) if manifest.row(index).boxes]
+    assert len(with_box) > 20
+    for index in with_box:
+        sample = dataset[Place(0, index)]
+        colour = torch.tensor(painted.colours[manifest.labels[index]]).view(3, 1, 1)
+        assert (sample.person == colour).all()
+        assert not (sample.scene == colour).all()
+
+
+def test_the_margin_shows_what_is_around_the_person(painted):
+    dataset = pretrain_dataset(painted.manifest, person_margin=0.5)
+    person = dataset[Place(0, 0)].person
+    colour = torch.tensor(painted.colours[0]).view(3, 1, 1)
+    assert (person[:, 14:18, 14:18] == colour).all()
+    assert not (person[:, :, -1] == colour).all()
+
+
+def test_boxes_are_those_of_the_sample_and_not_of_another(tmp_path):
+    boxes = [(Box(0, 0, 10, 10),), (), (Box(-20, -20, -5, -5),), (Box(500, 0, 600, 10),)]
+    dataset = pretrain_dataset(pictures(tmp_path / "few", boxes=boxes))
+    for index in range(4):
+        sample = dataset[Place(0, index)]
+        assert is_of_colour(sample.scene, index)
+        assert is_of_colour(sample.person, index)
+
+
+@pytest.mark.parametrize("index", [3, 7])
+def test_the_scene_stands_in_where_there_is_no_box(painted, index):
+    assert not painted.manifest.row(index).boxes
+    sample = pretrain_dataset(painted.manifest)[Place(0, index)]
+    assert torch.equal(sample.person, sample.scene)
+
+
+def test_the_scene_stands_in_where_the_box_lies_outside_of_the_picture(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    manifest = pictures(tmp_path / "few", count=1, boxes=[(Box(41, 0, 60, 20),)])
+    Image.fromarray(image).save(tmp_path / "few" / "0.png")
+    sample = pretrain_dataset(manifest)[Place(0, 0)]
+    assert torch.equal(sample.person, sample.scene)
+
+
+@pytest.mark.parametrize("person", ["scene", "none"])
+def test_boxes_can_be_ignored(painted, person):
+    sample = pretrain_dataset(painted.manifest, person=person)[Place(0, 0)]
+    assert torch.equal(sample.person, sample.scene)
+
+
+def test_scene_and_person_are_hidden_independently(painted):
+    sample = pretrain_dataset(painted.manifest)[Place(0, 0)]
+    assert sample.scene_noise.shape == sample.person_noise.shape == (16,)
+    assert not torch.equal(sample.scene_noise.argsort(), sample.person_noise.argsort())
+
+
+def sample_of(kind, manifest, place, seed=0):
+    if kind == "pretrain":
+        sample = pretrain_dataset(manifest, seed=seed)[place]
+        return torch.cat([sample.scene.flatten().float(), sample.scene_noise, sample.person_noise])
+    return AugmentedDataset(manifest, AUGMENT, size=32, seed=seed)[place].pixels
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "augmented"])
+def test_the_randomness_of_a_sample_is_a_function_of_seed_epoch_and_row(painted, kind):
+    manifest = painted.manifest
+    first = sample_of(kind, manifest, Place(2, 5))
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    torch.manual_seed(5)
+    assert torch.equal(sample_of(kind, manifest, Place(2, 5)), first)
+    for other in (
+        sample_of(kind, manifest, Place(3, 5)),
+        sample_of(kind, manifest, Place(2, 6)),
+        sample_of(kind, manifest, Place(2, 5), seed=1),
+    ):
+        assert not torch.equal(other, first)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "augmented"])
+def test_a_sample_leaves_the_global_generators_as_they_were(painted, kind):
+    def states():
+        numpy = np.random.get_state()[1]  # noqa: NPY002
+        return random.getstate(), numpy.tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    sample_of(kind, painted.manifest, Place(0, 0))
+    assert states() == before
+
+
+def test_a_sample_has_the_description_of_its_row(painted):
+    texts = np.arange(100, 140)
+    dataset = pretrain_dataset(painted.manifest, texts=texts)
+    assert [dataset[Place(0, row)].text for row in (0, 5, 39)] == [100, 105, 139]
+    assert len(dataset) == 40
+
+
+def test_an_unreadable_picture_is_replaced_by_the_next_and_named(tmp_path):
+    manifest = pictures(tmp_path / "few", broken={1, 2})
+    sample = pretrain_dataset(manifest)[Place(0, 1)]
+    assert is_of_colour(sample.scene, 3)
+    assert sample.text == 3
+    assert [(skipped.path, skipped.reason) for skipped in sample.skipped] == [
+        (str(tmp_path / "few" / "1.png"), "not a picture"),
+        (str(tmp_path / "few" / "2.png"), "not a picture"),
+    ]
+
+
+def test_a_replaced_picture_brings_its_own_label(tmp_path):
+    manifest = pictures(tmp_path / "few", broken={3})
+    dataset = AugmentedDataset(manifest, AUGMENT, size=32, seed=0)
+    sample = dataset[Place(0, 3)]
+    assert (sample.label, sample.row) == (0, 0)  # after the last comes the first
+    assert len(sample.skipped) == 1
+    assert dataset[Place(0, 1)].skipped == ()
+    assert len(dataset) == 4
+
+
+def test_training_gives_up_where_no_picture_can_be_read(tmp_path):
+    manifest = pictures(tmp_path / "few", broken={0, 1, 2, 3})
+    with pytest.raises(DataError, match=r"4 pictures in sequence cannot be read.*2\.png.*few$"):
+        read_or_next(manifest, 2)
+
+
+def test_training_gives_up_after_a_hundred_pictures(tmp_path):
+    facts = Facts(name="x", title="X", classes=("a",), emotion=None, root=tmp_path)
+    names = [f"{index}.png" for index in range(102)]
+    manifest = manifest_from_columns(facts, paths=names, splits=["train"] * 102, labels=[0] * 102)
+    Image.new("RGB", (4, 4)).save(tmp_path / "101.png")
+    with pytest.raises(DataError, match="100 pictures in sequence"):
+        read_or_next(manifest, 1)
+    row, _image, skipped = read_or_next(manifest, 2)
+    assert (row.index, len(skipped)) == (101, 99)
+
+
+def test_evaluation_sees_each_picture_as_it_is(painted):
+    manifest = painted.manifest
+    dataset = EvaluationDataset.at_size(manifest, 32)
+    assert len(dataset) == len(manifest)
+    for index in (0, 17):
+        sample = dataset[index]
+        image = Image.open(manifest.row(index).path)
+        assert torch.equal(sample.pixels, evaluation(32)(image))
+        assert (sample.label, sample.row, sample.skipped) == (manifest.labels[index], index, ())
+
+
+def test_an_unreadable_picture_of_evaluation_keeps_its_row_and_says_why(tmp_path):
+    manifest = pictures(tmp_path / "few", broken={1})
+    sample = EvaluationDataset.at_size(manifest, 32)[1]
+    assert (sample.label, sample.row) == (1, 1)
+    assert not sample.pixels.any()
+    assert sample.pixels.shape == (3, 32, 32)
+    assert sample.skipped == ((str(tmp_path / "few" / "1.png"), "not a picture"),)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        check_labels,
+        lambda manifest: AugmentedDataset(manifest, AUGMENT, size=32, seed=0),
+        lambda manifest: EvaluationDataset.at_size(manifest, 32),
+    ],
+)
+def test_rows_without_a_label_are_refused_and_the_first_is_named(tmp_path, use):
+    manifest = pictures(tmp_path / "few", labels=[0, None, None, 1])
+    with pytest.raises(DataError, match=r"2 of 4 rows have no label.*1\.png"):
+        use(manifest)

@@ -1,0 +1,212 @@
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torchvision.transforms import v2
+
+from uniemox.config import AugmentConfig, ViewsConfig
+from uniemox.data.transforms import (
+    MEAN,
+    STD,
+    PretrainTransform,
+    augmentation,
+    denormalize,
+    evaluation,
+    normalize,
+    seed_of,
+    seeded,
+)
+
+RED, BLUE, GREEN, YELLOW = (200, 0, 0), (0, 0, 200), (0, 200, 0), (200, 200, 0)
+PLAIN = AugmentConfig(scale=(1, 1), flip=0, rand_augment=None, erase=0, mixup=0, cutmix=0)
+
+
+def noisy(width=60, height=40, seed=0):
+    generator = np.random.default_rng(seed)
+    return Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def halves(side, left, right):
+    image = Image.new("RGB", (side, side), left)
+    image.paste(right, (side // 2, 0, side, side))
+    return image
+
+
+def global_state():
+    numpy = np.random.get_state()[1]  # noqa: NPY002
+    return random.getstate(), numpy.tolist(), torch.get_rng_state().tolist()
+
+
+def draws():
+    return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+
+
+def test_a_seed_is_the_same_on_every_machine():
+    assert seed_of(0, 1, 2) == 4727102316523150270
+
+
+def test_seeds_differ_by_each_part_and_by_their_order():
+    parts = [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (11,), (0, 0, 0), (0, 0, 1), (0, 1, 0)]
+    seeds = {seed_of(*part) for part in parts}
+    assert len(seeds) == len(parts)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_what_is_drawn_under_a_seed_depends_on_the_seed_alone():
+    with seeded(7):
+        first = draws()
+    draws()
+    with seeded(7):
+        again = draws()
+    with seeded(8):
+        other = draws()
+    assert first == again
+    assert not set(first) & set(other)
+
+
+def test_the_global_generators_are_restored_after_an_error_too():
+    before = global_state()
+    with seeded(7):
+        draws()
+    assert global_state() == before
+    with pytest.raises(ZeroDivisionError), seeded(7):
+        assert draws()[0] / 0
+    assert global_state() == before
+
+
+def test_both_views_are_bytes_of_the_size_asked_for():
+    scene, person = PretrainTransform(ViewsConfig(), 24)(noisy(), (3, 4, 20, 30))
+    assert scene.shape == person.shape == (3, 24, 24)
+    assert scene.dtype == person.dtype == torch.uint8
+
+
+def test_the_person_view_of_a_painted_rectangle_has_its_colour_and_nothing_else():
+    image = Image.new("RGB", (128, 128), BLUE)
+    image.paste(RED, (30, 40, 90, 110))
+    person = PretrainTransform(ViewsConfig(), 16)(image, (30, 40, 90, 110)).person
+    assert (person.permute(1, 2, 0) == torch.tensor(RED)).all()
+
+
+def test_without_a_region_the_scene_stands_in_for_the_person():
+    scene, person = PretrainTransform(ViewsConfig(), 24)(noisy(), None)
+    assert torch.equal(scene, person)
+
+
+def test_scene_and_person_are_mirrored_together():
+    image = halves(64, RED, BLUE)
+    image.paste(halves(16, GREEN, YELLOW), (24, 24))
+    transform = PretrainTransform(ViewsConfig(scene_scale=(1, 1)), 16)
+    found = set()
+    for seed in range(20):
+        with seeded(seed):
+            scene, person = transform(image, (24, 24, 40, 40))
+        scene_mirrored = scene[0, 0, 0] < scene[2, 0, 0]  # blue at the left
+        person_mirrored = person[0, 8, 0] > 100  # yellow at the left
+        assert scene_mirrored == person_mirrored
+        found.add(bool(scene_mirrored))
+    assert found == {False, True}
+
+
+@pytest.mark.parametrize(("flip", "mirrored"), [(0, False), (1, True)])
+def test_mirroring_can_be_switched_off_and_always_on(flip, mirrored):
+    transform = PretrainTransform(ViewsConfig(scene_scale=(1, 1), flip=flip), 16)
+    image = halves(16, RED, BLUE)
+    for seed in range(10):
+        with seeded(seed):
+            scene = transform(image, None).scene
+        assert (scene[2, 0, 0] > 100) == mirrored
+
+
+def test_the_scenes_crop_covers_a_share_of_the_picture_within_the_limits():
+    # Red is the column, green the row; so the range of colours tells the area of the crop.
+    ramp = np.zeros((200, 200, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(200), np.arange(200)[:, None]
+    transform = PretrainTransform(ViewsConfig(scene_scale=(0.2, 0.5), flip=0), 100)
+    for seed in range(30):
+        with seeded(seed):
+            scene = transform(Image.fromarray(ramp), None).scene.float()
+        sides = scene[:2].amax((1, 2)) - scene[:2].amin((1, 2))
+        assert 0.16 < sides.prod().item() / 200**2 < 0.52
+
+
+def test_normalising_is_what_torchvision_does_and_can_be_undone():
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(3, 16, 16)
+    expected = v2.functional.normalize(pixels / 255, list(MEAN), list(STD))
+    torch.testing.assert_close(normalize(pixels), expected)
+    assert torch.equal(denormalize(normalize(pixels)), pixels)
+    assert torch.equal(denormalize(normalize(pixels[None])), pixels[None])
+
+
+def test_values_beyond_the_range_of_colours_are_clipped():
+    assert denormalize(torch.full((3, 1, 1), 100.0)).flatten().tolist() == [255] * 3
+    assert denormalize(torch.full((3, 1, 1), -100.0)).flatten().tolist() == [0] * 3
+
+
+def test_the_whole_picture_is_left_where_every_augmentation_is_off():
+    image = noisy(32, 32)
+    expected = normalize(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
+    torch.testing.assert_close(augmentation(PLAIN, 32)(image), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"scale": (0.1, 0.9)}, {"flip": 0.5}, {"rand_augment": "rand-m9"}, {"erase": 1.0}]
+)
+def test_each_augmentation_changes_the_picture_and_only_by_the_seed(change):
+    settings = {"scale": (1, 1), "flip": 0, "rand_augment": None, "erase": 0} | change
+    transform = augmentation(AugmentConfig(**settings), 32)
+
+    def augment(seed):
+        with seeded(seed):
+            return transform(noisy(32, 32))
+
+    seen = [augment(seed) for seed in range(8)]
+    assert all(torch.equal(augment(seed), seen[seed]) for seed in range(8))
+    assert len({tuple(pixels.flatten().tolist()) for pixels in seen}) > 1
+
+
+def test_evaluation_resizes_to_256_and_keeps_the_central_224():
+    image = noisy(300, 400)
+    by_hand = v2.Compose(
+        [
+            v2.Resize(256, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(224),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(MEAN), list(STD)),
+        ]
+    )
+    torch.testing.assert_close(evaluation(224)(image), by_hand(image), atol=1e-5, rtol=0)
+
+
+def test_another_models_preprocessing_can_be_asked_for():
+    image = noisy(64, 64)
+    pixels = evaluation(
+        64, crop_share=1.0, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear"
+    )(image)
+    assert torch.equal((pixels * 255).round().byte(), v2.functional.pil_to_tensor(image))
+
+
+@pytest.mark.parametrize("size", [(33, 500), (500, 33), (10, 160)])
+def test_a_long_picture_is_seen_as_ever(size):
+    plain = create_transform(32, is_training=False, crop_pct=224 / 256, interpolation="bicubic")
+    assert torch.equal(evaluation(32)(noisy(*size)), plain(noisy(*size)))
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_a_strip_of_a_million_pixels_is_cut_before_it_is_blown_up(across):
+    length = 2_000_000  # 36 × 72,000,000 pixels when its short side is 36
+    strip = Image.new("RGB", (length, 1) if across else (1, length), BLUE)
+    middle = length // 2
+    region = (middle - 5, 0, middle + 5, 1) if across else (0, middle - 5, 1, middle + 5)
+    strip.paste(RED, region)
+    pixels = denormalize(evaluation(32)(strip))
+    assert pixels.flatten(1).float().mean(1).tolist() == pytest.approx(RED, abs=1)
+
+
+def test_evaluation_can_be_sent_to_workers():
+    transform = pickle.loads(pickle.dumps(evaluation(32)))
+    assert torch.equal(transform(noisy()), evaluation(32)(noisy()))

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from uniemox.models.classify import build_classifier, start_from_encoder
+from uniemox.models.encoder import build_vit, encode_visible, resample_positions
+
+
+def classifier(*, image_size=32, side=8, seed=0, **more):
+    torch.manual_seed(seed)
+    return build_classifier("mini", patch_size=side, image_size=image_size, num_classes=6, **more)
+
+
+def encoder(*, image_size=32, side=8, size="mini"):
+    """An encoder with every weight away from its start."""
+    torch.manual_seed(1)
+    vit = build_vit(size, patch_size=side, image_size=image_size).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        vit.pos_embed.normal_()
+    return vit
+
+
+def pictures(size=32):
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def test_logits_are_head_of_norm_of_mean_over_patches_without_the_class_token():
+    model = classifier(head_std=0.5).eval()
+    model.fc_norm.weight.uniform_(0.5, 2)
+    model.fc_norm.bias.uniform_(-1, 1)
+    model.head.bias.uniform_(-1, 1)
+    images = pictures()
+    tokens = model.blocks(model._pos_embed(model.patch_embed(images)))  # no norm before the mean
+    mean = tokens[:, 1:].sum(dim=1) / 16
+    normed = F.layer_norm(mean, (128,), model.fc_norm.weight, model.fc_norm.bias, 1e-6)
+    expected = normed @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("std", [2e-5, 0.02])
+def test_the_head_starts_at_its_deviation_without_bias(std):
+    head = classifier(head_std=std).head
+    assert head.weight.std().item() == pytest.approx(std, rel=0.1)  # 768 numbers
+    assert abs(head.weight.mean().item()) < std / 5
+    assert not head.bias.any()
+
+
+@torch.no_grad()
+def test_a_new_classifier_finds_all_classes_almost_equally_likely():
+    probabilities = classifier().eval()(pictures()).softmax(dim=1)
+    assert (probabilities - 1 / 6).abs().max() < 1e-3
+
+
+def test_positions_are_learned_in_a_classifier():
+    assert classifier().pos_embed.requires_grad
+
+
+def test_drop_path_reaches_the_last_block():
+    assert classifier(drop_path=0.3).blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
+
+
+def test_starting_from_an_encoder_copies_everything_but_its_norm():
+    model, vit = classifier(), encoder()
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start_from_encoder(model, vit.state_dict())
+    state, given = model.state_dict(), vit.state_dict()
+    own = {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
+    assert state.keys() - own == given.keys() - {"norm.weight", "norm.bias"}
+    for name, tensor in state.items():
+        expected = fresh[name] if name in own else given[name]
+        assert torch.equal(tensor, expected), name
+        assert name in own or not torch.equal(tensor, fresh[name]), name
+
+
+@torch.no_grad()
+def test_a_started_classifier_sees_what_the_encoder_saw():
+    model, vit, images = classifier(head_std=0.5).eval(), encoder(), pictures()
+    start_from_encoder(model, vit.state_dict())
+    vit.norm = torch.nn.Identity()
+    everything = torch.arange(16).expand(2, -1)
+    mean = encode_visible(vit, images, everything)[:, 1:].mean(dim=1)
+    expected = model.head(F.layer_norm(mean, (128,), eps=1e-6))
+    torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
+
+
+def test_a_start_is_a_copy_and_leaves_the_given_weights_as_they_were():
+    model, given = classifier(), encoder(image_size=48).state_dict()
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    start_from_encoder(model, given)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert given.keys() == before.keys()
+    assert all(torch.equal(given[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("size", [16, 48, 64])
+@torch.no_grad()
+def test_positions_are_resampled_for_pictures_of_another_size(size):
+    model, vit = classifier(image_size=size).eval(), encoder()
+    start_from_encoder(model, vit.state_dict())
+    assert torch.equal(model.pos_embed, resample_positions(vit.pos_embed, grid=size // 8))
+    assert model(pictures(size)).shape == (2, 6)
+
+
+def test_a_trained_head_is_left_behind():
+    trained = classifier(seed=1, head_std=1.0)
+    with torch.no_grad():
+        trained.fc_norm.weight.fill_(3)
+    model = classifier()
+    head = model.head.weight.clone()
+    start_from_encoder(model, trained.state_dict())
+    assert torch.equal(model.head.weight, head)
+    assert torch.equal(model.fc_norm.weight, torch.ones(128))
+    assert torch.equal(model.blocks[0].attn.qkv.weight, trained.blocks[0].attn.qkv.weight)
+
+
+def test_a_missing_name_is_refused_by_that_name():
+    given = encoder().state_dict()
+    del given["blocks.3.mlp.fc1.weight"]
+    with pytest.raises(RuntimeError, match=r"blocks\.3\.mlp\.fc1\.weight"):
+        start_from_encoder(classifier(), given)
+
+
+def test_missing_positions_are_refused_by_name():
+    given = encoder().state_dict()
+    del given["pos_embed"]
+    with pytest.raises(KeyError, match="pos_embed"):
+        start_from_encoder(classifier(), given)
+
+
+def test_a_name_too_many_is_refused_by_that_name():
+    given = encoder().state_dict() | {"blocks.6.norm1.weight": torch.ones(128)}
+    with pytest.raises(RuntimeError, match=r"blocks\.6\.norm1\.weight"):
+        start_from_encoder(classifier(), given)
+
+
+def test_an_encoder_of_another_size_is_refused_by_the_first_shape():
+    with pytest.raises(RuntimeError, match=r"cls_token.*1, 1, 192"):
+        start_from_encoder(classifier(), encoder(size="tiny").state_dict())
+
+
+def test_an_encoder_of_another_patch_is_refused_by_its_projection():
+    with pytest.raises(RuntimeError, match=r"patch_embed\.proj\.weight"):
+        start_from_encoder(classifier(), encoder(side=16).state_dict())
+
+
+@pytest.mark.parametrize("numbers", [128, 192, 96])
+@pytest.mark.parametrize("count", [12, 16, 18])
+def test_positions_that_are_no_square_are_refused(count, numbers):
+    given = encoder().state_dict() | {"pos_embed": torch.zeros(1, count, numbers)}
+    with pytest.raises(RuntimeError, match=r"pos_embed|invalid for input"):
+        start_from_encoder(classifier(), given)
