@@ -54,7 +54,8 @@ def test_seeing_some_patches_equals_timms_blocks_on_their_tokens(size, side):
     noise = torch.rand(2, (size // side) ** 2, generator=torch.Generator().manual_seed(2))
     visible = noise.argsort(dim=1)[:, :4]
     embedded = vit._pos_embed(vit.patch_embed(images))
-    seen = torch.stack([row[[0, *(1 + ids)]] for row, ids in zip(embedded, visible, strict=True)])
+    places = [[0, *(1 + n for n in ids)] for ids in visible.tolist()]
+    seen = torch.stack([row[torch.tensor(p)] for row, p in zip(embedded, places, strict=True)])
     expected = vit.norm(vit.blocks(seen))
     torch.testing.assert_close(encode_visible(vit, images, visible), expected, **TOLERANCE)
 

@@ -1,0 +1,523 @@
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.data import create_transform, resolve_data_config
+
+from uniemox.checkpoints import bundle
+from uniemox.checkpoints.bundle import (
+    FORMAT_VERSION,
+    ModelFacts,
+    fill,
+    hash_weights,
+    load_classifier,
+    load_encoder,
+    load_pretraining,
+    locate,
+    pretraining_facts,
+    read_facts,
+    read_weights,
+    save_classifier,
+    save_pretraining,
+)
+from uniemox.config import ModelConfig
+from uniemox.data.transforms import MEAN, STD, evaluation
+from uniemox.errors import CheckpointError
+from uniemox.models.classify import build_classifier
+from uniemox.models.pretrain import UniEmoX
+
+FACTS = ModelFacts(
+    kind="classifier",
+    size="mini",
+    patch_size=8,
+    image_size=32,
+    dataset="painted",
+    emotion="evoked",
+    classes=("awe", "fear", "joy"),
+    temperature=1.25,
+    provenance={"software": "a test"},
+    licence="CC0-1.0",
+)
+
+
+def classifier(seed=0):
+    torch.manual_seed(seed)
+    return build_classifier("mini", patch_size=8, image_size=32, num_classes=3, head_std=0.5).eval()
+
+
+def pretraining(seed=0, *, embedding_width=16, reconstructs=True, **more):
+    torch.manual_seed(seed)
+    shape = {"decoder_width": 24, "decoder_depth": 2, "decoder_heads": 4} | more
+    config = ModelConfig(size="mini", patch_size=8, image_size=32, **shape)
+    model = UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
+    with torch.no_grad():  # so that equality means something
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
+    return model
+
+
+def facts_of(model):
+    return pretraining_facts(model, dataset="painted", emotion=None, provenance={"seed": "0"})
+
+
+@pytest.fixture(scope="module")
+def _saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    save_classifier(classifier(), folder / "classifier", FACTS)
+    save_pretraining(pretraining(), folder / "pretraining", facts_of(pretraining()))
+    return folder
+
+
+@pytest.fixture
+def folder(_saved, tmp_path):
+    """A classifier's folder that the test may spoil."""
+    return shutil.copytree(_saved / "classifier", tmp_path / "model")
+
+
+@pytest.fixture
+def pretrained_folder(_saved, tmp_path):
+    return shutil.copytree(_saved / "pretraining", tmp_path / "pretrained")
+
+
+def pixels_of(count=4):
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+
+
+def edit(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def told_by(load, folder):
+    """The one line that a user gets."""
+    with pytest.raises(CheckpointError) as told:
+        load(folder)
+    text = str(told.value)
+    assert "\n" not in text
+    assert len(text) < 500 + len(str(folder))
+    return text
+
+
+def test_timm_gives_the_same_logits(folder):
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = classifier()(pixels_of())
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(theirs(pixels_of()), expected, atol=1e-6, rtol=0)
+
+
+def test_timm_gives_the_same_features_of_a_pretrained_encoder(pretrained_folder):
+    theirs = timm.create_model(f"local-dir:{pretrained_folder}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = pretraining().eval().encoder(pixels_of())
+        torch.testing.assert_close(theirs(pixels_of()), expected, atol=1e-6, rtol=0)
+
+
+def test_timm_gives_the_same_logits_of_a_run_from_pretraining(finetuned):
+    theirs = timm.create_model(f"local-dir:{finetuned.model}", pretrained=True).eval()
+    ours = load_classifier(finetuned.model).model
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(pixels_of()), ours(pixels_of()), atol=1e-6, rtol=0)
+
+
+def test_timm_prepares_pictures_in_the_same_way(folder):
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    transform = create_transform(**resolve_data_config({}, model=model))
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    assert torch.equal(transform(Image.fromarray(noise)), evaluation(32)(Image.fromarray(noise)))
+
+
+def test_the_configuration_names_labels_and_preprocessing(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["label_names"] == ["awe", "fear", "joy"]
+    assert config["num_classes"] == 3
+    assert config["pretrained_cfg"]["mean"] == list(MEAN)
+    assert config["pretrained_cfg"]["std"] == list(STD)
+    assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    assert config["pretrained_cfg"]["crop_pct"] == 0.875
+    assert config["pretrained_cfg"]["interpolation"] == "bicubic"
+    assert config["pretrained_cfg"]["license"] == "CC0-1.0"
+    assert config["uniemox"]["provenance"] == {"software": "a test"}
+
+
+def test_transformers_gets_no_number_of_classes_twice(folder):
+    arguments = json.loads((folder / "config.json").read_text())["model_args"]
+    assert "num_classes" not in arguments
+    assert "drop_path_rate" not in arguments
+    assert arguments["embed_dim"] == 128
+
+
+def test_a_classifier_comes_back_with_its_facts_ready_to_predict(folder):
+    loaded = load_classifier(folder, device=torch.device("cpu"))
+    assert loaded.facts == FACTS
+    assert not loaded.model.training
+    with torch.no_grad():
+        assert torch.equal(loaded.model(pixels_of()), classifier()(pixels_of()))
+
+
+@pytest.mark.parametrize("fusion", ["none", "sum", "scaled_sum"])
+@pytest.mark.parametrize(
+    ("embedding_width", "reconstructs"),
+    [(None, True), (16, True), (16, False), (24, True), (24, False)],
+)
+def test_a_pretrained_model_comes_back_whole(tmp_path, fusion, embedding_width, reconstructs):
+    settings = {"embedding_width": embedding_width, "reconstructs": reconstructs, "fusion": fusion}
+    model = pretraining(**settings)
+    save_pretraining(model, tmp_path / "model", facts_of(model))
+    loaded = load_pretraining(tmp_path / "model")
+    assert loaded.facts == facts_of(model)
+    own, theirs = model.state_dict(), loaded.model.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    assert loaded.model.config == model.config
+
+
+def test_decoder_and_fusion_have_the_names_of_mae_in_the_file(pretrained_folder):
+    names = load_file(pretrained_folder / "pretrain.safetensors").keys()
+    mae = {
+        "mask_token",
+        "decoder_pos_embed",
+        *(
+            f"decoder_{name}.{kind}"
+            for name in ("embed", "norm", "pred")
+            for kind in ("weight", "bias")
+        ),
+        *(
+            f"decoder_blocks.{index}.{name}.{kind}"
+            for index in range(2)
+            for name in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+            for kind in ("weight", "bias")
+        ),
+    }
+    beside = {name for name in names if name.startswith(("fusion.", "projection."))}
+    assert names - beside == mae
+    assert beside
+    encoder = load_file(pretrained_folder / "model.safetensors").keys()
+    assert {
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.5.attn.qkv.bias",
+    } <= encoder
+
+
+def test_a_start_is_the_encoder_without_any_head(folder, pretrained_folder):
+    weights, facts = load_encoder(folder)
+    assert facts == FACTS
+    assert not [name for name in weights if name.startswith(("head", "fc_norm"))]
+    encoder, _ = load_encoder(pretrained_folder)
+    assert encoder.keys() == pretraining().encoder.state_dict().keys()
+
+
+def test_half_precision_is_read_as_full(folder):
+    path = folder / "model.safetensors"
+    half = {name: tensor.half() for name, tensor in load_file(path).items()}
+    save_file(half, path)
+    weights = read_weights(path)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert all(torch.equal(weights[name], half[name].float()) for name in half)
+    load_classifier(folder)
+
+
+def test_weights_are_named_by_their_hash(folder):
+    before = hash_weights(folder)
+    assert len(before) == 64
+    save_classifier(classifier(seed=1), folder, FACTS)
+    assert hash_weights(folder) != before
+
+
+def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypatch):
+    assert locate(str(folder)) == folder
+    monkeypatch.setitem(bundle.EMBEDDED, "demo", folder)
+    assert locate("demo") == folder
+    assert "there is no model folder nowhere" in told_by(locate, "nowhere")
+    assert "demo-pretrained" in told_by(locate, "nowhere")
+
+
+# Writing
+
+
+def test_a_folder_is_replaced_as_a_whole_and_readable_by_all(folder):
+    (folder / "left-over.txt").write_text("old")
+    save_classifier(classifier(seed=1), folder, FACTS)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    save_classifier(classifier(), tmp_path / "a" / "b" / "model", FACTS)
+    assert read_facts(tmp_path / "a" / "b" / "model") == FACTS
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_disk_in_rust(*_, **__):
+    raise SafetensorError("Error while serializing: IoError(Os { code: 28 })")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "fail"),
+    [
+        (bundle, "save_for_hf", full_disk),
+        (bundle, "save_for_hf", full_disk_in_rust),
+        (bundle, "save_file", full_disk_in_rust),
+        (bundle.os, "fsync", full_disk),
+        (bundle.tempfile, "mkdtemp", full_disk),
+    ],
+)
+def test_a_full_disk_leaves_the_old_folder_whole(pretrained_folder, monkeypatch, where, name, fail):
+    before = {path.name: path.read_bytes() for path in pretrained_folder.iterdir()}
+    model = pretraining(seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        text = told_by(
+            lambda folder: save_pretraining(model, folder, facts_of(model)), pretrained_folder
+        )
+    assert f"{pretrained_folder} cannot be written" in text
+    assert {path.name: path.read_bytes() for path in pretrained_folder.iterdir()} == before
+    assert [path.name for path in pretrained_folder.parent.iterdir()] == ["pretrained"]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(folder, monkeypatch):
+    rename = Path.rename
+
+    def refuse(self, target):
+        if Path(target) == folder and not self.name.endswith(".old"):
+            full_disk()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_classifier(classifier(seed=1), folder, FACTS)
+    assert read_facts(folder) == FACTS
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_new_folder_that_cannot_be_put_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_classifier(classifier(), tmp_path / "model", FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programmers_error_is_no_full_disk(tmp_path):
+    with pytest.raises(AttributeError):
+        save_classifier(None, tmp_path / "model", FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Reading what somebody else wrote
+
+
+def test_a_folder_without_a_configuration_is_no_model(tmp_path):
+    assert "is not a model folder: it has no config.json" in told_by(load_classifier, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "nul", '"uniemox"', "\ufeff{}", "[" * 100_000, '{"uniemox": ' * 100_000],
+)
+def test_a_configuration_that_is_no_table_is_told(folder, text):
+    (folder / "config.json").write_text(text)
+    assert "config.json" in told_by(read_facts, folder)
+
+
+def test_a_configuration_of_bytes_is_told(folder):
+    (folder / "config.json").write_bytes(b"\xff\xfe\x00{}")
+    assert "cannot be read as JSON" in told_by(read_facts, folder)
+
+
+def test_a_huge_configuration_is_not_read(folder):
+    (folder / "config.json").write_bytes(b" " * (4 * 2**20 + 1))
+    assert "it is refused" in told_by(read_facts, folder)
+
+
+def test_a_folder_of_another_tool_is_told(folder):
+    edit(folder, lambda config: config.pop("uniemox"))
+    assert "made by another tool" in told_by(read_facts, folder)
+
+
+def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder):
+    def renew(config):
+        config["uniemox"] = {"format_version": FORMAT_VERSION + 1, "kind": "a new kind"}
+
+    edit(folder, renew)
+    assert "upgrade uniemox" in told_by(load_classifier, folder)
+
+
+def test_fields_that_are_not_known_are_passed_over(folder):
+    edit(folder, lambda config: config["uniemox"].update(remark="hello"))
+    assert read_facts(folder) == FACTS
+
+
+HOSTILE = {
+    "format_version": [None, "1", 0, -1, 1.0, True, [], 10**30],
+    "kind": [None, "probe", [], {}],
+    "size": [None, "gigantic", ["mini"], 3, "x" * 100_000],
+    "patch_size": [None, 0, -8, 8.0, "8", True, 129, 10**12, [8]],
+    "image_size": [None, 0, 33, "32", 8 * 129, 10**12, True],
+    "classes": [None, [], "awe", ["awe", 3], ["awe", "awe"], {}, [str(i) for i in range(10_001)]],
+    "dataset": [None, 3, []],
+    "emotion": ["shown", 3, []],
+    "temperature": [0, -1, "1", None, True, float("nan"), float("inf")],
+    "pretraining": [None, [], "x"],
+    "provenance": [None, [], "x"],
+    "licence": [None, 3],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in HOSTILE.items() for value in values],
+    ids=lambda value: str(value)[:20],
+)
+def test_every_wrong_value_is_told_by_its_name(folder, name, value):
+    edit(folder, lambda config: config["uniemox"].update({name: value}))
+    text = told_by(load_classifier, folder)
+    assert f"uniemox.{name}" in text or "format" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["format_version", "kind", "size", "patch_size", "image_size", "dataset", "emotion"]
+)
+def test_what_must_be_there_is_missed_by_its_name(folder, name):
+    edit(folder, lambda config: config["uniemox"].pop(name))
+    assert f"uniemox.{name}" in told_by(load_classifier, folder)
+
+
+HOSTILE_SHAPES = {
+    "decoder_width": [None, 0, 24.5, "24", 10**9, 22, True],
+    "decoder_depth": [None, 0, 10**9, "2"],
+    "decoder_heads": [None, 0, 5, 10**9],
+    "fusion": [None, "product", 3, []],
+    "embedding_width": [0, -1, 10**12, "16", 1.5],
+    "reconstructs": [None, 1, "yes"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in HOSTILE_SHAPES.items() for value in values],
+)
+def test_every_wrong_shape_of_a_decoder_is_told(pretrained_folder, name, value):
+    edit(pretrained_folder, lambda config: config["uniemox"]["pretraining"].update({name: value}))
+    text = told_by(load_pretraining, pretrained_folder)
+    assert "uniemox.pretraining" in text
+    assert name in text
+
+
+@pytest.mark.parametrize(
+    "change", [lambda shape: shape.pop("fusion"), lambda shape: shape.update(norm="batch")]
+)
+def test_the_shape_of_a_decoder_is_told_exactly(pretrained_folder, change):
+    edit(pretrained_folder, lambda config: change(config["uniemox"]["pretraining"]))
+    assert "must tell decoder_depth, " in told_by(load_pretraining, pretrained_folder)
+
+
+def test_each_kind_is_loaded_as_what_it_is(folder, pretrained_folder):
+    assert "uniemox finetune --init" in told_by(load_classifier, pretrained_folder)
+    assert "holds a classifier" in told_by(load_pretraining, folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pretrain.safetensors"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_of_weights_is_told(pretrained_folder, name, share):
+    path = pretrained_folder / name
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    text = told_by(load_pretraining, pretrained_folder)
+    assert name in text
+    assert "cannot be read" in text
+
+
+def test_a_missing_file_of_weights_is_told(folder):
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors cannot be read" in told_by(load_classifier, folder)
+
+
+def respoil(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_not_finite_are_refused(folder, value, dtype):
+    def spoil(weights):
+        weights["head.bias"] = torch.full_like(weights["head.bias"], value).to(dtype)
+
+    respoil(folder / "model.safetensors", spoil)
+    assert "not finite in head.bias" in told_by(load_classifier, folder)
+
+
+def test_weights_of_eight_bits_are_read_or_refused_without_a_crash(folder):
+    def spoil(weights):
+        weights["head.bias"] = torch.tensor([float("nan")] * 3).to(torch.float8_e4m3fn)
+
+    respoil(folder / "model.safetensors", spoil)
+    assert "not finite in head.bias" in told_by(load_classifier, folder)
+
+
+def test_weights_of_another_shape_are_told_with_both(folder):
+    respoil(
+        folder / "model.safetensors", lambda weights: weights.update({"head.bias": torch.zeros(8)})
+    )
+    text = told_by(load_classifier, folder)
+    assert "head.bias has shape (8,), the model has (3,)" in text
+
+
+def test_weights_for_another_picture_size_are_told(folder):
+    edit(folder, lambda config: config["uniemox"].update(image_size=64))
+    assert "pos_embed has shape (1, 17, 128), the model has (1, 65, 128)" in told_by(
+        load_classifier, folder
+    )
+
+
+def test_missing_and_left_over_weights_are_named_but_not_all(folder):
+    def rename(weights):
+        for name in [name for name in weights if name.startswith("blocks.")]:
+            weights[f"module.{name}"] = weights.pop(name)
+
+    respoil(folder / "model.safetensors", rename)
+    text = told_by(load_classifier, folder)
+    assert "missing blocks.0.attn.proj.bias" in text
+    assert "left over module.blocks.0.attn.proj.bias" in text
+    assert "and 69 more" in text
+
+
+def test_one_left_over_weight_is_not_missing_anything(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match="missing none, left over extra"):
+        fill(model, model.state_dict() | {"extra": torch.zeros(1)}, tmp_path)
+
+
+def test_no_pickle_is_read_from_a_folder(folder):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(folder / "owned"),)
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"head.bias": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"head.bias": Evil()}, folder / "model.safetensors")
+    assert "cannot be read" in told_by(load_classifier, folder)
+    assert not (folder / "owned").exists()
+
+
+def test_facts_survive_a_round_trip_of_every_field(folder):
+    assert dataclasses.asdict(read_facts(folder)) == dataclasses.asdict(FACTS)

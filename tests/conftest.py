@@ -1,0 +1,215 @@
+"""Fakes for all tests, generated and seeded: painted pictures, a tiny CLIP, and settings small enough for a CPU."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# A test's arithmetic is small: threads that wait for each other by spinning would make it many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+SIDE = 48  # of a painted picture, in pixels
+CLASSES = ("awe", "fear", "joy")
+COLOURS = {"awe": (210, 40, 40), "fear": (40, 200, 60), "joy": (50, 60, 220)}
+COUNTS = {"train": 24, "val": 9, "test": 7}  # no multiple of 2 in what is evaluated
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A data set on disk: a person of the class's colour stands in a noisy grey scene."""
+
+    root: Path
+    path: Path
+    """The manifest."""
+    people: Path
+    """The boxes as a CSV file, which the importers read."""
+    colours: tuple = tuple(COLOURS.values())
+    """Of the people of each label."""
+
+    @property
+    def manifest(self):
+        from uniemox.data.manifest import read_manifest
+
+        return read_manifest(self.path)
+
+
+def paint(label, box, generator):
+    """A grey noisy scene with a rectangle of the class's colour."""
+    pixels = generator.integers(90, 166, (SIDE, SIDE, 1)).repeat(3, axis=2).astype(np.uint8)
+    if box is not None:
+        left, top, right, bottom = box
+        pixels[top:bottom, left:right] = COLOURS[CLASSES[label]]
+    return Image.fromarray(pixels)
+
+
+def paint_data_set(root, *, seed=0):
+    """Paint pictures into split and class folders; every fourth shows nobody."""
+    from uniemox.data.manifest import Attributes, Box, Facts, manifest_from_columns, write_manifest
+
+    generator = np.random.default_rng(seed)
+    paths, splits, labels, attributes, people = [], [], [], [], []
+    for split, count in COUNTS.items():
+        for index in range(count):
+            label = index % len(CLASSES)
+            left, top = (int(number) for number in generator.integers(2, 20, 2))
+            box = None if index % 4 == 3 else (left, top, left + 24, top + 24)
+            path = f"{split}/{CLASSES[label]}/{index:02d}.png"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            paint(label, box, generator).save(root / path)
+            paths.append(path)
+            splits.append(split)
+            labels.append(label)
+            attributes.append(Attributes(brightness=0.5, scene=("room", "field")[index % 2]))
+            people.append(() if box is None else (Box(*box),))
+    facts = Facts(name="painted", title="Painted", classes=CLASSES, emotion="evoked", root=root)
+    manifest = manifest_from_columns(
+        facts, paths=paths, splits=splits, labels=labels, attributes=attributes, people=people
+    )
+    painted = Painted(root, root / "painted.parquet", root / "people.csv")
+    write_manifest(manifest, painted.path)
+    rows = [
+        f"{path},{box.x0},{box.y0},{box.x1},{box.y1}"
+        for path, boxes in zip(paths, people, strict=True)
+        for box in boxes
+    ]
+    painted.people.write_text("\n".join(["path,x0,y0,x1,y1", *rows]) + "\n")
+    return painted
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory):
+    """The painted data set; nobody may write to it."""
+    return paint_data_set(tmp_path_factory.mktemp("painted"))
+
+
+@pytest.fixture
+def own_painted(tmp_path):
+    """A painted data set that the test may spoil."""
+    return paint_data_set(tmp_path / "painted")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """The folder of an open_clip model with seeded random weights; its embedding is 24 wide."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("clip") / "tiny_clip"
+    folder.mkdir()
+    vision = {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    preprocess = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+    facts = {"model_cfg": config, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(facts))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        weights = open_clip.CLIP(**config).state_dict()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrain_config(painted, tiny_clip):
+    """Make the settings of a pretraining run in a folder; a group of them is changed by a dict."""
+    from uniemox.config import (
+        LossConfig,
+        ModelConfig,
+        OptimConfig,
+        PretrainConfig,
+        TeacherConfig,
+        ViewsConfig,
+    )
+
+    def make(out, *, model=None, views=None, teacher=None, loss=None, optim=None, **changes):
+        shape = {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 4}
+        clip = {"model": str(tiny_clip), "pretrained": None, "precision": "fp32"}
+        steps = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "base_lr": 1e-2}
+        run = {"data": painted.path, "out": out, "device": "cpu", "num_workers": 0, "log_every": 1}
+        return PretrainConfig(
+            **run | changes,
+            model=ModelConfig(
+                **{"size": "mini", "patch_size": 8, "image_size": 32} | shape | (model or {})
+            ),
+            views=ViewsConfig(**{"mask_ratio": 0.5} | (views or {})),
+            teacher=TeacherConfig(**clip | (teacher or {})),
+            loss=LossConfig(**loss or {}),
+            optim=OptimConfig(**steps | (optim or {})),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finetune_config(painted):
+    """Make the settings of a fine-tuning run in a folder; a group of them is changed by a dict."""
+    from uniemox.config import AugmentConfig, FinetuneConfig, OptimConfig
+
+    def make(out, *, augment=None, optim=None, **changes):
+        run = {"data": painted.path, "out": out, "device": "cpu", "num_workers": 0, "log_every": 1}
+        shape = {"size": "mini", "patch_size": 8, "image_size": 32, "drop_path": 0.1}
+        steps = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "base_lr": 1e-2}
+        return FinetuneConfig(
+            **run | shape | changes,
+            augment=AugmentConfig(**augment or {}),
+            optim=OptimConfig(**steps | (optim or {})),
+        )
+
+    return make
+
+
+class Heard(list):
+    """An observer that remembers what it heard."""
+
+    def __call__(self, event):
+        self.append(event)
+
+    @property
+    def texts(self):
+        return [event.text for event in self if hasattr(event, "text")]
+
+    @property
+    def losses(self):
+        return [event.scalars["loss"] for event in self if hasattr(event, "scalars")]
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is over."""
+
+    config: Any
+    model: Path
+    heard: Heard
+
+
+@pytest.fixture(scope="session")
+def pretrained(pretrain_config, tmp_path_factory):
+    """A pretraining run of two epochs; nobody may write to it."""
+    from uniemox.train.run import pretrain
+
+    config, heard = pretrain_config(tmp_path_factory.mktemp("runs") / "pretrained"), Heard()
+    return Run(config, pretrain(config, heard), heard)
+
+
+@pytest.fixture(scope="session")
+def finetuned(finetune_config, pretrained, tmp_path_factory):
+    """A fine-tuning run of two epochs from the pretrained one; nobody may write to it."""
+    from uniemox.train.run import finetune
+
+    out, heard = tmp_path_factory.mktemp("runs") / "finetuned", Heard()
+    taken = {"size": None, "patch_size": None, "image_size": None}
+    config = finetune_config(out, init=str(pretrained.model), **taken)
+    return Run(config, finetune(config, heard), heard)

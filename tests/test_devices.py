@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from uniemox.devices import build_accelerator
+from uniemox.errors import ConfigError
+
+
+def test_the_cpu_can_always_be_asked_for():
+    accelerator = build_accelerator("cpu")
+    assert accelerator.device == torch.device("cpu")
+    assert accelerator.num_processes == 1
+
+
+def test_auto_finds_something():
+    assert build_accelerator("auto").device.type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_forward_pass_is_in_the_precision_asked_for(precision):
+    accelerator = build_accelerator("cpu", precision=precision)
+    weight = torch.ones(2, 2)
+    with accelerator.autocast():
+        product = weight @ weight
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def test_each_accelerator_has_its_own_precision_and_accumulation():
+    for precision, accumulate in (("bf16", 4), ("fp32", 1), ("bf16", 1), ("fp32", 3)):
+        accelerator = build_accelerator("cpu", precision=precision, accumulate=accumulate)
+        assert accelerator.gradient_accumulation_steps == accumulate
+        assert accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[precision]
+        loss = torch.ones((), requires_grad=True)
+        accelerator.backward(loss * 6)
+        assert loss.grad == 6 / accumulate
+
+
+@pytest.mark.parametrize(
+    "device", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "auto:0"]
+)
+def test_a_device_that_does_not_exist_is_refused(device):
+    if device == "cuda:":
+        device = "cuda:0:1"
+    with pytest.raises(ConfigError, match=r"must be auto, cpu, cuda, cuda:N or mps"):
+        build_accelerator(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "module"), [("cuda", "cuda"), ("cuda:0", "cuda"), ("mps", "backends.mps")]
+)
+def test_a_device_that_is_not_there_is_told(device, module, monkeypatch):
+    monkeypatch.setattr(f"torch.{module}.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"device is {device}, but torch finds none here: use"):
+        build_accelerator(device)
+
+
+def test_one_device_of_several_can_be_chosen_if_it_is_there(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("uniemox.devices.Accelerator", lambda **settings: settings)
+    assert build_accelerator("cuda:1")["cpu"] is False
+    assert chosen == [1]
+    with pytest.raises(ConfigError, match="device is cuda:2, but torch finds 2 here"):
+        build_accelerator("cuda:2")
+    assert chosen == [1]

@@ -1,0 +1,482 @@
+"""The engine on a toy: two linear layers with dropout, so that every test takes milliseconds."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from uniemox.checkpoints.resume import load_state
+from uniemox.config import OptimConfig, RunConfig
+from uniemox.data.dataset import Skipped
+from uniemox.data.transforms import seed_of, seeded
+from uniemox.devices import build_accelerator
+from uniemox.errors import CheckpointError, TrainingError
+from uniemox.train.engine import Engine, Plan, Step
+from uniemox.train.events import Progress
+from uniemox.train.journal import Journal, read_journal
+from uniemox.train.optim import rate_at
+
+ROWS = 32
+
+
+class ToyBatch(NamedTuple):
+    x: torch.Tensor
+    skipped: tuple = ()
+
+    def to(self, device):
+        return ToyBatch(self.x.to(device), self.skipped)
+
+
+class ToyData(Dataset):
+    """Six numbers for a place; some rows are not numbers, others stand in for unreadable pictures."""
+
+    def __init__(self, *, bad=(), skipped=()):
+        self.bad, self.skipped = bad, skipped
+
+    def __getitem__(self, place):
+        with seeded(seed_of(0, place.epoch, place.row)):
+            x = torch.randn(6)
+        if place in self.bad:
+            x = x * float("nan")
+        told = (Skipped(f"{place.row}.png", "empty file"),) if place.row in self.skipped else ()
+        return x, told
+
+    @staticmethod
+    def collate(samples):
+        told = tuple(skipped for _, skips in samples for skipped in skips)
+        return ToyBatch(torch.stack([x for x, _ in samples]), told)
+
+
+class Toy(nn.Module):
+    def __init__(self, *, dropout=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(6, 5)
+        self.dropout = nn.Dropout(dropout)
+        self.fusion = nn.Linear(5, 1)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, x):
+        return self.fusion(self.dropout(torch.tanh(self.encoder(x))))
+
+
+class ToyTask:
+    """Two terms, neither of which couples the samples of a batch."""
+
+    def __init__(self, on_step=lambda: None):
+        self.on_step = on_step
+
+    def step(self, module, batch):
+        self.on_step()
+        y = module(batch.x)
+        error, size = (y - batch.x.sum(1, keepdim=True)).square().mean(), y.abs().mean()
+        return Step(error + 0.1 * size, {"error": error.detach(), "size": size.detach()})
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make an engine; a call again is another process's view of the same run folder."""
+    engines = []
+
+    def build(*, data=None, task=None, dropout=0.0, observer=lambda _: None, after=None, **changes):
+        steps = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4, "base_lr": 1.0}
+        optim_names = set(OptimConfig.__dataclass_fields__)
+        optim = OptimConfig(**steps | {k: v for k, v in changes.items() if k in optim_names})
+        given = {"num_workers": 0, "log_every": 1}
+        given |= {name: value for name, value in changes.items() if name not in optim_names}
+        run = RunConfig(data=tmp_path / "none.parquet", out=tmp_path, device="cpu", **given)
+        plan = Plan(
+            task=task or ToyTask(),
+            module=Toy(dropout=dropout),
+            dataset=data or ToyData(),
+            collate=ToyData.collate,
+            num_rows=ROWS,
+            optim=optim,
+            run=run,
+            state_folder=run.out / "state",
+            journal=Journal(run.out),
+            observer=observer,
+            after_epoch=after,
+        )
+        engines.append(Engine(plan, build_accelerator("cpu", accumulate=optim.accumulate)))
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.plan.journal.close()
+
+
+def weights_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def is_equal(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def catch_gradients(engine):
+    """Remember the gradients that the optimiser gets, by the name of the parameter."""
+    steps, names = [], {id(p): name for name, p in engine.bare.named_parameters()}
+
+    def note(optimizer, _args, _kwargs):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        steps.append({names[id(p)]: p.grad.clone() for p in parameters})
+
+    engine.optimizer.optimizer.register_step_pre_hook(note)
+    return steps
+
+
+def counter(limit, action):
+    """A function that acts at its limit-th call."""
+    calls = []
+
+    def count():
+        calls.append(1)
+        if len(calls) == limit:
+            action()
+
+    return count
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_training_goes_on_to_the_last_epoch_and_makes_the_loss_fall(make, heard):
+    engine = make(observer=heard, epochs=9)
+    engine.run()
+    assert (engine.step, engine.total_steps) == (72, 72)
+    assert sum(heard.losses[-5:]) < 0.3 * sum(heard.losses[:5])
+
+
+def test_the_rate_of_each_step_is_that_of_the_schedule(make):
+    engine = make()
+    engine.run()
+    lines = read_journal(engine.plan.journal.path)
+    optim, peak = engine.plan.optim, 1.0 * 4 / 256
+    expected = [rate_at(step / 24, optim, peak=peak) for step in range(1, 25)]
+    assert [line["lr"] for line in lines] == expected
+    assert max(expected) == pytest.approx(peak)
+
+
+def test_max_steps_ends_the_run_and_the_schedule(make):
+    engine = make(max_steps=5, min_lr=1e-4)
+    engine.run()
+    assert engine.step == 5
+    assert read_journal(engine.plan.journal.path)[-1]["lr"] == pytest.approx(1e-4)
+    assert load_state(engine.plan.state_folder).step == 5
+
+
+def test_max_steps_beyond_the_epochs_changes_nothing(make):
+    assert make(max_steps=1000).total_steps == 24
+
+
+def test_accumulated_gradients_are_those_of_the_whole_step(make):
+    caught = []
+    for settings in ({"batch_size": 8, "accumulate": 2}, {"batch_size": 16, "accumulate": 1}):
+        engine = make(max_steps=2, **settings)
+        caught.append(catch_gradients(engine))
+        engine.run()
+    for accumulated, whole in zip(*caught, strict=True):
+        for name in whole:
+            torch.testing.assert_close(accumulated[name], whole[name], atol=1e-6, rtol=1e-6)
+    lines = read_journal(engine.plan.journal.path)
+    for term in ("loss", "error", "size"):
+        assert lines[0][term] == pytest.approx(lines[2][term], rel=1e-5)
+
+
+def test_accumulation_scales_every_term_of_the_loss(make):
+    engine = make(batch_size=8, accumulate=2, max_steps=1)
+    before, caught = Toy(), catch_gradients(engine)
+    engine.run()
+    places = next(engine.order.batches(0, 1)), list(engine.order.batches(0, 1))[1]
+    parts = [ToyData.collate([ToyData()[place] for place in batch]) for batch in places]
+    (sum(ToyTask().step(before, part).loss for part in parts) / 2).backward()
+    for name, parameter in before.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(caught[0][name], parameter.grad, atol=1e-6, rtol=1e-6)
+
+
+def test_clipping_covers_all_trainable_parts(make):
+    free, clipped = make(max_steps=1), make(max_steps=1, clip_norm=0.01)
+    caught = []
+    for engine in (free, clipped):
+        caught.append(catch_gradients(engine))
+        engine.run()
+    (before,), (after,) = caught
+    assert before.keys() == {
+        "encoder.weight", "encoder.bias", "fusion.weight", "fusion.bias"
+    }  # fmt: skip
+    norm = torch.cat([gradient.flatten() for gradient in before.values()]).norm()
+    assert norm > 0.01
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient * 0.01 / norm, rtol=1e-4, atol=1e-8)
+    assert read_journal(clipped.plan.journal.path)[-1]["gradient_norm"] == pytest.approx(
+        norm.item()
+    )
+
+
+def test_the_moving_average_follows_its_formula(make):
+    seen = []
+    engine = make(
+        ema_decay=0.5, max_steps=4, observer=lambda _: seen.append(weights_of(engine.bare))
+    )
+    engine.run()
+    average = {name: tensor.clone() for name, tensor in seen[0].items()}  # a copy at first
+    for step, weights in enumerate(seen[1:], 2):
+        # A decay that warms up, 1 - step^(-2/3), to its limit (timm's ModelEmaV3).
+        decay = min(0.5, 1 - step ** (-2 / 3))
+        for name, tensor in weights.items():
+            average[name] = decay * average[name] + (1 - decay) * tensor
+    for name, tensor in engine.weights_module.state_dict().items():
+        torch.testing.assert_close(tensor, average[name], rtol=1e-5, atol=1e-6)
+    assert not is_equal(weights_of(engine.weights_module), weights_of(engine.bare))
+
+
+def test_the_moving_average_is_kept_in_the_state(make):
+    engine = make(ema_decay=0.9)
+    engine.run()
+    state = load_state(engine.plan.state_folder)
+    assert state.weights.keys() == {"module", "ema"}
+    assert is_equal(dict(state.weights["ema"]), weights_of(engine.weights_module))
+    assert is_equal(dict(state.weights["module"]), weights_of(engine.bare))
+
+
+def test_without_a_moving_average_the_weights_are_the_trained_ones(make):
+    engine = make()
+    assert engine.weights_module is engine.bare
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_number_of_workers_changes_no_loss(make, heard, num_workers):
+    losses = []
+    for workers in (0, num_workers):
+        heard.clear()
+        make(num_workers=workers, dropout=0.2, observer=heard, max_steps=10).run()
+        losses.append(heard.losses)
+    assert losses[0] == losses[1]
+
+
+def test_a_state_is_saved_after_each_epoch_and_in_the_users_rhythm(make):
+    saved = []
+    engine = make(save_every=3, max_steps=18)
+    save = engine.save
+    engine.save = lambda: (saved.append(engine.step), save())
+    engine.run()
+    assert saved == [3, 6, 8, 9, 12, 15, 16, 18]
+    assert [path.name for path in engine.plan.state_folder.iterdir()] == ["step-00000018"]
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "epochs"), [(None, [1, 2, 3]), (16, [1, 2]), (17, [1, 2, 3])]
+)
+def test_the_end_of_each_epoch_is_told_and_of_one_that_is_cut_short(make, max_steps, epochs):
+    told = []
+    make(max_steps=max_steps, after=lambda _, epoch: told.append(epoch)).run()
+    assert told == epochs
+
+
+def test_what_is_noted_after_an_epoch_comes_back_with_the_state(make):
+    def note(engine, epoch):
+        engine.notes = {"epoch": epoch}
+        engine.extra_weights = {"best": weights_of(engine.bare)}
+
+    engine = make(after=note)
+    engine.run()
+    again = make()
+    again.resume()
+    assert again.notes == {"epoch": 3}
+    assert again.extra_weights.keys() == {"best"}
+    assert is_equal(dict(again.extra_weights["best"]), weights_of(engine.bare))
+    again.run()  # nothing is left to do
+    assert is_equal(weights_of(again.bare), weights_of(engine.bare))
+
+
+SETTINGS = {"dropout": 0.3, "ema_decay": 0.9, "clip_norm": 0.5, "accumulate": 2}
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 11])
+def test_ctrl_c_saves_and_a_resumed_run_is_bit_by_bit_the_unbroken_one(make, heard, step, tmp_path):
+    whole = make(observer=heard, **SETTINGS)
+    whole.run()
+    losses, lines = heard.losses, read_journal(whole.plan.journal.path)
+    shutil.rmtree(tmp_path / "state")
+    whole.plan.journal.path.unlink()
+    heard.clear()
+
+    broken = make(task=ToyTask(counter(2 * step, interrupt)), observer=heard, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    assert broken.step == step
+    assert load_state(broken.plan.state_folder).step == step
+    assert heard.texts == [f"stopped after step {step}; go on with --resume"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    resumed = make(observer=heard, **SETTINGS)
+    resumed.resume()
+    assert resumed.step == step
+    resumed.run()
+    assert is_equal(weights_of(resumed.bare), weights_of(whole.bare))
+    assert is_equal(weights_of(resumed.weights_module), weights_of(whole.weights_module))
+    assert heard.losses == losses
+    without_time = [
+        [{k: v for k, v in line.items() if k != "images_per_second"} for line in each]
+        for each in (read_journal(resumed.plan.journal.path), lines)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_second_ctrl_c_stops_at_once(make):
+    def twice():
+        interrupt()
+        interrupt()
+
+    engine = make(task=ToyTask(counter(3, twice)))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert engine.step == 2  # the third was not finished
+    assert not engine.plan.state_folder.exists()
+
+
+def test_ctrl_c_after_a_save_of_the_same_step_keeps_that_state(make):
+    engine = make(save_every=1, task=ToyTask(counter(2, interrupt)))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert load_state(engine.plan.state_folder).step == 2
+
+
+def test_an_engine_in_a_thread_leaves_signals_alone(make):
+    engine = make(max_steps=2)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    thread.join()
+    assert engine.step == 2
+
+
+def test_a_resumed_run_forgets_the_lines_of_the_steps_it_does_again(make):
+    def stop(event):
+        if isinstance(event, Progress) and event.step == 7:
+            raise KeyboardInterrupt
+
+    engine = make(save_every=5, observer=stop)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    engine.plan.journal.close()
+    assert read_journal(engine.plan.journal.path)[-1]["step"] == 7
+    resumed = make(save_every=5)
+    resumed.resume()
+    assert [line["step"] for line in read_journal(resumed.plan.journal.path)] == [1, 2, 3, 4, 5]
+    resumed.run()
+    steps = [line["step"] for line in read_journal(resumed.plan.journal.path)]
+    assert steps == list(range(1, 25))
+
+
+def places_of(make, step):
+    return set(next(iter(make().order.batches(step - 1, step))))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_terms_and_the_last_state_loads(make):
+    engine = make(data=ToyData(bad=places_of(make, 7)), save_every=3)
+    with pytest.raises(TrainingError) as told:
+        engine.run()
+    text = str(told.value)
+    assert text.startswith(
+        "step 7 is not finite (loss nan, error nan, size nan), and the last saved"
+    )
+    assert "optim.base_lr" in text
+    assert "\n" not in text
+    resumed = make(save_every=3)
+    resumed.resume()
+    assert resumed.step == 6
+    assert all(tensor.isfinite().all() for tensor in resumed.bare.state_dict().values())
+    resumed.run()
+    assert resumed.step == 24
+
+
+def test_weights_that_are_not_finite_do_not_replace_the_last_state(make):
+    engine = make(save_every=1)
+
+    def spoil():
+        engine.bare.fusion.weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    engine.plan.task.on_step = counter(3, spoil)
+    with pytest.raises(TrainingError, match="the weights after step 3 are not finite"):
+        engine.run()
+    state = load_state(engine.plan.state_folder)
+    assert state.step == 2
+    assert all(tensor.isfinite().all() for tensor in state.weights["module"].values())
+
+
+def test_a_state_of_another_model_is_refused(make):
+    make(max_steps=1).run()
+    other = make(max_steps=1)
+    other.bare.fusion = nn.Linear(5, 2)
+    with pytest.raises(CheckpointError, match="does not fit this run's model"):
+        other.resume()
+    with pytest.raises(CheckpointError, match=r"does not fit this run's model.*ema"):
+        make(max_steps=1, ema_decay=0.5).resume()
+
+
+def test_without_a_state_there_is_nothing_to_resume(make, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no saved state .*delete"):
+        make().resume()
+
+
+def test_a_line_is_the_mean_of_its_steps_and_the_last_step_has_one(make, heard):
+    make(observer=heard).run()
+    every = heard.losses
+    assert len(every) == 24
+    heard.clear()
+    engine = make(observer=heard, log_every=5)
+    engine.run()
+    assert [event.step for event in heard] == [5, 10, 15, 20, 24]
+    assert heard[1].scalars["loss"] == pytest.approx(sum(every[5:10]) / 5)
+    assert heard[4].scalars["loss"] == pytest.approx(sum(every[20:]) / 4)
+
+
+def test_progress_tells_where_the_run_is(make, heard):
+    make(observer=heard, max_steps=10).run()
+    assert [event.epoch for event in heard] == [1] * 8 + [2] * 2
+    assert {(event.total_steps, event.epochs) for event in heard} == {(10, 2)}
+    assert all(event.images_per_second > 0 for event in heard)
+    assert heard[0].seconds_left > 0 == heard[-1].seconds_left
+    assert json.dumps(heard[0].scalars)
+
+
+def test_unreadable_pictures_are_named_up_to_five_and_counted(make, heard):
+    engine = make(data=ToyData(skipped=range(8)), observer=heard)
+    engine.run()
+    *named, last = heard.texts
+    assert len(named) == 5
+    assert all(text.startswith("skipped ") and text.endswith(".png: empty file") for text in named)
+    assert last == "8 unreadable pictures were skipped"
+
+
+def test_a_flag_of_any_process_stops_all(make):
+    engine = make()
+    assert not engine._any(False)
+    assert engine._any(True)
+
+    class Two:
+        num_processes, device = 2, torch.device("cpu")
+
+        def __init__(self, other):
+            self.other = other
+
+        def reduce(self, flags, reduction):
+            assert reduction == "sum"
+            return flags + self.other
+
+    engine.accelerator = Two(other=1.0)
+    assert engine._any(False)
+    engine.accelerator = Two(other=0.0)
+    assert not engine._any(False)
+    assert engine._any(True)

@@ -1,0 +1,175 @@
+import itertools
+
+import pytest
+import torch
+from timm.data import Mixup
+from torch.nn import functional as F
+
+from uniemox.config import LossConfig, ModelConfig
+from uniemox.data.batch import LabelledBatch, PretrainBatch
+from uniemox.data.transforms import normalize
+from uniemox.losses import contrast_loss, reconstruction_loss, similarity_loss
+from uniemox.models.encoder import patchify
+from uniemox.models.mae import hide
+from uniemox.models.pretrain import UniEmoX
+from uniemox.train.tasks import FinetuneTask, PretrainTask
+
+RATIO, WIDTH = 0.5, 16
+WEIGHTS = [weights for weights in itertools.product((2.0, 0.0, 0.5), repeat=3) if any(weights)]
+
+
+class FakeTeacher:
+    """Says something of pixels that is easy to foretell, and remembers them."""
+
+    def __init__(self):
+        self.seen = []
+
+    def encode_images(self, pixels):
+        self.seen.append(pixels)
+        return pixels.mean((2, 3)).repeat(1, 6)[:, :WIDTH] + torch.arange(WIDTH) / WIDTH
+
+
+def batch_of(size=4):
+    generator = torch.Generator().manual_seed(0)
+    scene, person = torch.randint(
+        0, 256, (2, size, 3, 32, 32), generator=generator, dtype=torch.uint8
+    )
+    noise = torch.rand(2, size, 16, generator=generator)
+    return PretrainBatch(scene, person, noise[0], noise[1], torch.arange(size) % 3, skipped=())
+
+
+def task_of(weights, *, gather=lambda tensor: tensor):
+    loss = LossConfig(contrast=weights[0], similarity=weights[1], reconstruction=weights[2])
+    generator = torch.Generator().manual_seed(1)
+    return PretrainTask(
+        weights=loss,
+        mask_ratio=RATIO,
+        patch_size=8,
+        teacher=FakeTeacher() if loss.needs_teacher else None,
+        texts=torch.randn(3, WIDTH, generator=generator) if loss.contrast else None,
+        gather=gather,
+    )
+
+
+def model_of(weights):
+    torch.manual_seed(0)
+    shape = {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 4}
+    return UniEmoX(
+        ModelConfig(size="mini", patch_size=8, image_size=32, **shape),
+        embedding_width=WIDTH if weights[0] or weights[1] else None,
+        reconstructs=weights[2] > 0,
+    )
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_the_loss_is_the_weighted_sum_of_the_terms_that_count(weights):
+    task, batch = task_of(weights), batch_of()
+    step = task.step(model_of(weights), batch)
+    names = ("contrast", "similarity", "reconstruction")
+    on = {name: weight for name, weight in zip(names, weights, strict=True) if weight}
+    assert step.scalars.keys() == on.keys()
+    expected = sum(weight * step.scalars[name] for name, weight in on.items())
+    torch.testing.assert_close(step.loss.detach(), expected)
+    assert not any(value.requires_grad for value in step.scalars.values())
+
+
+def test_each_term_is_what_the_losses_say_of_the_same_tensors():
+    weights = (1.0, 1.0, 1.0)
+    task, model, batch = task_of(weights), model_of(weights), batch_of()
+    scene = normalize(batch.scene)
+    output = model(scene, normalize(batch.person), batch.scene_noise, batch.person_noise, RATIO)
+    image = FakeTeacher().encode_images(batch.scene / 255)
+    scalars = task.step(model, batch).scalars
+    torch.testing.assert_close(
+        scalars["contrast"], contrast_loss(output.embedding, image, task.texts[batch.text])
+    )
+    torch.testing.assert_close(scalars["similarity"], similarity_loss(output.embedding, image))
+    hidden = hide(batch.scene_noise, RATIO).hidden
+    torch.testing.assert_close(
+        scalars["reconstruction"],
+        reconstruction_loss(output.prediction, patchify(scene, 8), hidden),
+    )
+
+
+def test_the_target_can_be_normalised():
+    batch, plain = batch_of(), task_of((0.0, 0.0, 1.0))
+    normalized = PretrainTask(
+        weights=LossConfig(contrast=0, similarity=0, normalized_target=True),
+        mask_ratio=RATIO,
+        patch_size=8,
+        teacher=None,
+        texts=None,
+        gather=plain.gather,
+    )
+    model = model_of((0.0, 0.0, 1.0))
+    assert normalized.step(model, batch).loss != plain.step(model, batch).loss
+
+
+def test_the_teacher_sees_the_scene_as_colours_from_0_to_1():
+    task, batch = task_of((1.0, 1.0, 1.0)), batch_of()
+    task.step(model_of((1.0, 1.0, 1.0)), batch)
+    (seen,) = task.teacher.seen  # once, for both terms
+    assert torch.equal(seen, batch.scene / 255)
+
+
+def test_texts_of_other_processes_join_the_contrast():
+    more = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(9))
+    alone = task_of((1.0, 0.0, 0.0))
+    joined = task_of((1.0, 0.0, 0.0), gather=lambda texts: torch.cat([texts, more]))
+    model, batch = model_of((1.0, 0.0, 0.0)), batch_of()
+    assert alone.step(model, batch).loss != joined.step(model, batch).loss
+
+
+def test_gradients_reach_every_trainable_part_and_no_part_of_the_teacher():
+    weights = (1.0, 1.0, 1.0)
+    task, model = task_of(weights), model_of(weights)
+    task.step(model, batch_of()).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0 or name.endswith("bias"), name
+    assert task.texts.grad is None
+
+
+def labelled_batch(size=4):
+    pixels = torch.randn(size, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(size) % 3
+    rows, readable = torch.arange(size), torch.ones(size, dtype=torch.bool)
+    return LabelledBatch(pixels, labels, rows, readable, skipped=())
+
+
+class Flat(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(192, 3)
+        self.seen = []
+
+    def forward(self, pixels):
+        self.seen.append(pixels)
+        return self.linear(pixels.flatten(1)).bfloat16()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_fine_tuning_smooths_labels_and_computes_in_full_precision(smoothing):
+    module, batch = Flat(), labelled_batch()
+    step = FinetuneTask(smoothing=smoothing, mixup=None).step(module, batch)
+    targets = F.one_hot(batch.labels, 3) * (1 - smoothing) + smoothing / 3
+    logits = module(batch.pixels).float()
+    torch.testing.assert_close(step.loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+    assert step.loss.dtype == torch.float32
+    assert step.scalars == {}
+
+
+def test_mixed_pictures_have_mixed_targets():
+    module, batch = Flat(), labelled_batch()
+    original = batch.pixels.clone()
+    mixup = Mixup(mixup_alpha=1.0, cutmix_alpha=0.0, label_smoothing=0.0, num_classes=3)
+    mixup._params_per_batch = lambda: (0.75, False)
+    loss = FinetuneTask(smoothing=0.5, mixup=mixup).step(module, batch).loss
+    mixed = 0.75 * original + 0.25 * original.flip(0)
+    torch.testing.assert_close(module.seen[0], mixed)
+    one_hot = F.one_hot(batch.labels, 3).float()
+    targets = 0.75 * one_hot + 0.25 * one_hot.flip(0)
+    logits = module(mixed).float()
+    torch.testing.assert_close(loss, -(targets * logits.log_softmax(1)).sum(1).mean())
