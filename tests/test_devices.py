@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from uniemox.devices import build_accelerator
+from uniemox.devices import build_accelerator, does_bfloat16_well
 from uniemox.errors import ConfigError
 
 
@@ -64,3 +64,12 @@ def test_one_device_of_several_can_be_chosen_if_it_is_there(monkeypatch):
     with pytest.raises(ConfigError, match="device is cuda:2, but torch finds 2 here"):
         build_accelerator("cuda:2")
     assert chosen == [1]
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_each_device_is_asked_in_its_own_words_whether_it_does_bfloat16_well(monkeypatch, is_fast):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: is_fast)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: is_fast)
+    assert does_bfloat16_well(torch.device("cuda", 1)) is is_fast
+    assert does_bfloat16_well(torch.device("cpu")) is is_fast
+    assert not does_bfloat16_well(torch.device("mps"))

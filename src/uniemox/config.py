@@ -327,8 +327,7 @@ class PretrainConfig(RunConfig):
             "loss.contrast compares the texts of a batch, so optim.batch_size must be at least 2",
         )
         _check(
-            self.loss.reconstruction == 0
-            or int(self.model.num_patches * (1 - self.views.mask_ratio)) < self.model.num_patches,
+            self.loss.reconstruction == 0 or self.views.mask_ratio > 0,
             "loss.reconstruction needs hidden patches, so views.mask_ratio must be greater than 0",
         )
         _check(

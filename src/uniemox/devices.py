@@ -49,3 +49,14 @@ def build_accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
     )
+
+
+def does_bfloat16_well(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively; where it does not, fp32 is faster."""
+    match device.type:
+        case "cpu":
+            return torch.cpu._is_avx512_bf16_supported()
+        case "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        case _:
+            return False

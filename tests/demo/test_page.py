@@ -31,7 +31,7 @@ def pretrained():
 
 
 def test_a_reconstruction_keeps_the_seen_patches_and_replaces_the_hidden(test_split, pretrained):
-    for seen, prediction, original in reconstruct(pretrained, test_split, seed=0):
+    for seen, prediction, original in reconstruct(pretrained, test_split, mask_ratio=0.75, seed=0):
         assert seen.shape == prediction.shape == original.shape == (64, 64, 3)
         same = (prediction == original).all(-1).reshape(8, 8, 8, 8).all((1, 3))
         shown = (seen == original).all(-1).reshape(8, 8, 8, 8).all((1, 3))
@@ -40,7 +40,9 @@ def test_a_reconstruction_keeps_the_seen_patches_and_replaces_the_hidden(test_sp
 
 
 def test_the_masks_of_a_reconstruction_follow_the_seed(test_split, pretrained):
-    first, again, other = (reconstruct(pretrained, test_split, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        reconstruct(pretrained, test_split, mask_ratio=0.75, seed=seed) for seed in (0, 0, 1)
+    )
     assert all(
         np.array_equal(a, b)
         for x, y in zip(first, again, strict=True)

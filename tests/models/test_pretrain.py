@@ -267,16 +267,14 @@ def test_other_sizes_of_picture_and_patch_give_their_own_shapes(size, side, num_
     assert output.prediction.shape == (3, num_patches, numbers)
 
 
-@pytest.mark.parametrize(("size", "side", "numbers"), [("large", 16, 768), ("huge", 14, 588)])
-def test_the_released_shapes_build_and_run(size, side, numbers):
+def test_the_released_shapes_build_and_run():
     with torch.device("meta"):
-        model = UniEmoX(ModelConfig(size=size, patch_size=side), embedding_width=512)
-        num_patches = model.config.num_patches
-        output = model(*torch.empty(2, 2, 3, 224, 224), *torch.empty(2, 2, num_patches), 0.9)
+        model = UniEmoX(ModelConfig(size="large"), embedding_width=512)
+        output = model(*torch.empty(2, 2, 3, 224, 224), *torch.empty(2, 2, 196), 0.9)
     assert model.projection is None  # CLIP ViT-B/16 is 512 wide, as is the decoder
     assert output.embedding.shape == (2, 512)
-    assert output.prediction.shape == (2, num_patches, numbers)
-    assert output.hiding.visible.shape == (2, int(num_patches * (1 - 0.9)))
+    assert output.prediction.shape == (2, 196, 768)
+    assert output.hiding.visible.shape == (2, 19)
 
 
 def test_bf16_stays_close_to_fp32_and_keeps_its_gradients_finite():

@@ -206,13 +206,6 @@ def test_auto_is_bfloat16_only_where_the_processor_does_it_well(vit_folder, monk
     assert torch.equal(load_folder(vit_folder, "auto").encode_images(pixels), same)
 
 
-@pytest.mark.parametrize("is_fast", [True, False])
-def test_other_devices_are_asked_in_their_own_words(monkeypatch, is_fast):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: is_fast)
-    assert module._does_bfloat16_well(torch.device("cuda", 1)) is is_fast
-    assert not module._does_bfloat16_well(torch.device("mps"))
-
-
 @pytest.mark.parametrize("failure", ["raises", "differs", "is not a number"])
 def test_a_tower_not_made_for_bfloat16_stays_in_float32(vit_folder, monkeypatch, caplog, failure):
     def forward(self, pixels, _own=open_clip.transformer.VisionTransformer.forward):

@@ -68,24 +68,31 @@ def test_positions_are_resampled_as_timm_does(grid):
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_sizes_have_the_published_numbers_of_parameters(size):
+def test_sizes_are_timms_and_have_the_published_numbers_of_parameters(size):
     name, side, count = PUBLISHED[size]
     with torch.device("meta"):
         ours = build_vit(size, patch_size=side, image_size=224, num_classes=1000)
-        encoder = build_vit(size, patch_size=side, image_size=224)
-        theirs = timm.create_model(name, num_classes=0)
+        theirs = timm.create_model(name, num_classes=1000, global_pool="avg")
     assert sum(parameter.numel() for parameter in ours.parameters()) == count
-    assert shapes(encoder) == shapes(theirs)
-
-
-@pytest.mark.parametrize("size", PUBLISHED)
-def test_a_classifier_has_the_names_of_timms_averaging_model(size):
-    name, side, _ = PUBLISHED[size]
-    with torch.device("meta"):
-        ours = build_classifier(size, patch_size=side, image_size=224, num_classes=8)
-        theirs = timm.create_model(name, num_classes=8, global_pool="avg")
     assert shapes(ours) == shapes(theirs)
-    assert "fc_norm.weight" in shapes(ours)
+    assert ours.pretrained_cfg["architecture"] == name  # a saved folder names it
+    for mine, other in zip(ours.blocks, theirs.blocks, strict=True):
+        assert mine.attn.num_heads == other.attn.num_heads
+
+
+def test_an_encoder_and_a_classifier_have_timms_names():
+    shape = {"patch_size": 16, "image_size": 224}
+    with torch.device("meta"):
+        pairs = [
+            (build_vit("tiny", **shape), {"num_classes": 0}),
+            (
+                build_classifier("tiny", num_classes=8, **shape),
+                {"num_classes": 8, "global_pool": "avg"},
+            ),
+        ]
+        for ours, settings in pairs:
+            theirs = timm.create_model("vit_tiny_patch16_224", **settings)
+            assert shapes(ours) == shapes(theirs)
 
 
 def shapes(model):

@@ -265,12 +265,12 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
         raise CheckpointError(
-            f"{source} does not fit its model: missing {_first(missing)}, left over {_first(extra)}"
+            f"{source} does not fit the model: missing {_first(missing)}, left over {_first(extra)}"
         )
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
-                f"{source} does not fit its model: {name} has shape {tuple(tensor.shape)}, "
+                f"{source} does not fit the model: {name} has shape {tuple(tensor.shape)}, "
                 f"the model has {tuple(own[name].shape)}"
             )
     model.load_state_dict(dict(weights))

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _RECONSTRUCTIONS = 6
 _CROPS = 3
 _GALLERY = 12
-_MASK_RATIO = 0.75
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class Findings:
     predictor: Predictor
     test: Manifest
     photograph: Path
+    mask_ratio: float
+    """Share of the patches that pretraining hides."""
     seconds: float
     seed: int
 
@@ -152,7 +153,7 @@ def _data(findings: Findings) -> Section:
         "Characters drawn by artists (comicgen, CC0) stand in painted scenes with objects (openclipart, public "
         "domain). They were read from EmoSet's own format with its attributes; each person's box is exact.\n\n"
         "Below: the scene with its box, the crop of the person as the encoder gets it, and the patches that are "
-        f"left of both when {100 * _MASK_RATIO:.0f} % are hidden.",
+        f"left of both when {100 * findings.mask_ratio:.0f} % are hidden.",
         (
             Table(("split", *classes, "all"), rows, "Pictures of each split and class."),
             Figure(
@@ -179,7 +180,7 @@ def _crop_rows(findings: Findings) -> list[charts.Crop]:
         scene = np.asarray(image.resize((size, size)))
         person = np.asarray(image.resize((size, size), box=region))
         noise = torch.rand(2, grid * grid, generator=generator)
-        hidden = hide(noise, _MASK_RATIO).hidden.reshape(2, grid, grid).numpy()
+        hidden = hide(noise, findings.mask_ratio).hidden.reshape(2, grid, grid).numpy()
         rows.append(
             charts.Crop(
                 scene=np.asarray(image),
@@ -198,7 +199,6 @@ def _spread(manifest: Manifest, count: int) -> list[int]:
 
 
 def _pretraining(findings: Findings) -> Section:
-    pretrained = load_pretraining(findings.pretrained)
     return Section(
         "Pretraining",
         "Contrast: how far the fused embedding's likeness to all texts of the batch is from CLIP's. Similarity: its "
@@ -215,23 +215,31 @@ def _pretraining(findings: Findings) -> Section:
                 "Each term of the objective over the steps.",
             ),
             Figure(
-                charts.reconstruction_grid(reconstruct(pretrained, findings.test, findings.seed)),
-                "Pictures with a quarter of the patches seen, what the decoder makes of them, and the originals.",
+                charts.reconstruction_grid(_reconstruct(findings)),
+                "Pictures with some of the patches seen, what the decoder makes of them, and the originals.",
                 "Seen patches, prediction (with the seen patches put back), original.",
             ),
         ),
     )
 
 
+def _reconstruct(findings: Findings) -> list[tuple[charts.Picture, charts.Picture, charts.Picture]]:
+    pretrained = load_pretraining(findings.pretrained)
+    return reconstruct(
+        pretrained, findings.test, mask_ratio=findings.mask_ratio, seed=findings.seed
+    )
+
+
 @torch.no_grad()
 def reconstruct(
-    pretrained: Pretrained, manifest: Manifest, seed: int
+    pretrained: Pretrained, manifest: Manifest, *, mask_ratio: float, seed: int
 ) -> list[tuple[charts.Picture, charts.Picture, charts.Picture]]:
     """Let the decoder fill in hidden patches of a few pictures.
 
     Args:
         pretrained: Model with a decoder.
         manifest: Pictures to choose from, evenly.
+        mask_ratio: Share of the patches to hide.
         seed: Seed of the masks.
 
     Returns:
@@ -245,13 +253,9 @@ def reconstruct(
     grid, side = grid_size(model.encoder), pretrained.facts.patch_size
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(len(scene), grid * grid, generator=generator)
-    output = model(scene, scene, noise, noise, _MASK_RATIO)
+    output = model(scene, scene, noise, noise, mask_ratio)
     target = patchify(scene, side)
-    predicted = output.prediction
-    if pretrained.facts.pretraining.get("normalized_target"):
-        mean, std = target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        predicted = predicted * std + mean
-    whole = torch.where(output.hiding.hidden.unsqueeze(-1), predicted, target)
+    whole = torch.where(output.hiding.hidden.unsqueeze(-1), output.prediction, target)
     pictures = [_pictures(patches, side) for patches in (whole, target)]
     hidden = output.hiding.hidden.reshape(-1, grid, grid).numpy()
     return [

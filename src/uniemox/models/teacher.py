@@ -37,6 +37,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from uniemox.devices import does_bfloat16_well
 from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -350,7 +351,7 @@ def _choose_arithmetic(
     .89 s (timm .91 s, autocast 1.01 s, float32 3.74 s), and 32 pictures EfficientNet-lite0 .15 s (float32 .33 s).
     """
     tower = tower.to(memory_format=torch.channels_last)
-    if precision == "fp32" or (precision == "auto" and not _does_bfloat16_well(device)):
+    if precision == "fp32" or (precision == "auto" and not does_bfloat16_well(device)):
         return tower
     half = copy.deepcopy(tower).to(torch.bfloat16)
     for own, other in zip(tower.modules(), half.modules(), strict=True):
@@ -368,16 +369,6 @@ def _choose_arithmetic(
         log.info("the image tower stays in float32: in bfloat16 the cosine is %.4f", agreement)
         return tower
     return half
-
-
-def _does_bfloat16_well(device: torch.device) -> bool:
-    match device.type:
-        case "cpu":
-            return torch.cpu._is_avx512_bf16_supported()
-        case "cuda":
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        case _:
-            return False
 
 
 def _features(tower: nn.Module, pixels: Tensor) -> Tensor:

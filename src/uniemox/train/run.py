@@ -354,17 +354,17 @@ def _start_from(model: UniEmoX, folder: Path) -> None:
     """Copy a pretrained model's weights.
 
     Raises:
-        CheckpointError: One of the two has a part that the other has not; names the first.
+        CheckpointError: One of the two has a part that the other has not, or of another shape; names the first.
     """
     start = load_pretraining(folder)
-    own, given = model.state_dict(), start.model.state_dict()
-    if own.keys() != given.keys():
-        first = sorted(own.keys() ^ given.keys())[0]
+    try:
+        fill(model, start.model.state_dict(), folder)
+    except CheckpointError as error:
+        facts = start.facts
+        shape = {"size": facts.size, "patch_size": facts.patch_size, "image_size": facts.image_size}
         raise CheckpointError(
-            f"{folder} was pretrained with other parts than this run has (the first: {first}): use its settings "
-            f"{json.dumps(dict(start.facts.pretraining))}"
-        )
-    fill(model, given, folder)
+            f"{error}; pretrain with its settings {json.dumps(shape | dict(facts.pretraining))}"
+        ) from error
 
 
 def _name_start(init: str | None) -> str:

@@ -1,0 +1,267 @@
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from uniemox.checkpoints import bundle
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.predict import Prediction, Predictor, find_pictures, write_predictions
+
+CLASSES = ("awe", "fear", "joy")
+
+
+@pytest.fixture(scope="module")
+def predictor(finetuned):
+    return Predictor.load(finetuned.model, device="cpu")
+
+
+@pytest.fixture
+def pictures(painted):
+    return sorted((painted.root / "test").rglob("*.png"))
+
+
+def noisy(path, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_probabilities_are_those_that_timm_gives(predictor, finetuned, pictures):
+    model = timm.create_model(f"local-dir:{finetuned.model}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=model))
+    for prediction in predictor.predict(pictures, batch_size=3):
+        with torch.no_grad():
+            logits = model(transform(Image.open(prediction.path))[None])
+        expected = logits.double().softmax(1)[0].tolist()
+        assert list(prediction.probabilities) == list(CLASSES)
+        assert list(prediction.probabilities.values()) == pytest.approx(expected, abs=1e-6)
+        assert prediction.label == CLASSES[int(np.argmax(expected))]
+        assert prediction.confidence == max(prediction.probabilities.values())
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-12)
+        assert prediction.reason is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_predictions_come_in_the_order_of_the_files(predictor, pictures, num_workers):
+    backwards = pictures[::-1]
+    found = list(predictor.predict(backwards, batch_size=2, num_workers=num_workers))
+    assert [prediction.path for prediction in found] == backwards
+
+
+def test_predictions_come_as_they_are_made(predictor, pictures):
+    stream = predictor.predict([*pictures, Path("none.png")], batch_size=1)
+    assert next(stream).path == pictures[0]
+
+
+def test_a_bad_file_is_a_row_with_its_reason(predictor, pictures, tmp_path):
+    empty, text, folder = tmp_path / "empty.jpg", tmp_path / "text.png", tmp_path / "folder.png"
+    empty.write_bytes(b"")
+    text.write_text("hello")
+    folder.mkdir()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(pictures[0].read_bytes()[:100])
+    files = [empty, pictures[0], text, tmp_path / "none.png", pictures[1], folder, cut]
+    found = list(predictor.predict(files, batch_size=3))
+    assert [prediction.path for prediction in found] == files
+    reasons = [prediction.reason for prediction in found]
+    assert reasons[:6] == [
+        "empty file",
+        None,
+        "not a picture",
+        "no such file or directory",
+        None,
+        "not a file",
+    ]
+    assert reasons[6].startswith("damaged PNG")
+    for prediction in found:
+        assert (prediction.reason is None) == (prediction.label is not None)
+        assert (prediction.probabilities is None) == (prediction.confidence is None)
+        if prediction.reason is not None:
+            assert prediction.label is None
+            assert prediction.top(3) == []
+
+
+def test_bad_files_alone_are_predicted_too(predictor, tmp_path):
+    files = [tmp_path / f"{index}.png" for index in range(5)]
+    found = list(predictor.predict(files, batch_size=2))
+    assert {prediction.reason for prediction in found} == {"no such file or directory"}
+    assert list(predictor.predict([])) == []
+
+
+def test_the_top_is_sorted_by_probability():
+    prediction = Prediction(Path("a.png"), "joy", 0.5, {"awe": 0.3, "fear": 0.2, "joy": 0.5})
+    assert prediction.top(2) == [("joy", 0.5), ("awe", 0.3)]
+    assert [name for name, _ in prediction.top(9)] == ["joy", "awe", "fear"]
+    assert prediction.top(0) == []
+
+
+def test_pictures_in_memory_are_predicted_like_files(predictor, pictures):
+    images = [Image.open(path) for path in pictures[:3]]
+    images[0] = images[0].convert("RGBA")
+    found = predictor.predict_images(images)
+    for probabilities, prediction in zip(found, predictor.predict(pictures[:3]), strict=True):
+        assert probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_a_model_is_loaded_by_its_folder_or_its_embedded_name(finetuned, monkeypatch, tmp_path):
+    monkeypatch.setitem(bundle.EMBEDDED, "demo", finetuned.model)
+    assert Predictor.load("demo", device="cpu").facts.classes == CLASSES
+    assert Predictor.load(str(finetuned.model), device="cpu").facts.dataset == "painted"
+    with pytest.raises(CheckpointError, match="there is no model folder"):
+        Predictor.load(tmp_path / "none", device="cpu")
+    with pytest.raises(ConfigError, match="device is abacus"):
+        Predictor.load(finetuned.model, device="abacus")
+
+
+# Finding
+
+
+def test_folders_are_walked_in_order_and_files_are_taken_as_they_are(tmp_path):
+    for name in ("b/2.png", "b/10.JPG", "a/z.webp", "a/y/x.gif", "c.bmp", "notes.txt", "b/.hidden"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    text = tmp_path / "in" / "notes.txt"
+    found = find_pictures([text, tmp_path / "in", tmp_path / "in" / "c.bmp"])
+    names = [path.relative_to(tmp_path / "in").as_posix() for path in found]
+    assert names == ["notes.txt", "a/y/x.gif", "a/z.webp", "b/10.JPG", "b/2.png", "c.bmp", "c.bmp"]
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
+    (tmp_path / "in").mkdir()
+    noisy(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    assert find_pictures([tmp_path / "in"]) == [tmp_path / "in" / "a.png"]
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"there is no file or folder .*none\.jpg"):
+        find_pictures([tmp_path / "none.jpg"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no picture below it \(looked for \.bmp, "):
+        find_pictures([tmp_path / "empty"])
+
+
+# Writing
+
+HOSTILE = [
+    "plain.png",
+    'quo"te.png',
+    "com,ma;.png",
+    "line\nbreak\r.png",
+    "=cmd|' .png",
+    "ünïcödé 漢字.png",
+    os.fsdecode(b"latin1-\xe9\xff.png"),
+]
+
+
+@pytest.fixture
+def hostile(predictor, tmp_path):
+    """Predictions of files with every kind of name, one of which is no picture."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    paths = [noisy(folder / name, seed=index) for index, name in enumerate(HOSTILE)]
+    bad = folder / "bad.png"
+    bad.write_bytes(b"")
+    return list(predictor.predict([*paths, bad]))
+
+
+def test_a_table_of_commas_keeps_every_name(hostile, tmp_path):
+    out = tmp_path / "table.csv"
+    assert write_predictions(hostile, out, CLASSES) == len(hostile)
+    with out.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "confidence", "p_awe", "p_fear", "p_joy", "reason"]
+    assert [row["path"] for row in rows] == [str(prediction.path) for prediction in hostile]
+    for row, prediction in zip(rows[:-1], hostile, strict=False):
+        assert row["label"] == prediction.label
+        assert float(row["p_fear"]) == prediction.probabilities["fear"]
+        assert row["reason"] == ""
+    assert list(rows[-1].values())[1:] == ["", "", "", "", "", "empty file"]
+
+
+def test_lines_of_json_keep_every_name(hostile, tmp_path):
+    out = tmp_path / "table.JSONL"
+    assert write_predictions(hostile, out, CLASSES) == len(hostile)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows == [prediction.to_dict() for prediction in hostile]
+    assert rows[-1] == {
+        "path": str(hostile[-1].path),
+        "label": None,
+        "confidence": None,
+        "probabilities": None,
+        "reason": "empty file",
+    }
+
+
+def test_parquet_keeps_types_and_every_name_that_is_text(hostile, tmp_path):
+    out = tmp_path / "table.parquet"
+    assert write_predictions(iter(hostile), out, CLASSES) == len(hostile)
+    table = pq.read_table(out)
+    assert [str(field.type) for field in table.schema] == ["string"] * 2 + ["double"] * 4 + [
+        "string"
+    ]
+    paths = table["path"].to_pylist()
+    assert paths[:6] == [str(prediction.path) for prediction in hostile[:6]]
+    assert paths[6].endswith("latin1-\ufffd\ufffd.png")
+    assert table["confidence"].to_pylist() == [prediction.confidence for prediction in hostile]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_an_empty_table_has_its_columns(tmp_path, ending):
+    out = tmp_path / f"table{ending}"
+    assert write_predictions([], out, CLASSES) == 0
+    if ending == ".csv":
+        assert out.read_text().strip() == "path,label,confidence,p_awe,p_fear,p_joy,reason"
+    if ending == ".parquet":
+        assert pq.read_table(out).num_columns == 7
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_table_is_whole_or_not_there(hostile, tmp_path, ending, error):
+    out = tmp_path / f"table{ending}"
+    out.write_text("the old table")
+
+    def broken():
+        yield hostile[0]
+        raise error
+
+    expected = DataError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as told:
+        write_predictions(broken(), out, CLASSES)
+    if expected is DataError:
+        assert str(told.value) == (
+            f"{out} cannot be written ([Errno 28] No space left on device): free space or choose another --out"
+        )
+    assert out.read_text() == "the old table"
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", out.name}
+
+
+def test_another_ending_is_refused(tmp_path):
+    for name, said in (("table.xlsx", r"ends in \.xlsx"), ("table", "ends in nothing")):
+        with pytest.raises(
+            DataError, match=rf"{said}, but must end in \.csv, \.jsonl or \.parquet"
+        ):
+            write_predictions([], tmp_path / name, CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"none/table\.csv cannot be written"):
+        write_predictions([], tmp_path / "none" / "table.csv", CLASSES)
+
+
+def test_a_damaged_model_is_told_before_any_picture_is_read(finetuned, tmp_path):
+    folder = shutil.copytree(finetuned.model, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        Predictor.load(folder, device="cpu")
