@@ -13,6 +13,12 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 
+LICENCE = (
+    "MIT; follows from pictures under CC0 and in the public domain and, through the teacher, from "
+    "EfficientNet-Lite0 (Apache-2.0)"
+)
+
+
 def embed(source: Path, target: Path) -> None:
     """Copy the folder; floating-point tensors become fp16."""
     shutil.rmtree(target, ignore_errors=True)
@@ -24,7 +30,11 @@ def embed(source: Path, target: Path) -> None:
         }
         save_file(weights, target / path.name, metadata={"format": "pt"})
     config = json.loads((source / "config.json").read_text())
+    config["uniemox"]["licence"] = LICENCE
+    config["pretrained_cfg"]["license"] = "mit"
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for path in target.iterdir():
+        path.chmod(0o644)
 
 
 if __name__ == "__main__":

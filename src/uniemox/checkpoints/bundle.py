@@ -350,7 +350,8 @@ def _put(beside: Path, folder: Path) -> None:
     for path in beside.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    beside.chmod(0o755)  # mkdtemp's is private
+        path.chmod(0o644)  # safetensors' and mkdtemp's are private, but a model is for others
+    beside.chmod(0o755)
     old = beside.with_name(f"{beside.name}.old")
     if folder.exists():
         folder.rename(old)
