@@ -60,7 +60,7 @@ def test_the_report_is_what_scikit_learn_says_of_the_predictions(evaluated):
         expected = oracle.f1_score(label, predicted, average=average)
         assert getattr(report, f"{average}_f1") == pytest.approx(expected)
     assert (report.confusion == oracle.confusion_matrix(label, predicted, labels=CLASSES)).all()
-    probabilities = np.stack([table[name].to_numpy() for name in CLASSES], axis=1)
+    probabilities = np.stack([table[f"p_{name}"].to_numpy() for name in CLASSES], axis=1)
     np.testing.assert_allclose(probabilities.sum(1), 1)
     assert report.nll == pytest.approx(oracle.log_loss(label, probabilities, labels=CLASSES))
     assert report.top3 == 1  # of three classes
@@ -74,7 +74,7 @@ def test_each_prediction_is_that_of_the_predictor_for_its_path(evaluated, finetu
         assert row["predicted"] == prediction.label
         assert row["label"] == prediction.path.parent.name
         for name in CLASSES:
-            assert row[name] == pytest.approx(prediction.probabilities[name], abs=1e-5)
+            assert row[f"p_{name}"] == pytest.approx(prediction.probabilities[name], abs=1e-5)
 
 
 def test_the_report_is_written_as_it_is_returned(evaluated):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-
 LICENCE = (
     "MIT; follows from pictures under CC0 and in the public domain and, through the teacher, from "
     "EfficientNet-Lite0 (Apache-2.0)"

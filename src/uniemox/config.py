@@ -190,7 +190,9 @@ class OptimConfig:
     clip_norm: float | None = None
     """Largest norm of the gradient over all trainable parts; none switches clipping off."""
     ema_decay: float = 0.0
-    """Decay of the moving average of the weights, which is then what the run saves and evaluates; 0 switches it off."""
+    """Decay of the moving average of the weights, which the run then saves and evaluates; 0 switches it off.
+
+    It warms up: after step t it is at most 1 − t^(−2/3)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "base_lr"):
@@ -307,7 +309,7 @@ class PretrainConfig(RunConfig):
     splits: Sequence[str] = ("train",)
     """Splits of the manifest to train on. Naming val makes it unfit as a held-out set (the released code does so)."""
     init: str | None = None
-    """Pretraining folder or MAE weight file to start from; null starts from random weights."""
+    """Folder of a pretrained model to start from; null starts from random weights."""
     model: ModelConfig = field(default_factory=ModelConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

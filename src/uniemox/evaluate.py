@@ -197,7 +197,7 @@ def write_evaluation(folder: Path, report: Report, outputs: Outputs, manifest: M
         "path": manifest.table["path"].take(pa.array(outputs.rows)),
         "label": pa.array([classes[label] for label in outputs.labels]),
         "predicted": pa.array([classes[index] for index in probabilities.argmax(1)]),
-        **{name: pa.array(probabilities[:, index]) for index, name in enumerate(classes)},
+        **{f"p_{name}": pa.array(probabilities[:, index]) for index, name in enumerate(classes)},
     }
     summary = {**report.to_dict(), "unreadable": list(outputs.unreadable)}
     try:

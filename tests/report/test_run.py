@@ -59,8 +59,8 @@ def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_pat
         "path": ["a.png", "b.png"],
         "label": ["awe", "fear"],
         "predicted": ["awe", "awe"],
-        "awe": [0.9, 0.7],
-        "fear": [0.1, 0.3],
+        "p_awe": [0.9, 0.7],
+        "p_fear": [0.1, 0.3],
     }
     pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
     (tmp_path / "b.png").unlink()

@@ -114,7 +114,7 @@ def _gallery(folder: Path, manifest: Manifest) -> list[GalleryItem]:
                 GalleryItem(
                     picture=np.asarray(image),
                     predicted=row["predicted"],
-                    confidence=row[row["predicted"]],
+                    confidence=row[f"p_{row['predicted']}"],
                     true=row["label"],
                     name=row["path"],
                 )
