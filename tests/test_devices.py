@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -58,12 +60,20 @@ def test_one_device_of_several_can_be_chosen_if_it_is_there(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", chosen.append)
-    monkeypatch.setattr("uniemox.devices.Accelerator", lambda **settings: settings)
-    assert build_accelerator("cuda:1")["cpu"] is False
+    monkeypatch.setattr(
+        "uniemox.devices.Accelerator", lambda **settings: SimpleNamespace(**settings)
+    )
+    assert build_accelerator("cuda:1").cpu is False
     assert chosen == [1]
     with pytest.raises(ConfigError, match="device is cuda:2, but torch finds 2 here"):
         build_accelerator("cuda:2")
     assert chosen == [1]
+
+
+def test_a_variable_of_the_launcher_may_not_change_what_a_step_is(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    with pytest.raises(ConfigError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
+        build_accelerator("cpu", accumulate=4)
 
 
 @pytest.mark.parametrize("is_fast", [True, False])

@@ -49,6 +49,8 @@ def another(setting):
         return next(word for word in get_args(kind) if word not in (default, "none"))
     if is_list(kind):
         return (0.25, 0.75) if get_origin(kind) is tuple else ("val", "extra one")
+    if setting.leaf == "rand_augment":
+        return "rand-m7-n3"  # its words are checked
     return "something: else # é"
 
 

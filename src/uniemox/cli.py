@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Names of files may hold what the encoding cannot say; stderr is made like this by Python.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        code = _run_within_memory(words)
+        _flush()
     except SystemExit as leaving:  # --help
         return leaving.code if isinstance(leaving.code, int) else SUCCESS
     except KeyboardInterrupt:
@@ -66,6 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"error: {error}")
         return WRONG_USE if isinstance(error, ConfigError) else FAILURE
     return code
+
+
+def _run_within_memory(words: list[str]) -> int:
+    """Run one command; torch's and Python's want of memory becomes an error for users."""
+    try:
+        return _run(words)
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        # torch's class cannot be named here: torch is imported by the command alone.
+        wants = ("out of memory", "allocate memory")
+        if not isinstance(error, MemoryError) and not any(want in reason for want in wants):
+            raise
+        raise UniEmoXError(f"not enough memory: lower the batch or the model ({reason})") from error
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # closed by whoever started us
+        sys.stdout.flush()
 
 
 def _complain(text: str) -> None:
@@ -390,10 +408,12 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _evaluate(given: Namespace, console: Console) -> int:
     _check_compute_flags(given)
+    from rich.text import Text
+
     from uniemox.evaluate import evaluate
     from uniemox.terminal import report_tables, stdout_console
 
-    with console.status(f"evaluating {given.model}"):
+    with console.status(Text(f"evaluating {given.model}")):
         report = evaluate(
             given.model,
             data=given.data,

@@ -8,6 +8,7 @@ Numbers called *released* are the defaults of the code that the authors of UniEm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,12 @@ ENCODER_SHAPES: dict[EncoderSize, EncoderShape] = {
 }
 
 
+_MAX_SIDE = 4096  # pixels of a picture
+_MAX_GRID = 256  # patches along a side; attention over more is no model but a mistake
+_MAX_SEED = 2**63 - 1  # of torch's generators
+_RAND_AUGMENT = re.compile(r"rand(-(m|n|p|w|mstd|mmax|inc|t)\d{1,3}(\.\d{1,3})?)*")
+
+
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise ConfigError(message)
@@ -52,6 +59,21 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 def _check_positive(name: str, value: float) -> None:
     _check(value > 0, f"{name} is {value}, but must be greater than 0")
+
+
+def check_grid(image_size: int, patch_size: int, *, prefix: str = "") -> None:
+    """Refuse a picture that is no whole number of patches, or of too many.
+
+    Raises:
+        ConfigError: Names both sides.
+    """
+    picture, patch = f"{prefix}image_size {image_size}", f"{prefix}patch_size {patch_size}"
+    _check(image_size % patch_size == 0, f"{picture} is not a multiple of {patch}")
+    _check(image_size <= _MAX_SIDE, f"{picture} is more than {_MAX_SIDE} pixels")
+    _check(
+        image_size // patch_size <= _MAX_GRID,
+        f"{picture} is more than {_MAX_GRID} times {patch}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +98,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"):
             _check_positive(f"model.{name}", getattr(self, name))
-        _check(
-            self.image_size % self.patch_size == 0,
-            f"model.image_size {self.image_size} is not a multiple of model.patch_size {self.patch_size}",
-        )
+        check_grid(self.image_size, self.patch_size, prefix="model.")
         _check(
             self.decoder_width % self.decoder_heads == 0 and self.decoder_width % 4 == 0,
             f"model.decoder_width {self.decoder_width} must be a multiple of 4 and of model.decoder_heads "
@@ -248,6 +267,10 @@ class AugmentConfig:
         )
         for name in ("flip", "erase", "switch"):
             _check_range(f"augment.{name}", getattr(self, name), 0, 1)
+        _check(
+            self.rand_augment is None or _RAND_AUGMENT.fullmatch(self.rand_augment) is not None,
+            f"augment.rand_augment is {self.rand_augment}, but must be like rand-m9-mstd0.5-inc1, or null",
+        )
         for name in ("mixup", "cutmix"):
             _check(
                 getattr(self, name) >= 0,
@@ -292,7 +315,7 @@ class RunConfig:
         _check(
             self.num_workers >= 0, f"num_workers is {self.num_workers}, but must not be negative"
         )
-        _check(self.seed >= 0, f"seed is {self.seed}, but must not be negative")
+        _check_range("seed", self.seed, 0, _MAX_SEED)
         _check_positive("log_every", self.log_every)
         for name in ("max_steps", "save_every"):
             value = getattr(self, name)

@@ -44,11 +44,16 @@ def build_accelerator(
             )
         torch.cuda.set_device(int(index))
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=kind == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
     )
+    if accelerator.gradient_accumulation_steps != accumulate:
+        raise ConfigError(
+            "the variable ACCELERATE_GRADIENT_ACCUMULATION_STEPS overrides optim.accumulate: unset it"
+        )
+    return accelerator
 
 
 def does_bfloat16_well(device: torch.device) -> bool:

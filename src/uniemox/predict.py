@@ -153,7 +153,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """List files, and the pictures below folders in the order of their names; links to folders are not followed.
 
     Raises:
-        DataError: A path is not there, or a folder has no picture.
+        DataError: A path is not there, or a folder has no picture or cannot be listed.
     """
     found: list[Path] = []
     for path in paths:
@@ -164,7 +164,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
             continue
         below = sorted(
             Path(folder) / name
-            for folder, _, names in os.walk(path)
+            for folder, _, names in os.walk(path, onerror=_refuse)
             for name in names
             if Path(name).suffix.lower() in EXTENSIONS
         )
@@ -174,6 +174,10 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
             )
         found += below
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed ({error.strerror})") from error
 
 
 def write_predictions(predictions: Iterable[Prediction], out: Path, classes: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from uniemox.config import FinetuneConfig, PretrainConfig
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.settings import load_config
 from uniemox.train.folder import check_run_folder, describe_environment, open_run_folder
 
@@ -59,7 +59,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(config):
 
 def test_a_folder_that_cannot_be_made_is_told(config):
     config.out.parent.write_text("a file where a folder is needed")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         open_run_folder(config)
 
 

@@ -43,6 +43,8 @@ class RunState:
     """State of the optimiser."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What the kind of run wants to remember; plain JSON."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What must be the same when the run goes on, such as the number of rows a step; plain JSON."""
 
 
 def save_state(folder: Path, state: RunState) -> Path:
@@ -67,15 +69,24 @@ def save_state(folder: Path, state: RunState) -> Path:
                 beside / f"{name}.safetensors",
             )
         torch.save(dict(state.optimizer), beside / "optimizer.pt")
-        text = json.dumps({"step": state.step, "notes": dict(state.notes)})
+        saved = {
+            "step": state.step,
+            "notes": dict(state.notes),
+            "identity": dict(state.identity),
+        }
+        text = json.dumps(saved)
         (beside / "state.json").write_text(text)
         _flush(beside)
         beside.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        advice = (
+            "go on with --resume from the last state, which is still whole"
+            if _states(folder)
+            else f"delete {folder.parent} and start again"
+        )
         raise CheckpointError(
-            f"the state after step {state.step} could not be written to {folder} ({error}): free space, then go on "
-            "with --resume from the last state, which is still whole"
+            f"the state after step {state.step} could not be written to {folder} ({error}): free space, then {advice}"
         ) from error
     for older in _states(folder)[:-1]:
         shutil.rmtree(older, ignore_errors=True)
@@ -100,7 +111,11 @@ def load_state(folder: Path) -> RunState:
         weights = {path.stem: load_file(path) for path in sorted(newest.glob("*.safetensors"))}
         optimizer = torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True)
         return RunState(
-            step=saved["step"], weights=weights, optimizer=optimizer, notes=saved["notes"]
+            step=saved["step"],
+            weights=weights,
+            optimizer=optimizer,
+            notes=saved["notes"],
+            identity=saved.get("identity", {}),
         )
     except (*_DAMAGED, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from uniemox.data.images import Unreadable, read_image
-from uniemox.data.people import choose_box, crop_region
+from uniemox.data.people import choose_box, clip_box, crop_region
 from uniemox.data.transforms import PretrainTransform, augmentation, evaluation, seed_of, seeded
 from uniemox.errors import DataError
 
@@ -210,7 +210,12 @@ def person_region(
     row: Row, image: Image.Image, view: PersonView, margin: float
 ) -> tuple[int, int, int, int] | None:
     """Give the region of the person in pixels, or None where the scene stands in for it."""
-    box = choose_box(row.boxes) if view == "crop" else None
+    if view != "crop":
+        return None
+    width, height = image.size
+    # A box is as large as what of it lies in the picture.
+    inside = [clip_box(box, width=width, height=height) for box in row.boxes]
+    box = choose_box([box for box in inside if box is not None])
     if box is None:
         return None
-    return crop_region(box, width=image.width, height=image.height, margin=margin)
+    return crop_region(box, width=width, height=height, margin=margin)

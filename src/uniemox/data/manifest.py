@@ -8,6 +8,7 @@ for the row that is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -521,6 +522,23 @@ def _check_values(table: pa.Table, facts: Facts, *, where: str) -> None:
             )
 
 
+def digest(manifest: Manifest) -> str:
+    """SHA-256 of what training reads: classes, paths, splits, labels, attributes and boxes; where they lie is free."""
+    hasher = hashlib.sha256(json.dumps(manifest.facts.classes).encode())
+    for name in ("path", "split", "label", "attributes", "people"):
+        column = manifest.table[name]
+        if name == "split":
+            column = pc.cast(column, pa.string())
+        table = pa.table({name: column}).combine_chunks()
+        # A selection is a slice: taking its rows again makes equal contents equal bytes.
+        table = table.take(pa.array(np.arange(len(table))))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        hasher.update(sink.getvalue().to_pybytes())
+    return str(hasher.hexdigest())
+
+
 def _facts_to_dict(facts: Facts, folder: Path) -> dict[str, Any]:
     entries = {field.name: getattr(facts, field.name) for field in fields(facts)}
     root = facts.root
@@ -538,7 +556,7 @@ def _facts_from_metadata(metadata: dict[bytes, bytes] | None, path: Path) -> Fac
         entries = json.loads(text)
         version = int(entries["version"])
         facts = None if version > VERSION else _facts_from_dict(entries, path.absolute().parent)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"the manifest {path} has damaged facts ({_reason(error)}): prepare it again"
         ) from error
@@ -554,7 +572,14 @@ def _facts_from_dict(entries: dict[str, Any], folder: Path) -> Facts:
     if entries["emotion"] not in (None, *get_args(Emotion)):
         raise ValueError(f"emotion {entries['emotion']}")
     known = {field.name: entries[field.name] for field in fields(Facts)}
-    known["classes"] = tuple(str(name) for name in entries["classes"])
+    for name in ("name", "title", "licence", "url", "citation", "layout", "root"):
+        if not isinstance(known[name], str):
+            raise TypeError(f"{name} is not a text")
+    classes = entries["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is not a list of names")
+    "".join(classes).encode()  # lone surrogates, which no file can hold, are a ValueError
+    known["classes"] = tuple(classes)
     known["root"] = folder / entries["root"]
     return Facts(**known)
 

@@ -7,6 +7,7 @@ read.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,10 +58,18 @@ def crop_region(
     return left, top, right, bottom
 
 
+def clip_box(box: Box, *, width: int, height: int) -> Box | None:
+    """Clip a box to the picture; None where no part of it lies inside."""
+    x0, x1 = max(box.x0, 0), min(box.x1, width)
+    y0, y1 = max(box.y0, 0), min(box.y1, height)
+    return replace(box, x0=x0, y0=y0, x1=x1, y1=y1) if x1 > x0 and y1 > y0 else None
+
+
 def _area(box: Box) -> float:
     return max(0.0, box.x1 - box.x0) * max(0.0, box.y1 - box.y0)
 
 
 def _widen(low: float, high: float, *, margin: float, end: int) -> tuple[int, int]:
     extra = margin * (high - low)
-    return max(0, math.floor(low - extra)), min(end, math.ceil(high + extra))
+    # Clipped first: a far number has no whole one.
+    return math.floor(max(0.0, low - extra)), math.ceil(min(float(end), high + extra))

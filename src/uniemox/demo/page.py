@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from uniemox.checkpoints.bundle import load_pretraining
+from uniemox.checkpoints.bundle import EMBEDDED, load_pretraining
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.data.people import choose_box, crop_region
@@ -27,6 +27,7 @@ from uniemox.report.page import (
     Section,
     Table,
 )
+from uniemox.train.journal import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _RECONSTRUCTIONS = 6
 _CROPS = 3
 _GALLERY = 12
+_TERMS = ("loss", "contrast", "similarity", "reconstruction")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _crop_rows(findings: Findings) -> list[charts.Crop]:
         assert box is not None
         region = crop_region(box, width=image.width, height=image.height, margin=0.1)
         scene = np.asarray(image.resize((size, size)))
-        person = np.asarray(image.resize((size, size), box=region))
+        person = np.asarray(image.crop(region).resize((size, size)))
         noise = torch.rand(2, grid * grid, generator=generator)
         hidden = hide(noise, findings.mask_ratio).hidden.reshape(2, grid, grid).numpy()
         rows.append(
@@ -202,17 +204,21 @@ def _pretraining(findings: Findings) -> Section:
     return Section(
         "Pretraining",
         "Contrast: how far the fused embedding's likeness to all texts of the batch is from CLIP's. Similarity: its "
-        "distance from CLIP's image feature. Reconstruction: the error of the hidden patches. All go down; the run "
-        "goes on from the embedded UniEmoX-mini, so most of the way was made before.\n\n"
+        "distance from CLIP's image feature. Reconstruction: the error of the hidden patches. First "
+        "the way of the embedded UniEmoX-mini, made before the demo; then the steps that this run added.\n\n"
         "The pictures are of the test split: neither encoder nor decoder was trained on them.",
         (
             Figure(
                 charts.loss_curves(
-                    findings.journal,
-                    terms=("loss", "contrast", "similarity", "reconstruction"),
+                    read_journal(EMBEDDED["demo-pretrained"] / "metrics.jsonl"), terms=_TERMS
                 ),
-                "Curves of the loss and its three terms over the steps.",
-                "Each term of the objective over the steps.",
+                "Curves of the loss and its three terms over the steps of the embedded model.",
+                "UniEmoX-mini's own pretraining.",
+            ),
+            Figure(
+                charts.loss_curves(findings.journal, terms=_TERMS),
+                "Curves of the loss and its three terms over the steps of this run.",
+                "The steps of this run.",
             ),
             Figure(
                 charts.reconstruction_grid(_reconstruct(findings)),
@@ -338,26 +344,13 @@ def _finetuning(findings: Findings) -> Section:
             Figure(
                 charts.loss_curves(
                     {
-                        outcome.title: [line for line in outcome.journal if line["kind"] == "train"]
+                        outcome.title: [line for line in outcome.journal if line["kind"] != "test"]
                         for outcome in findings.outcomes
                     },
-                    terms=("loss",),
+                    terms=("loss", "balanced_accuracy"),
                 ),
-                "Training loss of both starts over the steps.",
-                "Cross-entropy of training.",
-                "half",
-            ),
-            Figure(
-                charts.loss_curves(
-                    {
-                        outcome.title: [line for line in outcome.journal if line["kind"] == "val"]
-                        for outcome in findings.outcomes
-                    },
-                    terms=("balanced_accuracy",),
-                ),
-                "Balanced accuracy on val of both starts over the steps.",
-                "Balanced accuracy on val.",
-                "half",
+                "Training loss, and balanced accuracy on val, of both starts over the steps.",
+                "Cross-entropy of training, and balanced accuracy on val.",
             ),
         ),
     )

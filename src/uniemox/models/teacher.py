@@ -18,6 +18,7 @@ import copy
 import difflib
 import json
 import logging
+import math
 import pickle
 import warnings
 import zipfile
@@ -239,7 +240,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: {_brief(error)}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model_cfg"), dict):
         raise CheckpointError(f"{path} has no `model_cfg`: it is no configuration of open_clip")
+    _check_preprocess(facts.get("preprocess_cfg", {}), path)
     return facts
+
+
+def _check_preprocess(facts: Any, path: Path) -> None:
+    for name in ("mean", "std"):
+        values: Any = facts.get(name, [1.0] * 3) if isinstance(facts, dict) else None
+        numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+        if not numbers or len(values) != 3 or not all(map(math.isfinite, values)):
+            raise CheckpointError(f"{path}: preprocess_cfg.{name} must be three numbers")
+        if name == "std" and min(values) <= 0:
+            raise CheckpointError(f"{path}: preprocess_cfg.std must be greater than 0")
 
 
 def _tell_of_gelu(source: _Source, *, switched_on: bool) -> None:

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from uniemox.checkpoints.resume import RunState, load_state, save_state
 from uniemox.data.batch import TrainingOrder, training_loader
 from uniemox.data.transforms import seed_of
-from uniemox.errors import CheckpointError, TrainingError
+from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
 from uniemox.train.events import Message, Progress
 from uniemox.train.optim import build_optimizer, peak_rate, rate_at, set_rate
 
@@ -91,6 +91,8 @@ class Plan(Generic[BatchT]):
     state_folder: Path
     journal: Journal
     observer: Observer
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What a resumed run must share with the one that began, such as a digest of the data."""
     after_epoch: Callable[[Engine[BatchT], int], None] | None = None
     """Called with the number of epochs done; may change `engine.notes` and `engine.extra_weights`."""
 
@@ -137,8 +139,22 @@ class Engine(Generic[BatchT]):
         )
         self.module, self.optimizer = accelerator.prepare(self.bare, optimizer)
         self.peak = peak_rate(plan.optim, self.order.rows_a_step)
+        if plan.optim.min_lr > self.peak:
+            raise ConfigError(
+                f"optim.min_lr {plan.optim.min_lr} is more than the rate after warm-up, {self.peak:.3g} for "
+                f"{self.order.rows_a_step} pictures a step: lower it"
+            )
         self.trainable = [p for p in self.bare.parameters() if p.requires_grad]
         self._skipped: set[str] = set()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes a step the same step: the rows, how many of them make a step, and what the plan names."""
+        return {
+            "rows": self.order.num_rows,
+            "rows a step": self.order.rows_a_step,
+            **self.plan.identity,
+        }
 
     @property
     def weights_module(self) -> nn.Module:
@@ -186,7 +202,7 @@ class Engine(Generic[BatchT]):
         set_rate(self.optimizer, rate)
         accumulate = self.plan.optim.accumulate
         for part in range(accumulate):
-            batch = next(batches)
+            batch = _next(batches)
             self._tell_skipped(batch)
             last = part == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
@@ -274,6 +290,7 @@ class Engine(Generic[BatchT]):
                 weights=weights | self.extra_weights,
                 optimizer=self.optimizer.state_dict(),
                 notes=self.notes,
+                identity=self.identity,
             )
             save_state(self.plan.state_folder, state)
         self.accelerator.wait_for_everyone()
@@ -285,6 +302,12 @@ class Engine(Generic[BatchT]):
             CheckpointError: There is none, it is damaged, or it is of another model.
         """
         state = load_state(self.plan.state_folder)
+        for name, value in self.identity.items():
+            if state.identity.get(name, value) != value:
+                raise CheckpointError(
+                    f"the run in {self.plan.state_folder.parent} began with other {name} ({state.identity[name]}, now "
+                    f"{value}): resume it with the same data and number of processes, or start a new run"
+                )
         try:
             self.bare.load_state_dict(state.weights["module"])
             if self.ema is not None:
@@ -315,6 +338,14 @@ class Engine(Generic[BatchT]):
             self._skipped.add(skipped.path)
             if len(self._skipped) <= _MESSAGES_SKIPPED:
                 self.plan.observer(Message(f"skipped {skipped.path}: {skipped.reason}"))
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """Take the next batch; an error of a worker process arrives wrapped in its traceback, and is unwrapped."""
+    try:
+        return next(batches)
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
 
 def attention_for(device: torch.device) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.settings import load_config, save_config
 from uniemox.version import __version__
 
@@ -53,7 +53,8 @@ def open_run_folder(config: PretrainConfig | FinetuneConfig) -> None:
     """Make the folder of a new run, with its settings and its surroundings; that of a resumed run stays as it is.
 
     Raises:
-        ConfigError: As `check_run_folder`, or the folder cannot be written.
+        ConfigError: As `check_run_folder`.
+        CheckpointError: The folder cannot be written.
     """
     check_run_folder(config)
     if config.resume:
@@ -65,7 +66,7 @@ def open_run_folder(config: PretrainConfig | FinetuneConfig) -> None:
         text = json.dumps(describe_environment(), indent=2)
         (folder / "environment.json").write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
+        raise CheckpointError(
             f"the folder {folder} cannot be written ({error}): choose another --out"
         ) from error
 

@@ -25,16 +25,22 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     full rate, as the top layer does (Clark et al. 2020; Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = []
-    rest = module
+    # MAE spares these in fine-tuning and not in pretraining, where positions are fixed.
+    spared = module.no_weight_decay() if isinstance(module, VisionTransformer) else ()
     if config.layer_decay < 1:
         vit = _find_vit(module)
         groups += param_groups_layer_decay(
-            vit, weight_decay=config.weight_decay, layer_decay=config.layer_decay
+            vit,
+            weight_decay=config.weight_decay,
+            no_weight_decay_list=spared,
+            layer_decay=config.layer_decay,
         )
         taken = {id(parameter) for parameter in vit.parameters()}
     else:
         taken = set()
-    for group in param_groups_weight_decay(rest, config.weight_decay):
+    for group in param_groups_weight_decay(
+        module, config.weight_decay, no_weight_decay_list=spared
+    ):
         parameters = [parameter for parameter in group["params"] if id(parameter) not in taken]
         if parameters:
             groups.append({**group, "params": parameters, SCALE: 1.0})

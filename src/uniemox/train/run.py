@@ -23,9 +23,10 @@ from uniemox.checkpoints.bundle import (
     save_classifier,
     save_pretraining,
 )
+from uniemox.config import PretrainConfig, check_grid
 from uniemox.data.batch import collate_labelled, collate_pretrain
 from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels
-from uniemox.data.manifest import read_manifest
+from uniemox.data.manifest import digest, read_manifest
 from uniemox.data.prompts import fit_description
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, ConfigError
@@ -49,12 +50,16 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor
 
-    from uniemox.config import EncoderSize, FinetuneConfig, PretrainConfig
+    from uniemox.config import EncoderSize, FinetuneConfig
     from uniemox.data.manifest import Manifest
     from uniemox.evaluate import Outputs
     from uniemox.metrics import Report
     from uniemox.models.teacher import Teacher
     from uniemox.train.events import Observer
+
+
+# Paths, and what changes nothing of what is learned.
+_UNTOLD = {"data", "out", "init", "resume", "device", "num_workers", "log_every", "save_every"}
 
 
 def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
@@ -88,6 +93,7 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         embedding_width=teacher.width if teacher else None,
         reconstructs=config.loss.reconstruction > 0,
     )
+    origin = _name_start(None if config.resume else config.init)
     if config.init is not None and not config.resume:
         _start_from(model, locate(config.init))
     if config.views.person == "crop":
@@ -120,6 +126,7 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         state_folder=config.out / "state",
         journal=journal,
         observer=observer,
+        identity={"data": digest(manifest)},
     )
     engine = Engine(plan, accelerator)
     _go(engine, config)
@@ -131,7 +138,10 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
             learned,
             dataset=manifest.facts.name,
             emotion=manifest.facts.emotion,
-            provenance=_provenance(config, manifest, engine.step, teacher.name if teacher else ""),
+            provenance={
+                **_provenance(config, manifest, engine.step, teacher.name if teacher else ""),
+                "init": origin,
+            },
         )
         save_pretraining(learned, folder, facts)
     accelerator.wait_for_everyone()
@@ -185,6 +195,7 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
         state_folder=config.out / "state",
         journal=journal,
         observer=observer,
+        identity={"data": digest(train)},
         after_epoch=choice.after_epoch,
     )
     engine = Engine(plan, accelerator)
@@ -395,10 +406,7 @@ def _build_start(
         _check_fits(config.init, shape, wanted)
     shape |= wanted
     size: EncoderSize = shape["size"]
-    if shape["image_size"] % shape["patch_size"]:
-        raise ConfigError(
-            f"image_size {shape['image_size']} is not a multiple of patch_size {shape['patch_size']}"
-        )
+    check_grid(shape["image_size"], shape["patch_size"])
     model = build_classifier(
         size,
         patch_size=shape["patch_size"],
@@ -481,10 +489,10 @@ def _provenance(
     """Say how weights were made, without paths of this machine."""
     environment = describe_environment()
     settings = {
-        group: dataclasses.asdict(getattr(config, group))
-        for group in ("optim", "views", "loss", "augment")
-        if hasattr(config, group)
+        name: value for name, value in dataclasses.asdict(config).items() if name not in _UNTOLD
     }
+    if isinstance(config, PretrainConfig):
+        settings["teacher"] = {"emotion_sentence": config.teacher.emotion_sentence}
     told = {
         "software": f"uniemox {__version__}, torch {environment['torch']}, timm {environment['timm']}",
         "rows": str(len(manifest)),

@@ -1,0 +1,199 @@
+"""What a hostile or careless user can bring, through more than one module."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uniemox import cli
+from uniemox.config import AugmentConfig, FinetuneConfig, ModelConfig
+from uniemox.data.dataset import person_region
+from uniemox.data.manifest import (
+    Attributes,
+    Box,
+    Row,
+    digest,
+    manifest_from_columns,
+    read_manifest,
+    write_manifest,
+)
+from uniemox.data.people import clip_box, crop_region
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.models.teacher import load_teacher
+from uniemox.predict import find_pictures
+from uniemox.train.run import finetune
+
+
+def swap_classes(painted):
+    """Write the manifest again with its first two classes exchanged in name."""
+    manifest = painted.manifest
+    first, second, *rest = manifest.facts.classes
+    facts = replace(manifest.facts, classes=(second, first, *rest))
+    rows = [manifest.row(index) for index in range(len(manifest))]
+    changed = manifest_from_columns(
+        facts,
+        paths=[row.path.relative_to(manifest.facts.root).as_posix() for row in rows],
+        labels=[row.label for row in rows],
+        splits=[row.split for row in rows],
+        attributes=[row.attributes for row in rows],
+        people=[row.boxes for row in rows],
+    )
+    write_manifest(changed, painted.path)
+
+
+def test_a_run_is_not_resumed_on_other_data(own_painted, finetune_config, tmp_path):
+    config = finetune_config(tmp_path / "run", data=own_painted.path, max_steps=2)
+    finetune(config)
+    swap_classes(own_painted)
+    with pytest.raises(CheckpointError, match="began with other data"):
+        finetune(replace(config, resume=True))
+
+
+def test_a_run_may_go_on_where_the_data_was_moved_to(own_painted, finetune_config, tmp_path):
+    config = finetune_config(tmp_path / "run", data=own_painted.path, max_steps=2)
+    finetune(config)
+    moved = tmp_path / "elsewhere"
+    own_painted.path.parent.rename(moved)
+    finetune(replace(config, data=moved / own_painted.path.name, resume=True))
+
+
+def test_the_digest_is_of_the_rows_and_not_of_how_they_lie(painted, tmp_path):
+    manifest = painted.manifest
+    part = manifest.select(["val"])
+    write_manifest(part, tmp_path / "part.parquet")
+    again = read_manifest(tmp_path / "part.parquet", root=manifest.facts.root)
+    assert digest(part) == digest(again)
+    assert digest(part) != digest(manifest.select(["test"]))
+
+
+def test_a_box_outside_the_picture_does_not_hide_one_inside(painted):
+    image = Image.new("RGB", (48, 40))
+    boxes = (Box(1000, 1000, 2000, 2000), Box(5, 5, 20, 30))
+    row = Row(0, painted.path, 0, "train", Attributes(), boxes)
+    assert person_region(row, image, "crop", 0.0) == (5, 5, 20, 30)
+    assert clip_box(boxes[0], width=48, height=40) is None
+
+
+def test_an_enormous_box_is_clipped():
+    box = Box(0, 0, 1e300, 1)
+    assert crop_region(box, width=48, height=40, margin=0.1) == (0, 0, 48, 2)
+
+
+@pytest.mark.parametrize("words", ["foo", "rand-mX", "rand-m99999", "v0", "augmix-m3"])
+def test_words_that_timm_would_misread_are_refused(words):
+    with pytest.raises(ConfigError, match="rand_augment is"):
+        AugmentConfig(rand_augment=words)
+
+
+@pytest.mark.parametrize(("image", "patch"), [(8192, 4096), (4096, 1), (33, 8)])
+def test_a_picture_of_too_many_patches_is_refused(image, patch):
+    with pytest.raises(ConfigError, match=f"model.image_size {image}"):
+        ModelConfig(image_size=image, patch_size=patch)
+
+
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="seed is"):
+        FinetuneConfig(data=tmp_path, out=tmp_path, seed=2**63)
+
+
+def test_a_least_rate_above_the_peak_is_refused(finetune_config, tmp_path):
+    config = finetune_config(tmp_path / "run", optim={"min_lr": 1.0})
+    with pytest.raises(ConfigError, match=r"min_lr 1\.0 is more than"):
+        finetune(config)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_process_is_one_line(own_painted, finetune_config, tmp_path):
+    for path in own_painted.root.rglob("*.png"):
+        if "train" in path.parts:
+            path.write_bytes(b"")
+    config = finetune_config(tmp_path / "run", data=own_painted.path, num_workers=1)
+    with pytest.raises(DataError, match="pictures in sequence cannot be read") as caught:
+        finetune(config)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        '{"version": Infinity}',
+        "[" * 200_000,
+        {"url": [1]},
+        {"classes": "ab"},
+        {"classes": ["a", "\ud800"]},
+        {"name": 5},
+    ],
+)
+def test_hostile_facts_of_a_manifest_are_one_line(painted, tmp_path, facts):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(painted.path)
+    (key,) = [key for key in table.schema.metadata if b"uniemox" in key]
+    if isinstance(facts, dict):
+        facts = json.dumps(json.loads(table.schema.metadata[key]) | facts)
+    path = tmp_path / "m.parquet"
+    pq.write_table(table.replace_schema_metadata({key: facts.encode()}), path)
+    with pytest.raises(DataError, match="damaged facts") as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("preprocess", [{"mean": "x"}, {"mean": [1]}, {"std": [0, 0, 0]}, 5])
+def test_a_teacher_with_a_wrong_preprocessing_is_refused(tiny_clip, tmp_path, preprocess):
+    import shutil
+
+    from uniemox.config import TeacherConfig
+
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny_clip, folder)
+    path = folder / "open_clip_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": preprocess}))
+    with pytest.raises(CheckpointError, match="preprocess_cfg"):
+        load_teacher(TeacherConfig(model=str(folder), pretrained=None), device=torch.device("cpu"))
+
+
+def test_want_of_memory_is_one_line(monkeypatch, capsys):
+    def starve(words):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB\nmore")
+
+    monkeypatch.setattr(cli, "_run", starve)
+    assert cli.main(["predict"]) == cli.FAILURE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_another_defect_keeps_its_traceback(monkeypatch):
+    def fail(words):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["predict"])
+
+
+def test_a_folder_that_cannot_be_listed_is_told(monkeypatch, tmp_path):
+    def walk(path, onerror):
+        onerror(PermissionError(13, "Permission denied", str(path / "locked")))
+        return []
+
+    monkeypatch.setattr("uniemox.predict.os.walk", walk)
+    with pytest.raises(DataError, match="locked cannot be listed"):
+        find_pictures([tmp_path])
+
+
+def test_a_path_that_looks_like_markup_is_only_a_path(painted, capsys):
+    assert cli.main(["evaluate", "m[/x]", "--data", str(painted.path)]) == cli.FAILURE
+    assert "m[/x]" in capsys.readouterr().err
+
+
+def test_the_provenance_of_a_pretraining_says_what_it_saw(pretrained):
+    facts = json.loads((pretrained.model / "config.json").read_text())["uniemox"]
+    settings = json.loads(facts["provenance"]["settings"])
+    assert settings["splits"] == list(pretrained.config.splits)
+    assert settings["teacher"] == {"emotion_sentence": pretrained.config.teacher.emotion_sentence}
+    assert facts["provenance"]["init"] == "random weights"
+    assert str(pretrained.config.data) not in json.dumps(facts)
+    assert np.isfinite(facts["temperature"])
