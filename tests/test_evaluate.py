@@ -261,4 +261,4 @@ def test_two_processes_report_what_one_does(finetuned, painted, tmp_path, batch_
     )
     assert [row["path"] for row in one] == [row["path"] for row in two]
     for here, there in zip(one, two, strict=True):
-        assert here["awe"] == pytest.approx(there["awe"], abs=1e-6)
+        assert here["p_awe"] == pytest.approx(there["p_awe"], abs=1e-6)
