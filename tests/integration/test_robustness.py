@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from uniemox import cli
-from uniemox.config import AugmentConfig, FinetuneConfig, ModelConfig
-from uniemox.data.dataset import person_region
+from uniemox.config import AugmentConfig, FinetuneConfig, ModelConfig, ViewsConfig
+from uniemox.data.dataset import Place, PretrainDataset, person_region
 from uniemox.data.manifest import (
     Attributes,
     Box,
@@ -75,6 +75,27 @@ def test_a_box_outside_the_picture_does_not_hide_one_inside(painted):
     row = Row(0, painted.path, 0, "train", Attributes(), boxes)
     assert person_region(row, image, "crop", 0.0) == (5, 5, 20, 30)
     assert clip_box(boxes[0], width=48, height=40) is None
+
+
+def test_boxes_that_lie_outside_are_told_and_the_scene_stands_in(own_painted):
+    manifest = own_painted.manifest.select(["train"])
+    row = manifest.row(0)
+    outside = manifest_from_columns(
+        manifest.facts,
+        paths=[row.path.relative_to(manifest.facts.root).as_posix()],
+        labels=[0],
+        splits=["train"],
+        people=[(Box(1000, 1000, 2000, 2000),)],
+    )
+    views = ViewsConfig()
+    data = PretrainDataset(
+        outside, np.zeros(1, dtype=np.int64), views=views, size=32, num_patches=16, seed=0
+    )
+    sample = data[Place(0, 0)]
+    assert torch.equal(sample.scene, sample.person)
+    (skipped,) = sample.skipped
+    assert str(row.path) in skipped.path
+    assert "outside the picture" in skipped.reason
 
 
 def test_an_enormous_box_is_clipped():

@@ -457,7 +457,7 @@ def test_unreadable_pictures_are_named_up_to_five_and_counted(make, heard):
     *named, last = heard.texts
     assert len(named) == 5
     assert all(text.startswith("skipped ") and text.endswith(".png: empty file") for text in named)
-    assert last == "8 unreadable pictures were skipped"
+    assert last == "8 unusable pictures or boxes were skipped"
 
 
 def test_a_flag_of_any_process_stops_all(make):

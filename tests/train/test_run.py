@@ -280,7 +280,7 @@ def test_an_unreadable_picture_of_training_is_skipped_named_and_counted(
     broken.write_bytes(b"")
     pretrain(pretrain_config(tmp_path / "run", data=own_painted.path), heard)
     assert f"skipped {broken}: empty file" in heard.texts
-    assert heard.texts[-1] == "1 unreadable pictures were skipped"
+    assert heard.texts[-1] == "1 unusable pictures or boxes were skipped"
 
 
 def test_pretraining_goes_on_from_a_model(pretrain_config, pretrained, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A picture that could not be read, and why."""
+    """A picture that could not be read, or its boxes that could not be used, and why."""
 
     path: str
     reason: str
@@ -107,6 +107,10 @@ class PretrainDataset(Dataset[PretrainSample]):
         """Read, cut and mirror the picture of a row; an unreadable one is replaced by the next."""
         row, image, skipped = read_or_next(self.manifest, place.row)
         region = person_region(row, image, self.views.person, self.views.person_margin)
+        if region is None and row.boxes and self.views.person == "crop":
+            what = f"the person boxes of {row.path}"
+            why = "they lie outside the picture, so the scene stands in; mend them and prepare the data again"
+            skipped = (*skipped, Skipped(what, why))
         with seeded(seed_of(self.seed, place.epoch, place.row)):
             views = self.transform(image, region)
             noise = torch.rand(2, self.num_patches)

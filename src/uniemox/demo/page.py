@@ -333,7 +333,7 @@ def _finetuning(findings: Findings) -> Section:
     return Section(
         "Fine-tuning",
         "Two classifiers with the same settings and the same number of steps: one starts from UniEmoX-mini, the other "
-        "from random weights. The epoch was chosen on val; test was touched once.",
+        "from random weights. The epoch was chosen on val, never on test.",
         (
             Figure(
                 charts.comparison_bars(bars),

@@ -191,7 +191,9 @@ class Engine(Generic[BatchT]):
                     )
                     raise KeyboardInterrupt
         if self._skipped:
-            self.plan.observer(Message(f"{len(self._skipped)} unreadable pictures were skipped"))
+            self.plan.observer(
+                Message(f"{len(self._skipped)} unusable pictures or boxes were skipped")
+            )
 
     def _one_step(self, batches: Iterator[BatchT], window: _Window) -> float:
         """Do one step of the optimiser; give its learning rate."""
