@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,56 @@ def finetuned(finetune_config, pretrained, tmp_path_factory):
     taken = {"size": None, "patch_size": None, "image_size": None}
     config = finetune_config(out, init=str(pretrained.model), **taken)
     return Run(config, finetune(config, heard), heard)
+
+
+# The command line
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        from uniemox import cli
+
+        code = cli.main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Put a module of the given names in the place of one that needs torch."""
+
+    def put(name, **values):
+        module = types.ModuleType(f"uniemox.{name}")
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, f"uniemox.{name}", module)
+
+    return put
+
+
+@pytest.fixture
+def pages(fake):
+    """Stands for the writers of pages; keeps what they were asked for."""
+    asked = []
+
+    def write_run_report(folder):
+        asked.append(folder)
+
+    def write_evaluation_report(folder, *, model, data, split):
+        asked.append((folder, model, data, split))
+
+    fake("report")
+    fake(
+        "report.run",
+        write_run_report=write_run_report,
+        write_evaluation_report=write_evaluation_report,
+    )
+    return asked

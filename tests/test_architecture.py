@@ -25,7 +25,7 @@ LAYERS = (
     {("checkpoints", "runtime")},
     {("train", "predict", "evaluate", "explain", "baselines", "export")},
     {("demo", "serve", "report")},
-    {("cli", "terminal", "__main__")},
+    {("cli", "commands", "terminal", "__main__")},
 )
 GRAB_BAGS = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "core", "base", "lib"}
 

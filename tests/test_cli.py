@@ -1,26 +1,19 @@
 import inspect
-import json
 import os
 import re
 import resource
 import subprocess
 import sys
-import types
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 
 import uniemox
 from uniemox import cli
 from uniemox.config import FinetuneConfig, PretrainConfig
-from uniemox.data.manifest import Facts, manifest_from_columns, read_manifest
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
-from uniemox.metrics import evaluate_predictions
 from uniemox.settings import list_settings
-from uniemox.train.events import Message, Progress
+from uniemox.train.events import Message
 
 HEAVY = {
     "torch",
@@ -43,34 +36,6 @@ HELPS = [
     ["--version"],
     *([*name.split(), "--help"] for name in cli.COMMANDS),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        code = cli.main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """Put a module of the given names in the place of one that needs torch."""
-
-    def put(name, **values):
-        module = types.ModuleType(f"uniemox.{name}")
-        vars(module).update(values)
-        monkeypatch.setitem(sys.modules, f"uniemox.{name}", module)
-
-    return put
 
 
 def start(*words, **options):
@@ -243,24 +208,6 @@ def test_wrong_use_is_one_line_on_stderr_and_code_2(run, words, complaint):
     assert len(err) < 400
 
 
-def test_a_table_that_exists_is_replaced_only_if_that_is_said(run, tmp_path):
-    table = tmp_path / "table.csv"
-    table.touch()
-    code, _, err = run("predict", "m", "p", "--out", table)
-    assert code == cli.WRONG_USE
-    assert "table.csv exists; --overwrite replaces it" in err
-
-
-@pytest.mark.parametrize(
-    ("text", "shares"),
-    [("80/5/15", (0.8, 0.05, 0.15)), ("0.7/0.1/0.2", (0.7, 0.1, 0.2)), ("3/0/1", (0.75, 0, 0.25))],
-)
-def test_shares_of_a_split_sum_to_one(text, shares):
-    ratios = cli.parse_ratios(text)
-    assert ratios == pytest.approx(shares)
-    assert sum(ratios) == pytest.approx(1)
-
-
 # Failures
 
 
@@ -341,68 +288,9 @@ def test_output_that_the_encoding_cannot_say_is_escaped():
     assert "init: \\u03a9" in done.stdout
 
 
-# Runs
-
-
-@dataclass
-class Recorder:
-    """Stands for a run; keeps its configuration and tells a step."""
-
-    config: object = None
-
-    def __call__(self, config, observer):
-        self.config = config
-        observer(Progress(5, 5, 1, 1, {"loss": 0.5}, 100.0, 0.0))
-        return Path("run/model")
-
-
-@pytest.fixture
-def pages(fake):
-    """Stands for the writers of pages; keeps what they were asked for."""
-    asked = []
-
-    def write_run_report(folder):
-        asked.append(folder)
-
-    def write_evaluation_report(folder, *, model, data, split):
-        asked.append((folder, model, data, split))
-
-    fake("report")
-    fake(
-        "report.run",
-        write_run_report=write_run_report,
-        write_evaluation_report=write_evaluation_report,
-    )
-    return asked
-
-
-def test_runs_and_evaluations_leave_pages(run, fake, pages):
-    fake("train.run", pretrain=Recorder(), finetune=Recorder())
-    run("pretrain", *TRAIN)
-    assert pages == [Path("run")]
-    run("finetune", *TRAIN)
-    test = (Path("run/test"), "run/model", Path("d.parquet"), "test")
-    assert pages[1:] == [Path("run"), test]
-    run("finetune", *TRAIN, "--test-split", "null")
-    assert pages[3:] == [Path("run")]
-
-
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_a_run_gets_its_configuration_and_prints_its_folder(run, fake, pages, command):
-    recorder = Recorder()
-    fake("train.run", **{command: recorder})
-    code, out, err = run(command, "--preset", "demo", *TRAIN, "--seed", "3", "--num_workers=0")
-    assert (code, out) == (cli.SUCCESS, "run/model\n")
-    assert err.startswith("step 5/5, epoch 1/1: loss 0.5, 100 images/s")
-    config = recorder.config
-    assert isinstance(config, {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[command])
-    assert (config.data, config.out) == (Path("d.parquet"), Path("run"))
-    assert (config.seed, config.num_workers) == (3, 0)
-
-
 def test_only_the_first_of_many_processes_speaks(run, fake, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    fake("train.run", pretrain=Recorder())
+    fake("train.run", pretrain=lambda config, observer: observer(Message("a step")))
     assert run("pretrain", *TRAIN) == (cli.SUCCESS, "", "")
 
 
@@ -410,248 +298,3 @@ def test_an_error_of_another_process_says_of_which(run, fake, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     fake("train.run", pretrain=failing(DataError("no picture")))
     assert run("pretrain", *TRAIN) == (1, "", "uniemox (rank 3): error: no picture\n")
-
-
-@pytest.mark.parametrize("flag", ["--print-config", "--print_config"])
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_the_configuration_is_printed_with_comments_and_nothing_runs(run, command, flag):
-    code, out, err = run(command, "--preset", "released", flag, "--seed", "9")
-    assert (code, err) == (cli.SUCCESS, "")
-    tree = yaml.safe_load(out)
-    assert tree["seed"] == 9
-    assert tree["optim"]["weight_decay"] == 0.05
-    assert "data" not in tree
-    assert "# Seed of weights, order, masks and augmentation." in out
-
-
-def test_the_demo_prints_its_report(run, fake):
-    def run_demo(out, *, device, seed, observer):
-        observer(Message(f"{out} {device} {seed}"))
-        return out / "report.html"
-
-    fake("demo")
-    fake("demo.run", run_demo=run_demo)
-    assert run("demo", "--out", "x", "--seed", "4") == (0, "x/report.html\n", "x auto 4\n")
-    assert run("demo")[1] == "uniemox-demo/report.html\n"
-
-
-# Data
-
-
-@pytest.fixture
-def class_folders(tmp_path):
-    """Two classes of ten empty pictures, and one file that is none."""
-    root = tmp_path / "pictures"
-    for name in ("awe", "fear"):
-        (root / name).mkdir(parents=True)
-        for index in range(10):
-            (root / name / f"{index}.png").touch()
-    (root / "awe" / "notes.txt").touch()
-    return root
-
-
-def prepare(class_folders, tmp_path, *words):
-    where = ["--root", class_folders, "--out", tmp_path / "m.parquet"]
-    return ["data", "prepare", "folders", *where, "--split", "80/10/10", *words]
-
-
-def test_a_data_set_is_prepared_and_shown(run, class_folders, tmp_path):
-    code, out, _ = run(*prepare(class_folders, tmp_path))
-    assert code == cli.SUCCESS
-    assert out.endswith(f"{tmp_path / 'm.parquet'}\n")
-    assert re.search(r"awe +│ +8 │ +1 │ +1", out)
-    assert read_manifest(tmp_path / "m.parquet").split_counts() == {
-        "train": 16,
-        "val": 2,
-        "test": 2,
-    }
-    code, shown, _ = run("data", "show", tmp_path / "m.parquet")
-    assert code == cli.SUCCESS
-    assert re.search(r"all +│ +16 │ +2 │ +2", shown)
-    assert str(class_folders) in shown
-
-
-def test_a_data_set_is_prepared_and_shown_for_machines(run, class_folders, tmp_path):
-    code, out, err = run(*prepare(class_folders, tmp_path, "--json"))
-    prepared = json.loads(out)
-    assert (code, err) == (cli.SUCCESS, "")
-    assert prepared["manifest"] == str(tmp_path / "m.parquet")
-    assert prepared["pictures"] == {
-        "train": {"awe": 8, "fear": 8},
-        "val": {"awe": 1, "fear": 1},
-        "test": {"awe": 1, "fear": 1},
-    }
-    assert all(set(problem) == {"kind", "count", "example"} for problem in prepared["problems"])
-    _, out, _ = run("data", "show", "--json", tmp_path / "m.parquet")
-    shown = json.loads(out)
-    assert shown["pictures"] == prepared["pictures"]
-    assert shown["facts"]["classes"] == ["awe", "fear"]
-    assert shown["facts"]["root"] == str(class_folders)
-
-
-def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
-    from uniemox.data.layouts import Import, Problem
-
-    facts = Facts(name="x", title="X", classes=("awe",), emotion=None, root=tmp_path)
-    manifest = manifest_from_columns(facts, paths=["a.png"], splits=["train"], labels=[None])
-    asked = {}
-
-    def import_dataset(name, root, **options):
-        asked.update(options, name=name, root=root)
-        return Import(manifest, (Problem("box outside the picture", 7, "a.png"),))
-
-    fake("data.layouts", import_dataset=import_dataset)
-    code, out, _ = run(
-        *("data", "prepare", "fi", "--root", "r", "--out", tmp_path / "m.parquet"),
-        *("--people", "boxes.csv", "--seed", "5", "--strict"),
-    )
-    assert code == cli.SUCCESS
-    assert re.search(r"box outside the picture +│ +7 │ a\.png", out)
-    assert re.search(r"no label +│ +1", out)
-    assert asked == {
-        "name": "fi",
-        "root": Path("r"),
-        "people": Path("boxes.csv"),
-        "ratios": None,
-        "seed": 5,
-        "strict": True,
-    }
-
-
-def test_a_manifest_that_is_none_is_refused(run, tmp_path):
-    (tmp_path / "m.parquet").write_text("no parquet")
-    code, out, err = run("data", "show", tmp_path / "m.parquet")
-    assert (code, out) == (cli.FAILURE, "")
-    assert "m.parquet" in err
-
-
-# Evaluation
-
-
-def report():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    return evaluate_predictions(probabilities, np.array([0, 1, 1]), ["awe", "fear"])
-
-
-def test_a_model_is_evaluated(run, fake, pages):
-    asked = {}
-
-    def evaluate(model, **options):
-        asked.update(options, model=model)
-        return report()
-
-    fake("evaluate", evaluate=evaluate)
-    code, out, _ = run("evaluate", "m", "--data", "d", "--split", "val", "--out", "o")
-    assert code == cli.SUCCESS
-    assert pages == [(Path("o"), "m", Path("d"), "val")]
-    assert re.search(r"top1 +│ +66\.7", out)
-    assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
-    assert asked == {
-        "model": "m",
-        "data": Path("d"),
-        "split": "val",
-        "out": Path("o"),
-        "device": "auto",
-        "batch_size": 32,
-        "num_workers": 2,
-    }
-    _, out, _ = run("evaluate", "m", "--data", "d", "--json")
-    assert json.loads(out) == json.loads(json.dumps(report().to_dict()))
-    assert asked["split"] == "test"
-
-
-# Prediction
-
-
-@dataclass
-class Prediction:
-    path: Path
-    label: str | None
-    confidence: float | None
-    probabilities: dict[str, float] | None
-    reason: str | None = None
-
-    def top(self, count):
-        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
-
-    def to_dict(self):
-        return {**vars(self), "path": str(self.path)}
-
-
-class Predictor:
-    """Finds awe in every picture whose name does not say that it is bad."""
-
-    facts = types.SimpleNamespace(classes=("awe", "fear"))
-    asked: dict
-
-    @classmethod
-    def load(cls, model, *, device):
-        cls.asked = {"model": model, "device": device}
-        return cls()
-
-    def predict(self, paths, **options):
-        self.asked.update(options)
-        for path in paths:
-            if "bad" in path.name:
-                yield Prediction(path, None, None, None, "not an image")
-            else:
-                yield Prediction(path, "awe", 0.75, {"awe": 0.75, "fear": 0.25})
-
-
-@pytest.fixture
-def predictor(fake):
-    def write_predictions(predictions, out, classes):
-        assert classes == ("awe", "fear")
-        rows = list(predictions)
-        out.write_text("".join(f"{row.path}\n" for row in rows))
-        return len(rows)
-
-    fake("predict", Predictor=Predictor, find_pictures=list, write_predictions=write_predictions)
-    return Predictor
-
-
-def test_predictions_are_a_table_on_stdout(run, predictor):
-    code, out, err = run("predict", "m", "a.png", "bad.png", "--top-k", "1", "--device", "cpu")
-    assert code == cli.SUCCESS
-    assert re.search(r"a\.png +│ awe +│ 75\.0 │ awe 75\.0 ", out)
-    assert re.search(r"bad\.png .* not read: not an image", out)
-    assert err == "uniemox: 1 of 2 pictures could not be read\n"
-    assert predictor.asked == {"model": "m", "device": "cpu", "batch_size": 32, "num_workers": 2}
-
-
-def test_predictions_are_a_line_of_json_each(run, predictor):
-    code, out, _ = run("predict", "m", "a.png", "bad.png", "--json")
-    first, second = map(json.loads, out.splitlines())
-    assert code == cli.SUCCESS
-    assert first == {
-        "path": "a.png",
-        "label": "awe",
-        "confidence": 0.75,
-        "probabilities": {"awe": 0.75, "fear": 0.25},
-        "reason": None,
-    }
-    assert (second["label"], second["reason"]) == (None, "not an image")
-
-
-@pytest.mark.parametrize("suffix", cli.TABLE_SUFFIXES)
-def test_predictions_are_written_to_a_table(run, predictor, tmp_path, suffix):
-    out = tmp_path / f"table{suffix.upper()}"
-    assert run("predict", "m", "a.png", "b.png", "--out", out) == (0, f"{out}\n", "")
-    assert out.read_text() == "a.png\nb.png\n"
-    _, text, _ = run("predict", "m", "c.png", "--out", out, "--overwrite", "--json")
-    assert json.loads(text) == {"out": str(out), "pictures": 1}
-    assert out.read_text() == "c.png\n"
-
-
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_it_is_a_failure_if_no_picture_can_be_read(run, predictor, options):
-    code, _, err = run("predict", "m", "bad.png", "bad.jpg", *options)
-    assert code == cli.FAILURE
-    assert err == "uniemox: 2 of 2 pictures could not be read\n"
-
-
-def test_a_name_that_is_no_text_is_printed_escaped(run, predictor):
-    name = os.fsdecode(b"m\xff.png")
-    code, out, _ = run("predict", "m", name)
-    assert code == cli.SUCCESS
-    assert "m\\udcff.png" in out

@@ -1,0 +1,153 @@
+"""The commands that run a classifier: `evaluate`, `predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from uniemox.commands.command import (
+    FAILURE,
+    SUCCESS,
+    Command,
+    add_compute_flags,
+    check_compute_flags,
+)
+from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jsonargparse import Namespace
+
+    from uniemox.commands.command import Output
+    from uniemox.flags import Parser
+    from uniemox.predict import Prediction
+
+TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".parquet")
+
+
+def tell_evaluation(folder: Path, *, model: Path | str, data: Path, split: str) -> None:
+    """Write the page of an evaluation, in the first process."""
+    from uniemox.terminal import is_main_process
+
+    if is_main_process():
+        from uniemox.report.run import write_evaluation_report
+
+        write_evaluation_report(folder, model=str(model), data=data, split=split)
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_words("model", str, "Folder of a fine-tuned model, or demo.")
+    parser.add_flag("--data", Path, "Manifest made by `uniemox data prepare`.", required=True)
+    parser.add_flag("--split", str, "Split of the manifest.", default="test")
+    parser.add_flag("--out", Path, "Folder for the report and its pictures.")
+    add_compute_flags(parser)
+    parser.add_switch("--json", "Print JSON instead of tables.")
+
+
+def _evaluate(given: Namespace, output: Output) -> int:
+    check_compute_flags(given)
+    from rich.text import Text
+
+    from uniemox.evaluate import evaluate
+    from uniemox.terminal import report_tables
+
+    with output.console.status(Text(f"evaluating {given.model}")):
+        report = evaluate(
+            given.model,
+            data=given.data,
+            split=given.split,
+            out=given.out,
+            device=given.device,
+            batch_size=given.batch_size,
+            num_workers=given.num_workers,
+        )
+    if given.out is not None:
+        tell_evaluation(given.out, model=given.model, data=given.data, split=given.split)
+    if given.json:
+        output.say_json(report.to_dict())
+        return SUCCESS
+    for table in report_tables(report):
+        output.show(table)
+    return SUCCESS
+
+
+def _add_predict(parser: Parser) -> None:
+    parser.add_words("model", str, "Folder of a fine-tuned model, or demo.")
+    parser.add_words("paths", Path, "Pictures, and folders to search for them.", many=True)
+    parser.add_flag(
+        "--out",
+        Path,
+        "Table to write: .csv, .jsonl or .parquet, with the probabilities of all classes.",
+    )
+    parser.add_switch("--overwrite", "Replace the table if it exists.")
+    parser.add_flag("--top-k", int, "Classes that the printed table shows.", default=3)
+    add_compute_flags(parser)
+    parser.add_switch(
+        "--json", "Print a JSON object in a line for each picture, instead of a table."
+    )
+
+
+def _check_predict_flags(given: Namespace) -> None:
+    check_compute_flags(given)
+    if given.top_k < 1:
+        raise ConfigError(f"--top-k is {given.top_k}, but must be at least 1")
+    if given.out is None:
+        return
+    if given.out.suffix.lower() not in TABLE_SUFFIXES:
+        raise ConfigError(f"--out is {given.out}, but must end in {', '.join(TABLE_SUFFIXES)}")
+    if given.out.exists() and not given.overwrite:
+        raise ConfigError(f"{given.out} exists; --overwrite replaces it")
+
+
+def _predict(given: Namespace, output: Output) -> int:
+    _check_predict_flags(given)
+    from uniemox.predict import Predictor, find_pictures
+    from uniemox.terminal import track
+
+    paths = find_pictures(given.paths)
+    predictor = Predictor.load(given.model, device=given.device)
+    predictions = predictor.predict(
+        paths, batch_size=given.batch_size, num_workers=given.num_workers
+    )
+    failed = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal failed
+        for prediction in track(predictions, output.console, total=len(paths), what="pictures"):
+            failed += prediction.label is None
+            yield prediction
+
+    _put_out(counted(), given, output, predictor.facts.classes)
+    if failed:
+        output.complain(f"{failed} of {len(paths)} pictures could not be read")
+    return FAILURE if failed == len(paths) else SUCCESS
+
+
+def _put_out(
+    predictions: Iterator[Prediction], given: Namespace, output: Output, classes: Sequence[str]
+) -> None:
+    if given.out is not None:
+        from uniemox.predict import write_predictions
+
+        count = write_predictions(predictions, given.out, classes)
+        if given.json:
+            output.say_json({"out": str(given.out), "pictures": count})
+        else:
+            output.say(given.out)
+    elif given.json:
+        for prediction in predictions:
+            output.say_json(prediction.to_dict())
+    else:
+        from uniemox.terminal import predictions_table
+
+        rows = list(predictions)  # before the console, so that the bar is gone when the table comes
+        output.show(predictions_table(rows, top_k=given.top_k))
+
+
+COMMANDS: Final = {
+    "evaluate": Command("Score a classifier on a split of a manifest.", _add_evaluate, _evaluate),
+    "predict": Command(
+        "Tell the emotion of pictures, of folders of them too.", _add_predict, _predict
+    ),
+}

@@ -1,0 +1,155 @@
+"""The commands that run a classifier."""
+
+import json
+import os
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uniemox import cli
+from uniemox.commands.predict import TABLE_SUFFIXES
+from uniemox.metrics import evaluate_predictions
+
+
+def test_a_table_that_exists_is_replaced_only_if_that_is_said(run, tmp_path):
+    table = tmp_path / "table.csv"
+    table.touch()
+    code, _, err = run("predict", "m", "p", "--out", table)
+    assert code == cli.WRONG_USE
+    assert "table.csv exists; --overwrite replaces it" in err
+
+
+# Evaluation
+
+
+def report():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    return evaluate_predictions(probabilities, np.array([0, 1, 1]), ["awe", "fear"])
+
+
+def test_a_model_is_evaluated(run, fake, pages):
+    asked = {}
+
+    def evaluate(model, **options):
+        asked.update(options, model=model)
+        return report()
+
+    fake("evaluate", evaluate=evaluate)
+    code, out, _ = run("evaluate", "m", "--data", "d", "--split", "val", "--out", "o")
+    assert code == cli.SUCCESS
+    assert pages == [(Path("o"), "m", Path("d"), "val")]
+    assert re.search(r"top1 +│ +66\.7", out)
+    assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
+    assert asked == {
+        "model": "m",
+        "data": Path("d"),
+        "split": "val",
+        "out": Path("o"),
+        "device": "auto",
+        "batch_size": 32,
+        "num_workers": 2,
+    }
+    _, out, _ = run("evaluate", "m", "--data", "d", "--json")
+    assert json.loads(out) == json.loads(json.dumps(report().to_dict()))
+    assert asked["split"] == "test"
+
+
+# Prediction
+
+
+@dataclass
+class Prediction:
+    path: Path
+    label: str | None
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    reason: str | None = None
+
+    def top(self, count):
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+
+    def to_dict(self):
+        return {**vars(self), "path": str(self.path)}
+
+
+class Predictor:
+    """Finds awe in every picture whose name does not say that it is bad."""
+
+    facts = types.SimpleNamespace(classes=("awe", "fear"))
+    asked: dict
+
+    @classmethod
+    def load(cls, model, *, device):
+        cls.asked = {"model": model, "device": device}
+        return cls()
+
+    def predict(self, paths, **options):
+        self.asked.update(options)
+        for path in paths:
+            if "bad" in path.name:
+                yield Prediction(path, None, None, None, "not an image")
+            else:
+                yield Prediction(path, "awe", 0.75, {"awe": 0.75, "fear": 0.25})
+
+
+@pytest.fixture
+def predictor(fake):
+    def write_predictions(predictions, out, classes):
+        assert classes == ("awe", "fear")
+        rows = list(predictions)
+        out.write_text("".join(f"{row.path}\n" for row in rows))
+        return len(rows)
+
+    fake("predict", Predictor=Predictor, find_pictures=list, write_predictions=write_predictions)
+    return Predictor
+
+
+def test_predictions_are_a_table_on_stdout(run, predictor):
+    code, out, err = run("predict", "m", "a.png", "bad.png", "--top-k", "1", "--device", "cpu")
+    assert code == cli.SUCCESS
+    assert re.search(r"a\.png +│ awe +│ 75\.0 │ awe 75\.0 ", out)
+    assert re.search(r"bad\.png .* not read: not an image", out)
+    assert err == "uniemox: 1 of 2 pictures could not be read\n"
+    assert predictor.asked == {"model": "m", "device": "cpu", "batch_size": 32, "num_workers": 2}
+
+
+def test_predictions_are_a_line_of_json_each(run, predictor):
+    code, out, _ = run("predict", "m", "a.png", "bad.png", "--json")
+    first, second = map(json.loads, out.splitlines())
+    assert code == cli.SUCCESS
+    assert first == {
+        "path": "a.png",
+        "label": "awe",
+        "confidence": 0.75,
+        "probabilities": {"awe": 0.75, "fear": 0.25},
+        "reason": None,
+    }
+    assert (second["label"], second["reason"]) == (None, "not an image")
+
+
+@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+def test_predictions_are_written_to_a_table(run, predictor, tmp_path, suffix):
+    out = tmp_path / f"table{suffix.upper()}"
+    assert run("predict", "m", "a.png", "b.png", "--out", out) == (0, f"{out}\n", "")
+    assert out.read_text() == "a.png\nb.png\n"
+    _, text, _ = run("predict", "m", "c.png", "--out", out, "--overwrite", "--json")
+    assert json.loads(text) == {"out": str(out), "pictures": 1}
+    assert out.read_text() == "c.png\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_it_is_a_failure_if_no_picture_can_be_read(run, predictor, options):
+    code, _, err = run("predict", "m", "bad.png", "bad.jpg", *options)
+    assert code == cli.FAILURE
+    assert err == "uniemox: 2 of 2 pictures could not be read\n"
+
+
+def test_a_name_that_is_no_text_is_printed_escaped(run, predictor):
+    name = os.fsdecode(b"m\xff.png")
+    code, out, _ = run("predict", "m", name)
+    assert code == cli.SUCCESS
+    assert "m\\udcff.png" in out
