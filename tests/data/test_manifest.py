@@ -313,10 +313,56 @@ def test_a_newer_version_is_refused_with_advice(tmp_path):
         read_manifest(path)
 
 
+def test_a_manifest_of_version_1_is_still_read(tmp_path):
+    path = tmp_path / "m.parquet"
+    write_manifest(make(tmp_path), path)
+    table = pq.read_table(path).drop_columns(["label_set", "people_reason"])
+    pq.write_table(table, path)
+
+    def age(entries):
+        entries["version"] = 1
+        for name in ("labelled_by", "split_recipe", "people_source", "vad_range"):
+            del entries[name]
+
+    change_facts(path, age)
+    manifest = read_manifest(path)
+    assert [as_tuple(manifest.row(i)) for i in range(50)] == [
+        expected(tmp_path, i) for i in range(50)
+    ]
+    assert manifest.table["label_set"].null_count == 50
+    assert manifest.facts.version == 1
+    write_manifest(manifest, path)
+    assert read_manifest(path).facts.version == VERSION
+
+
+def test_sets_of_labels_and_reasons_survive_writing_and_reading(tmp_path):
+    sets, reasons = [[0, 2], [], None], [None, "empty file", None]
+    manifest = manifest_from_columns(
+        replace(facts_at(tmp_path), vad_range=(1.0, 10.0), labelled_by="raters"),
+        paths=["a.png", "b.png", "c.png"],
+        splits=["train"] * 3,
+        label_sets=sets,
+        people_reasons=reasons,
+    )
+    write_manifest(manifest, tmp_path / "m.parquet")
+    read = read_manifest(tmp_path / "m.parquet")
+    assert read.table["label_set"].to_pylist() == sets
+    assert read.table["people_reason"].to_pylist() == reasons
+    assert (read.facts.vad_range, read.facts.labelled_by) == ((1.0, 10.0), "raters")
+
+
+def test_a_label_of_a_set_that_is_not_in_the_table_of_classes_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"has the label 3, but .* has 3 classes"):
+        manifest_from_columns(
+            facts_at(tmp_path), paths=["a.png"], splits=["train"], label_sets=[[0, 3]]
+        )
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda _: "{",
+        lambda entries: entries.update(vad_range=[1]),
         lambda _: "[]",
         lambda _: "3",
         lambda entries: entries.pop("classes") and None,

@@ -1,8 +1,9 @@
 """The table of pictures that every command works on: one Parquet file, one row per sample.
 
-Columns: `path` (POSIX, relative to the root), `split`, `label`, `width`, `height`, `hash`, `group`, `attributes`,
-`people` (boxes), `distribution`, `vad`; only path and split are never null. The facts of the data set stand as JSON in
-the schema's metadata, so that the file explains itself. Whole-table work stays in Arrow; a Python object is made only
+Columns: `path` (POSIX, relative to the root), `split`, `label`, `label_set`, `width`, `height`, `hash`, `group`,
+`attributes`, `people` (boxes), `people_reason`, `distribution`, `vad`; only path and split are never null. The facts of
+the data set stand as JSON in the schema's metadata, so that the file explains itself. Version 1 had neither `label_set`
+nor `people_reason`; it is still read. Whole-table work stays in Arrow; a Python object is made only
 for the row that is asked for.
 """
 
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
 Emotion = Literal["evoked", "felt"]
 """Whose emotion the labels name: that of viewers, or that of a depicted person."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the format that this module writes, and the newest that it reads."""
 
 _METADATA_KEY: Final = b"uniemox"
 _SPLIT_ORDER: Final = ("train", "val", "test")
+_FACTS_SINCE_VERSION_2: Final = frozenset(
+    ("labelled_by", "split_recipe", "people_source", "vad_range")
+)
+_TEXT_FACTS: Final = frozenset(
+    ("name", "title", "licence", "url", "citation", "layout", "root")
+) | _FACTS_SINCE_VERSION_2.difference(("vad_range",))
 _TEXT_ATTRIBUTES: Final = ("scene", "facial_expression", "human_action")
 _LIGHT_ATTRIBUTES: Final = ("brightness", "colorfulness")
 _BOX_FIELDS: Final = ("x0", "y0", "x1", "y1", "score")
@@ -46,6 +53,7 @@ SCHEMA: Final = pa.schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("label", pa.int16()),
+        pa.field("label_set", pa.list_(pa.int16())),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("hash", pa.string()),
@@ -64,11 +72,14 @@ SCHEMA: Final = pa.schema(
             "people",
             pa.list_(pa.struct([pa.field(name, pa.float64()) for name in _BOX_FIELDS])),
         ),
+        pa.field("people_reason", pa.string()),
         pa.field("distribution", pa.list_(pa.float32())),
         pa.field("vad", pa.struct([pa.field(name, pa.float32()) for name in _VAD_FIELDS])),
     ]
 )
 """Names and types of the columns, in order."""
+
+_SINCE_VERSION_2: Final = frozenset(("label_set", "people_reason"))
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,14 @@ class Facts:
     citation: str = ""
     layout: str = ""
     """Layout on disk that the rows were read from."""
+    labelled_by: str = ""
+    """What a label is, where a set has several answers: the searched keyword, the majority of raters, …"""
+    split_recipe: str = ""
+    """How the splits were made: given, or the recipe with its seed."""
+    people_source: str = ""
+    """Who found the boxes of people: an annotation, or a detector with its version and settings."""
+    vad_range: tuple[float, float] | None = None
+    """Ends of the scale of valence, arousal and dominance."""
     version: int = VERSION
     """Version of the manifest's format."""
 
@@ -235,8 +254,10 @@ def manifest_from_columns(
     paths: Sequence[str],
     splits: Sequence[str],
     labels: Sequence[int | None] | np.ndarray | None = None,
+    label_sets: Sequence[Sequence[int] | None] | None = None,
     attributes: Sequence[Attributes | None] | None = None,
     people: Sequence[Sequence[Box]] | None = None,
+    people_reasons: Sequence[str | None] | None = None,
     widths: Sequence[int | None] | None = None,
     heights: Sequence[int | None] | None = None,
     hashes: Sequence[str | None] | None = None,
@@ -251,8 +272,10 @@ def manifest_from_columns(
         paths: POSIX paths relative to `facts.root`.
         splits: Name of each sample's split.
         labels: Label of each sample; None or, in an array, -1 for none.
+        label_sets: Labels of each sample of a set that gives several to one.
         attributes: What is known about each picture.
         people: Boxes of the people in each picture.
+        people_reasons: Why nobody could be looked for in a picture.
         widths: Width of each upright picture in pixels.
         heights: Height of each upright picture in pixels.
         hashes: Digest of each file.
@@ -268,12 +291,14 @@ def manifest_from_columns(
         "path": pa.array(paths, pa.string()),
         "split": pa.array(splits, pa.string()).dictionary_encode(),
         "label": _label_array(labels, count),
+        "label_set": _array(label_sets, SCHEMA.field("label_set").type, count),
         "width": _array(widths, pa.int32(), count),
         "height": _array(heights, pa.int32(), count),
         "hash": _array(hashes, pa.string(), count),
         "group": _array(groups, pa.string(), count),
         "attributes": _attributes_array(attributes, count),
         "people": _people_array(people, count),
+        "people_reason": _array(people_reasons, pa.string(), count),
         "distribution": _array(distributions, SCHEMA.field("distribution").type, count),
         "vad": _vad_array(vad, count),
     }
@@ -334,8 +359,9 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
         # Facts first: a newer version is told by its number, not by the column that surprises us.
         with pq.ParquetFile(path) as parquet:
             facts = _facts_from_metadata(parquet.schema_arrow.metadata, path)
-            _check_columns(parquet.schema_arrow, path)
-            table = parquet.read(columns=SCHEMA.names)
+            names = [n for n in SCHEMA.names if facts.version > 1 or n not in _SINCE_VERSION_2]
+            _check_columns(parquet.schema_arrow, names, path)
+            table = parquet.read(columns=names)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read the manifest {path}: {_reason(error)}") from error
     if root is not None:
@@ -353,8 +379,11 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
 def _in_one_chunk(table: pa.Table) -> pa.Table:
     """Join the chunks of each column, so that a look-up is a plain index, in the order of `SCHEMA`."""
     table = table.unify_dictionaries()
-    arrays = []
+    arrays: list[pa.Array] = []
     for name in SCHEMA.names:
+        if name not in table.column_names:
+            arrays.append(pa.nulls(len(arrays[0]), SCHEMA.field(name).type))
+            continue
         arrays.append(_single(table[name]))
         # Let go of each column once it is copied: two whole tables would be a GB for three million pictures.
         table = table.drop_columns(name)
@@ -488,8 +517,8 @@ def _vad_array(
     return pa.array(entries, dtype)
 
 
-def _check_columns(schema: pa.Schema, path: Path) -> None:
-    for field in SCHEMA:
+def _check_columns(schema: pa.Schema, names: Sequence[str], path: Path) -> None:
+    for field in (SCHEMA.field(name) for name in names):
         index = schema.get_field_index(field.name)
         if index < 0:
             raise DataError(f"the manifest {path} has no column {field.name}: prepare it again")
@@ -504,13 +533,8 @@ def _check_values(table: pa.Table, facts: Facts, *, where: str) -> None:
     for name in ("path", "split"):
         if table[name].null_count:
             raise DataError(f"{where} has a row without {name}: prepare it again")
-    limits = pc.min_max(table["label"]).as_py()
-    if limits["max"] is not None and not 0 <= limits["min"] <= limits["max"] < len(facts.classes):
-        wrong = limits["min"] if limits["min"] < 0 else limits["max"]
-        raise DataError(
-            f"{where} has the label {wrong}, but {facts.name} has {len(facts.classes)} classes, labelled from 0: "
-            "prepare it again"
-        )
+    for labels in (table["label"], pc.list_flatten(table["label_set"])):
+        _check_labels(labels, facts, where=where)
     # Two plain searches pass nearly every table; the exact test runs on the few rows that they leave.
     paths = table["path"]
     suspects = paths.filter(pc.or_(pc.match_substring(paths, ".."), pc.starts_with(paths, "/")))
@@ -520,6 +544,16 @@ def _check_values(table: pa.Table, facts: Facts, *, where: str) -> None:
             raise DataError(
                 f"{where} has the path {suspect}, which leaves the root: prepare it again"
             )
+
+
+def _check_labels(labels: pa.ChunkedArray, facts: Facts, *, where: str) -> None:
+    limits = pc.min_max(labels).as_py()
+    if limits["max"] is not None and not 0 <= limits["min"] <= limits["max"] < len(facts.classes):
+        wrong = limits["min"] if limits["min"] < 0 else limits["max"]
+        raise DataError(
+            f"{where} has the label {wrong}, but {facts.name} has {len(facts.classes)} classes, labelled from 0: "
+            "prepare it again"
+        )
 
 
 def digest(manifest: Manifest) -> str:
@@ -571,9 +605,13 @@ def _facts_from_metadata(metadata: dict[bytes, bytes] | None, path: Path) -> Fac
 def _facts_from_dict(entries: dict[str, Any], folder: Path) -> Facts:
     if entries["emotion"] not in (None, *get_args(Emotion)):
         raise ValueError(f"emotion {entries['emotion']}")
-    known = {field.name: entries[field.name] for field in fields(Facts)}
-    for name in ("name", "title", "licence", "url", "citation", "layout", "root"):
-        if not isinstance(known[name], str):
+    known = {
+        field.name: entries[field.name]
+        for field in fields(Facts)
+        if entries["version"] > 1 or field.name not in _FACTS_SINCE_VERSION_2
+    }
+    for name, value in known.items():
+        if name in _TEXT_FACTS and not isinstance(value, str):
             raise TypeError(f"{name} is not a text")
     classes = entries["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -581,6 +619,9 @@ def _facts_from_dict(entries: dict[str, Any], folder: Path) -> Facts:
     "".join(classes).encode()  # lone surrogates, which no file can hold, are a ValueError
     known["classes"] = tuple(classes)
     known["root"] = folder / entries["root"]
+    if known.get("vad_range") is not None:
+        low, high = map(float, known["vad_range"])
+        known["vad_range"] = (low, high)
     return Facts(**known)
 
 
