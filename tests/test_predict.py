@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from uniemox.checkpoints import bundle
+from uniemox.checkpoints import facts
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.predict import Prediction, Predictor, find_pictures, write_predictions
 
@@ -113,7 +113,7 @@ def test_pictures_in_memory_are_predicted_like_files(predictor, pictures):
 
 
 def test_a_model_is_loaded_by_its_folder_or_its_embedded_name(finetuned, monkeypatch, tmp_path):
-    monkeypatch.setitem(bundle.EMBEDDED, "demo", finetuned.model)
+    monkeypatch.setitem(facts.EMBEDDED, "demo", finetuned.model)
     assert Predictor.load("demo", device="cpu").facts.classes == CLASSES
     assert Predictor.load(str(finetuned.model), device="cpu").facts.dataset == "painted"
     with pytest.raises(CheckpointError, match="there is no model folder"):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from uniemox.checkpoints.bundle import load_classifier, locate
+from uniemox.checkpoints.bundle import load_classifier
+from uniemox.checkpoints.facts import locate
 from uniemox.data.batch import evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.images import Unreadable, read_image

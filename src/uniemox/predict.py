@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from uniemox.checkpoints.bundle import load_classifier, locate
+from uniemox.checkpoints.bundle import load_classifier
+from uniemox.checkpoints.facts import locate
 from uniemox.data.images import EXTENSIONS, Unreadable, read_image
 from uniemox.data.transforms import evaluation
 from uniemox.devices import build_accelerator

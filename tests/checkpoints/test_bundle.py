@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import json
 import os
@@ -17,20 +16,17 @@ from timm.data import create_transform, resolve_data_config
 
 from uniemox.checkpoints import bundle
 from uniemox.checkpoints.bundle import (
-    FORMAT_VERSION,
-    ModelFacts,
     fill,
     hash_weights,
     load_classifier,
     load_encoder,
     load_pretraining,
-    locate,
     pretraining_facts,
-    read_facts,
     read_weights,
     save_classifier,
     save_pretraining,
 )
+from uniemox.checkpoints.facts import ModelFacts, read_facts
 from uniemox.config import ModelConfig
 from uniemox.data.transforms import MEAN, STD, evaluation
 from uniemox.errors import CheckpointError
@@ -239,14 +235,6 @@ def test_weights_are_named_by_their_hash(folder):
     assert hash_weights(folder) != before
 
 
-def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypatch):
-    assert locate(str(folder)) == folder
-    monkeypatch.setitem(bundle.EMBEDDED, "demo", folder)
-    assert locate("demo") == folder
-    assert "there is no model folder nowhere" in told_by(locate, "nowhere")
-    assert "demo-pretrained" in told_by(locate, "nowhere")
-
-
 # Writing
 
 
@@ -323,82 +311,6 @@ def test_a_programmers_error_is_no_full_disk(tmp_path):
 
 
 # Reading what somebody else wrote
-
-
-def test_a_folder_without_a_configuration_is_no_model(tmp_path):
-    assert "is not a model folder: it has no config.json" in told_by(load_classifier, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "3", "nul", '"uniemox"', "\ufeff{}", "[" * 100_000, '{"uniemox": ' * 100_000],
-)
-def test_a_configuration_that_is_no_table_is_told(folder, text):
-    (folder / "config.json").write_text(text)
-    assert "config.json" in told_by(read_facts, folder)
-
-
-def test_a_configuration_of_bytes_is_told(folder):
-    (folder / "config.json").write_bytes(b"\xff\xfe\x00{}")
-    assert "cannot be read as JSON" in told_by(read_facts, folder)
-
-
-def test_a_huge_configuration_is_not_read(folder):
-    (folder / "config.json").write_bytes(b" " * (4 * 2**20 + 1))
-    assert "it is refused" in told_by(read_facts, folder)
-
-
-def test_a_folder_of_another_tool_is_told(folder):
-    edit(folder, lambda config: config.pop("uniemox"))
-    assert "made by another tool" in told_by(read_facts, folder)
-
-
-def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder):
-    def renew(config):
-        config["uniemox"] = {"format_version": FORMAT_VERSION + 1, "kind": "a new kind"}
-
-    edit(folder, renew)
-    assert "upgrade uniemox" in told_by(load_classifier, folder)
-
-
-def test_fields_that_are_not_known_are_passed_over(folder):
-    edit(folder, lambda config: config["uniemox"].update(remark="hello"))
-    assert read_facts(folder) == FACTS
-
-
-HOSTILE = {
-    "format_version": [None, "1", 0, -1, 1.0, True, [], 10**30],
-    "kind": [None, "probe", [], {}],
-    "size": [None, "gigantic", ["mini"], 3, "x" * 100_000],
-    "patch_size": [None, 0, -8, 8.0, "8", True, 129, 10**12, [8]],
-    "image_size": [None, 0, 33, "32", 8 * 129, 10**12, True],
-    "classes": [None, [], "awe", ["awe", 3], ["awe", "awe"], {}, [str(i) for i in range(10_001)]],
-    "dataset": [None, 3, []],
-    "emotion": ["shown", 3, []],
-    "temperature": [0, -1, "1", None, True, float("nan"), float("inf")],
-    "pretraining": [None, [], "x"],
-    "provenance": [None, [], "x"],
-    "licence": [None, 3],
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [(name, value) for name, values in HOSTILE.items() for value in values],
-    ids=lambda value: str(value)[:20],
-)
-def test_every_wrong_value_is_told_by_its_name(folder, name, value):
-    edit(folder, lambda config: config["uniemox"].update({name: value}))
-    text = told_by(load_classifier, folder)
-    assert f"uniemox.{name}" in text or "format" in text
-
-
-@pytest.mark.parametrize(
-    "name", ["format_version", "kind", "size", "patch_size", "image_size", "dataset", "emotion"]
-)
-def test_what_must_be_there_is_missed_by_its_name(folder, name):
-    edit(folder, lambda config: config["uniemox"].pop(name))
-    assert f"uniemox.{name}" in told_by(load_classifier, folder)
 
 
 HOSTILE_SHAPES = {
@@ -517,7 +429,3 @@ def test_no_pickle_is_read_from_a_folder(folder):
     torch.save({"head.bias": Evil()}, folder / "model.safetensors")
     assert "cannot be read" in told_by(load_classifier, folder)
     assert not (folder / "owned").exists()
-
-
-def test_facts_survive_a_round_trip_of_every_field(folder):
-    assert dataclasses.asdict(read_facts(folder)) == dataclasses.asdict(FACTS)

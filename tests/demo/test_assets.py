@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from uniemox.checkpoints.bundle import EMBEDDED, load_classifier, load_pretraining
+from uniemox.checkpoints.bundle import load_classifier, load_pretraining
+from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.config import PretrainConfig, TeacherConfig
 from uniemox.data.manifest import read_manifest
 from uniemox.demo import drawn

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import uniemox.data.dataset as dataset_module
 import uniemox.models.teacher as teacher_module
 import uniemox.train.run as run_module
-from uniemox.checkpoints.bundle import load_classifier, load_pretraining, read_facts
+from uniemox.checkpoints.bundle import load_classifier, load_pretraining
+from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.resume import load_state
 from uniemox.config import PretrainConfig
 from uniemox.data.manifest import Attributes, manifest_from_columns, write_manifest

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from uniemox.checkpoints.bundle import EMBEDDED, load_pretraining
+from uniemox.checkpoints.bundle import load_pretraining
+from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.data.people import choose_box, crop_region

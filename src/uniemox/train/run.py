@@ -12,17 +12,15 @@ from timm.data import Mixup
 
 from uniemox.calibration import fit_temperature
 from uniemox.checkpoints.bundle import (
-    ModelFacts,
     fill,
     hash_weights,
     load_encoder,
     load_pretraining,
-    locate,
     pretraining_facts,
-    read_facts,
     save_classifier,
     save_pretraining,
 )
+from uniemox.checkpoints.facts import ModelFacts, locate, read_facts
 from uniemox.config import PretrainConfig, check_grid
 from uniemox.data.batch import collate_labelled, collate_pretrain
 from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels

@@ -1,0 +1,188 @@
+"""What a model folder says of itself: the section `uniemox` of its `config.json`. Brings no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from uniemox.config import EncoderSize, Fusion
+from uniemox.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FORMAT_VERSION = 1
+_ASSETS = Path(__file__).parents[1] / "demo" / "assets"
+EMBEDDED = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
+"""Folders of the models that come with the package, by the names they are called by."""
+# What a stranger's folder may ask for before its weights are read: more would be a bomb, not a model.
+_CONFIG_LIMIT = 4 * 2**20  # bytes
+_MAX_PATCH = 128  # pixels
+_MAX_GRID = 128  # patches along a side
+_MAX_CLASSES = 10_000
+_MAX_DECODER = {"decoder_width": 4096, "decoder_depth": 64, "decoder_heads": 256}
+_MAX_EMBEDDING = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """The section `uniemox` of a folder's `config.json`: what the weights are and where they come from."""
+
+    kind: Literal["pretraining", "classifier"]
+    size: EncoderSize
+    patch_size: int
+    image_size: int
+    dataset: str
+    """Name of the data set of the last training."""
+    emotion: str | None
+    """Whether labels say the emotion evoked in viewers or felt by a depicted person."""
+    classes: tuple[str, ...] = ()
+    """Names in label order; none for a pretrained model."""
+    temperature: float = 1.0
+    """What the logits were divided by, fitted on the val split; the head's weights contain it already."""
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    """Shape of decoder and fusion, by the names of `ModelConfig`, and `embedding_width`, `reconstructs`."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """How the weights were made: software, data, settings."""
+    licence: str = ""
+    """Licence of the weights and what it follows from; empty where it was not stated."""
+    format_version: int = FORMAT_VERSION
+
+
+def locate(model: str) -> Path:
+    """Find the folder of a model by what a user calls it.
+
+    Args:
+        model: A folder, or the name of an embedded model: `demo` is a classifier, `demo-pretrained` UniEmoX-mini.
+
+    Raises:
+        CheckpointError: There is no such folder.
+    """
+    folder = EMBEDDED.get(model) or Path(model)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no model folder {folder}: give the folder `model` of a run, or an embedded model's name "
+            f"({', '.join(EMBEDDED)})"
+        )
+    return folder
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read what a model folder says of itself, without its weights.
+
+    Raises:
+        CheckpointError: It is no model folder of ours, or of a newer version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        if path.stat().st_size > _CONFIG_LIMIT:
+            raise CheckpointError(f"{path} is larger than {_CONFIG_LIMIT} bytes: it is refused")
+        section = json.loads(path.read_text(encoding="utf-8")).get("uniemox")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(section, dict):
+        raise CheckpointError(
+            f"{path} has no section `uniemox`: the folder was made by another tool"
+        )
+    return _facts_from_dict(section, path)
+
+
+def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
+    version = section.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{path}: uniemox.format_version is {_short(version)}, but must be a whole number from 1"
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written in format {version}, and this version of uniemox reads up to {FORMAT_VERSION}: "
+            "upgrade uniemox"
+        )
+    known = {f.name for f in dataclasses.fields(ModelFacts)}
+    values = {name: value for name, value in section.items() if name in known}
+    for problem in _problems(values):
+        raise CheckpointError(f"{path}: {problem}; make the folder again, or copy it whole")
+    return ModelFacts(**{**values, "classes": tuple(values["classes"])})
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Give what is wrong with a section that a stranger may have written; what comes later trusts what came before."""
+    yield from _kind_problems(values)
+    yield from _size_problems(values)
+    yield from _class_problems(values)
+    if values["kind"] == "pretraining":
+        yield from _pretraining_problems(values.get("pretraining", {}))
+
+
+def _kind_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if values.get("kind") not in ("pretraining", "classifier"):
+        yield f"uniemox.kind is {_short(values.get('kind'))}, but must be pretraining or classifier"
+    if values.get("emotion", "") not in (None, "evoked", "felt"):
+        yield f"uniemox.emotion is {_short(values.get('emotion'))}, but must be evoked, felt or null"
+    kinds = {"dataset": str, "licence": str, "provenance": dict, "pretraining": dict}
+    for name, kind in kinds.items():
+        if not isinstance(values.get(name, kind()), kind):
+            yield f"uniemox.{name} is {_short(values[name])}, but must be a {kind.__name__}"
+    if "dataset" not in values:
+        yield "uniemox.dataset must be given"
+    temperature = values.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
+        yield f"uniemox.temperature is {_short(temperature)}, but must be a number greater than 0"
+
+
+def _size_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if values.get("size") not in get_args(EncoderSize):
+        known = ", ".join(get_args(EncoderSize))
+        yield f"uniemox.size is {_short(values.get('size'))}, but must be one of {known}"
+    yield from _whole_number_problems(
+        values, {"patch_size": _MAX_PATCH, "image_size": _MAX_PATCH * _MAX_GRID}, "uniemox"
+    )
+    grid, rest = divmod(values["image_size"], values["patch_size"])
+    if rest:
+        yield "uniemox.image_size must be a multiple of uniemox.patch_size"
+    if grid > _MAX_GRID:
+        yield f"uniemox.image_size has more than {_MAX_GRID} patches a side"
+
+
+def _class_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    classes = values.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        yield "uniemox.classes must be a list of names"
+    elif len(set(classes)) < len(classes) or len(classes) > _MAX_CLASSES:
+        yield f"uniemox.classes must be distinct and no more than {_MAX_CLASSES}"
+    elif values["kind"] == "classifier" and not classes:
+        yield "uniemox.classes is empty, but a classifier names its classes"
+
+
+def _pretraining_problems(shape: Mapping[str, Any]) -> Iterator[str]:
+    names = {*_MAX_DECODER, "fusion", "embedding_width", "reconstructs"}
+    if shape.keys() != names:
+        yield f"uniemox.pretraining must tell {', '.join(sorted(names))}, and nothing else"
+    limits = _MAX_DECODER | (
+        {} if shape["embedding_width"] is None else {"embedding_width": _MAX_EMBEDDING}
+    )
+    yield from _whole_number_problems(shape, limits, "uniemox.pretraining")
+    if shape["fusion"] not in get_args(Fusion):
+        known = ", ".join(get_args(Fusion))
+        yield f"uniemox.pretraining.fusion is {_short(shape['fusion'])}, but must be one of {known}"
+    if not isinstance(shape["reconstructs"], bool):
+        yield f"uniemox.pretraining.reconstructs is {_short(shape['reconstructs'])}, but must be true or false"
+
+
+def _whole_number_problems(
+    values: Mapping[str, Any], limits: Mapping[str, int], prefix: str
+) -> Iterator[str]:
+    for name, most in limits.items():
+        value = values.get(name)
+        if type(value) is not int or not 1 <= value <= most:
+            yield f"{prefix}.{name} is {_short(value)}, but must be a whole number from 1 to {most}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
