@@ -3,6 +3,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -10,6 +11,7 @@ from uniemox.config import (
     ENCODER_SHAPES,
     AugmentConfig,
     FinetuneConfig,
+    Fusion,
     LossConfig,
     ModelConfig,
     OptimConfig,
@@ -174,7 +176,7 @@ def test_pictures_are_mixed_if_one_of_two_ways_is_on(mixup, cutmix):
 
 
 @pytest.mark.parametrize("person", ["crop", "scene", "none"])
-@pytest.mark.parametrize("fusion", ["none", "sum", "scaled_sum"])
+@pytest.mark.parametrize("fusion", get_args(Fusion))
 def test_there_is_fusion_exactly_where_there_is_a_person_view(person, fusion):
     parts = {"views": ViewsConfig(person=person), "model": ModelConfig(fusion=fusion)}
     if (person == "none") == (fusion == "none"):

@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 from uniemox.errors import ConfigError
 
 EncoderSize = Literal["mini", "tiny", "small", "base", "large", "huge"]
-Fusion = Literal["none", "sum", "scaled_sum"]
+FusedBy = Literal["sum", "scaled_sum", "multihead_sum", "attention", "gated_mlp", "bilinear"]
+Fusion = Literal["none", FusedBy]
 PersonView = Literal["crop", "scene", "none"]
 Precision = Literal["fp32", "bf16"]
 SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
@@ -93,7 +94,7 @@ class ModelConfig:
     decoder_heads: int = 16
     """Attention heads of the decoder."""
     fusion: Fusion = "sum"
-    """How scene and person become one embedding: none, sum (released) or scaled_sum (the paper's figure)."""
+    """How scene and person become one embedding: none, sum (released), scaled_sum (the paper's figure), or another."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"):

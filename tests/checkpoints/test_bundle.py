@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from uniemox.checkpoints.bundle import (
     save_pretraining,
 )
 from uniemox.checkpoints.facts import ModelFacts, read_facts
-from uniemox.config import ModelConfig
+from uniemox.config import Fusion, ModelConfig
 from uniemox.data.transforms import MEAN, STD, evaluation
 from uniemox.errors import CheckpointError
 from uniemox.models.classify import build_classifier
@@ -164,7 +165,7 @@ def test_a_classifier_comes_back_with_its_facts_ready_to_predict(folder):
         assert torch.equal(loaded.model(pixels_of()), classifier()(pixels_of()))
 
 
-@pytest.mark.parametrize("fusion", ["none", "sum", "scaled_sum"])
+@pytest.mark.parametrize("fusion", get_args(Fusion))
 @pytest.mark.parametrize(
     ("embedding_width", "reconstructs"),
     [(None, True), (16, True), (16, False), (24, True), (24, False)],

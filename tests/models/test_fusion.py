@@ -1,13 +1,29 @@
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import expit, softmax
+from torch import nn
 
-from uniemox.config import Fusion
-from uniemox.models.fusion import ScaledSumFusion, SumFusion, build_fusion
+from uniemox.config import FusedBy
+from uniemox.models.fusion import (
+    NUM_HEADS,
+    AttentionFusion,
+    BilinearFusion,
+    GatedMlpFusion,
+    MultiheadSumFusion,
+    ScaledSumFusion,
+    SumFusion,
+    ViewAttention,
+    build_fusion,
+)
 
-FUSIONS = [name for name in get_args(Fusion) if name != "none"]
+FUSIONS = get_args(FusedBy)
+NORMED = [name for name in FUSIONS if name != "scaled_sum"]
+ALIKE = [name for name in FUSIONS if name not in ("scaled_sum", "multihead_sum", "bilinear")]
+"""Fusions that do not know which view is which."""
 
 
 def views(width=6, seed=0):
@@ -68,12 +84,6 @@ def test_sum_of_hand_worked_numbers():
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
 
 
-@torch.no_grad()
-def test_sum_takes_both_views_alike():
-    fusion, (scene, person) = build("sum"), views()
-    torch.testing.assert_close(fusion(scene, person), fusion(person, scene))
-
-
 def test_the_weight_of_the_scene_starts_at_1():
     fusion = ScaledSumFusion(6)
     assert fusion.scale.item() == 1
@@ -109,6 +119,181 @@ def test_scaled_sum_follows_its_formula():
     torch.testing.assert_close(fusion(scene, person), torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
+# The others, by formulas in NumPy
+
+
+def numpy_weights(fusion):
+    return {name: tensor.double().numpy() for name, tensor in fusion.state_dict().items()}
+
+
+def numpy_norm(rows, weights, name="norm"):
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def numpy_linear(rows, weights, name="linear"):
+    return rows @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+
+def numpy_attention(alpha, beta, weights):
+    """Shares of the views (B, H, 2) and heads (B, H, E), a head at a time."""
+    alpha, beta = (numpy_norm(view, weights, "attention.norm") for view in (alpha, beta))
+    width = alpha.shape[1]
+    shares, heads = [], []
+    for head in range(3):
+        part = slice(head * width, (head + 1) * width)
+        query = (alpha + beta) / 2 @ weights["attention.query.weight"][part].T
+        keys = [view @ weights["attention.key.weight"][part].T for view in (alpha, beta)]
+        scores = np.stack([(query * key).sum(axis=1) for key in keys], axis=1) / math.sqrt(width)
+        share = softmax(scores, axis=1)
+        shares.append(share)
+        heads.append(share[:, :1] * alpha + share[:, 1:] * beta)
+    return np.stack(shares, axis=1), np.stack(heads, axis=1)
+
+
+def numpy_fused(name, alpha, beta, weights):
+    match name:
+        case "multihead_sum":
+            alpha, beta = numpy_norm(alpha, weights), numpy_norm(beta, weights)
+            heads = [
+                u * alpha + v * beta
+                for u, v in zip(weights["scene_weight"], weights["person_weight"], strict=True)
+            ]
+            fused = numpy_linear(np.concatenate(heads, axis=1), weights)
+            return np.where(fused > 0, fused, np.expm1(fused))
+        case "attention":
+            heads = numpy_attention(alpha, beta, weights)[1]
+            return numpy_linear(heads.reshape(len(heads), -1), weights)
+        case "gated_mlp":
+            heads = numpy_attention(alpha, beta, weights)[1]
+            both = numpy_linear(heads.reshape(len(heads), -1), weights, "value_and_gate")
+            value, gate = both[:, : alpha.shape[1]], both[:, alpha.shape[1] :]
+            return numpy_linear(value * expit(gate), weights)
+        case "bilinear":
+            left = numpy_linear(numpy_norm(alpha, weights), weights, "scene_factor")
+            right = numpy_linear(numpy_norm(beta, weights), weights, "person_factor")
+            return numpy_linear(left * right, weights)
+
+
+@pytest.mark.parametrize("name", ["multihead_sum", "attention", "gated_mlp", "bilinear"])
+@pytest.mark.parametrize("width", [6, 7, 32])
+@torch.no_grad()
+def test_a_fusion_follows_its_formula(name, width):
+    fusion, (scene, person) = build(name, width), views(width)
+    expected = numpy_fused(
+        name, scene.double().numpy(), person.double().numpy(), numpy_weights(fusion)
+    )
+    fused = fusion(scene, person)
+    assert fused.shape == (3, width)
+    torch.testing.assert_close(fused.double(), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def attention(width=6):
+    return build("attention", width).attention
+
+
+@torch.no_grad()
+def test_attention_shares_sum_to_1_over_the_two_views_and_follow_the_formula():
+    fusion, (scene, person) = build("attention"), views()
+    shares = fusion.attention.weights(scene, person)
+    assert shares.shape == (3, NUM_HEADS, 2)
+    torch.testing.assert_close(shares.sum(dim=2), torch.ones(3, NUM_HEADS))
+    expected, _ = numpy_attention(
+        scene.double().numpy(), person.double().numpy(), numpy_weights(fusion)
+    )
+    torch.testing.assert_close(shares.double(), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_shares_depend_on_the_views_and_differ_between_heads():
+    weigher, (scene, person) = attention(), views()
+    shares = weigher.weights(scene, person)
+    assert shares.std(dim=0).min() > 1e-3  # between pictures
+    assert shares.std(dim=1).max() > 1e-2  # between heads
+    assert (weigher.weights(scene, person.flip(0)) - shares).abs().max() > 1e-2
+    assert (weigher.weights(scene.flip(0), person) - shares).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_attention_to_swapped_views_is_swapped():
+    weigher, (scene, person) = attention(), views()
+    swapped = weigher.weights(person, scene).flip(2)
+    torch.testing.assert_close(weigher.weights(scene, person), swapped)
+
+
+@torch.no_grad()
+def test_attention_is_even_where_the_scene_stands_in_for_the_person():
+    weigher, (scene, _) = attention(), views()
+    torch.testing.assert_close(weigher.weights(scene, scene), torch.full((3, NUM_HEADS, 2), 0.5))
+    heads = weigher(scene, scene).view(3, NUM_HEADS, -1)
+    torch.testing.assert_close(heads, weigher.norm(scene).unsqueeze(1).expand(-1, 3, -1))
+
+
+@torch.no_grad()
+def test_attention_can_turn_to_one_view_alone():
+    weigher, (scene, person) = attention(), views()
+    weigher.query.weight.mul_(100)
+    shares = weigher.weights(scene, person)
+    assert shares.amax(dim=2).max() > 0.999
+
+
+@torch.no_grad()
+def test_heads_weigh_the_whole_width():
+    width = 6
+    for name in ("multihead_sum", "attention", "gated_mlp"):
+        fusion, (scene, person) = build(name, width), views(width)
+        reads = fusion.linear if name != "gated_mlp" else fusion.value_and_gate
+        assert reads.in_features == NUM_HEADS * width
+        reads.weight[:, width:] = 0  # the first head alone
+        for number in range(width):
+            changed = scene.clone()
+            changed[:, number] += 3
+            assert (fusion(changed, person) - fusion(scene, person)).abs().amax() > 1e-3, name
+
+
+@torch.no_grad()
+def test_multihead_sum_is_sums_side_by_side_at_first():
+    torch.manual_seed(0)
+    fusion, (scene, person) = MultiheadSumFusion(6), views()
+    plain = SumFusion(6)
+    plain.linear.weight.copy_(fusion.linear.weight.view(6, 3, 6).sum(dim=1))
+    torch.testing.assert_close(fusion(scene, person), plain(scene, person))
+
+
+@torch.no_grad()
+def test_bilinear_multiplies_the_views():
+    fusion, (scene, person) = build("bilinear"), views()
+    for factor in (fusion.scene_factor, fusion.person_factor):
+        factor.bias.zero_()
+    fusion.norm = nn.Identity()
+    fusion.linear.bias.zero_()
+    once = fusion(scene, person)
+    torch.testing.assert_close(fusion(2 * scene, -3 * person), -6 * once)
+    rank = torch.linalg.matrix_rank(fusion.linear.weight)
+    assert rank == 3
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", NORMED)
+@torch.no_grad()
+def test_scale_and_shift_of_an_embedding_do_not_matter_where_it_is_normed(name):
+    fusion, (scene, person) = build(name), views()
+    fused = fusion(scene, person)
+    torch.testing.assert_close(fusion(100 * scene - 7, person), fused, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fusion(scene, 100 * person + 7), fused, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+@torch.no_grad()
+def test_swapped_views_are_the_same_to_some_fusions_alone(name):
+    fusion, (scene, person) = build(name), views()
+    difference = (fusion(scene, person) - fusion(person, scene)).abs().max()
+    assert difference < 1e-5 if name in ALIKE else difference > 1e-2
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 def test_both_views_and_every_weight_get_a_gradient(name):
     fusion = build(name)
@@ -131,12 +316,34 @@ def test_each_person_changes_its_own_row_alone(name):
 @pytest.mark.parametrize("name", FUSIONS)
 def test_first_weights_are_xavier_with_biases_0(name):
     torch.manual_seed(0)
-    linear = build_fusion(name, 64).linear
-    bound = math.sqrt(6 / 128)  # Glorot & Bengio 2010, eq. 16
-    assert 0.95 * bound < linear.weight.abs().max() <= bound
-    assert not linear.bias.any()
+    fusion = build_fusion(name, 64)
+    for own, part in fusion.named_modules():
+        if isinstance(part, nn.Linear):
+            bound = math.sqrt(6 / sum(part.weight.shape))  # Glorot & Bengio 2010, eq. 16
+            assert 0.95 * bound < part.weight.abs().max() <= bound
+            started_at = 1 if own.endswith("_factor") else 0
+            assert part.bias is None or (part.bias == started_at).all()
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+@torch.no_grad()
+def test_nothing_overflows_at_first_in_half_precision(name):
+    torch.manual_seed(0)
+    fusion = build_fusion(name, 64).bfloat16()
+    scene, person = (view.bfloat16() * 50 for view in views(64))
+    assert fusion(scene, person).isfinite().all()
 
 
 def test_names_build_what_they_say():
-    assert isinstance(build_fusion("sum", 4), SumFusion)
-    assert isinstance(build_fusion("scaled_sum", 4), ScaledSumFusion)
+    kinds = {
+        "sum": SumFusion,
+        "scaled_sum": ScaledSumFusion,
+        "multihead_sum": MultiheadSumFusion,
+        "attention": AttentionFusion,
+        "gated_mlp": GatedMlpFusion,
+        "bilinear": BilinearFusion,
+    }
+    assert set(kinds) == set(FUSIONS)
+    for name, kind in kinds.items():
+        assert isinstance(build_fusion(name, 4), kind)
+    assert isinstance(build_fusion("attention", 4).attention, ViewAttention)

@@ -1,10 +1,11 @@
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from uniemox.config import LossConfig, ModelConfig
+from uniemox.config import FusedBy, Fusion, LossConfig, ModelConfig
 from uniemox.losses import (
     PretrainLosses,
     contrast_loss,
@@ -64,7 +65,7 @@ def test_the_output_has_the_shapes_it_states():
     assert torch.equal(hiding.hidden, hide(inputs()[2], RATIO).hidden)
 
 
-@pytest.mark.parametrize("fusion", ["sum", "scaled_sum"])
+@pytest.mark.parametrize("fusion", get_args(FusedBy))
 @torch.no_grad()
 def test_one_pass_over_both_views_equals_two_passes(fusion):
     model = build(fusion=fusion, embedding_width=40).eval()
@@ -112,7 +113,7 @@ def test_without_fusion_the_embedding_is_the_scenes_class_token():
     torch.testing.assert_close(output.embedding, model.decoder_embed(tokens[:, 0]))
 
 
-@pytest.mark.parametrize("fusion", ["sum", "scaled_sum"])
+@pytest.mark.parametrize("fusion", get_args(FusedBy))
 @torch.no_grad()
 def test_the_person_changes_the_embedding_and_not_the_prediction(fusion):
     model = build(fusion=fusion).eval()
@@ -177,7 +178,7 @@ def objective(model, weights, seed=0):
 
 
 @pytest.mark.parametrize("width", [24, 40])
-@pytest.mark.parametrize("fusion", ["none", "sum", "scaled_sum"])
+@pytest.mark.parametrize("fusion", get_args(Fusion))
 @pytest.mark.parametrize("objective_weights", OBJECTIVES)
 def test_every_weight_gets_a_gradient_whatever_the_objective(objective_weights, fusion, width):
     weights = LossConfig(**dict(zip(PretrainLosses._fields, objective_weights, strict=True)))

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ import uniemox.train.run as run_module
 from uniemox.checkpoints.bundle import load_classifier, load_pretraining
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.resume import load_state
-from uniemox.config import PretrainConfig
+from uniemox.config import FusedBy, PretrainConfig
 from uniemox.data.manifest import Attributes, manifest_from_columns, write_manifest
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -211,7 +212,7 @@ ABLATIONS = {
     "no reconstruction": {"loss": {"reconstruction": 0.0}},
     "similarity alone": {"loss": {"contrast": 0.0, "reconstruction": 0.0}},
     "normalised target": {"loss": {"normalized_target": True}},
-    "the figure's fusion": {"model": {"fusion": "scaled_sum"}},
+    **{f"fusion by {name}": {"model": {"fusion": name}} for name in get_args(FusedBy)},
     "another width": {"model": {"decoder_width": 32}},
     "the scene twice": {"views": {"person": "scene"}},
     "no person": {"views": {"person": "none"}, "model": {"fusion": "none"}},
