@@ -15,6 +15,7 @@ from uniemox.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
+    PersonConfig,
     PretrainConfig,
     RunConfig,
     TeacherConfig,
@@ -25,6 +26,7 @@ from uniemox.errors import ConfigError
 CONFIGS = (
     ModelConfig,
     ViewsConfig,
+    PersonConfig,
     TeacherConfig,
     LossConfig,
     OptimConfig,
@@ -43,7 +45,7 @@ BORDERS = [
     (ModelConfig, "decoder_width", [16, 1024], [0, -16, 24]),
     (ModelConfig, "decoder_depth", [1], [0, -1]),
     (ModelConfig, "decoder_heads", [1, 512], [0, -1, 3]),
-    (ViewsConfig, "person_margin", [0, 2], [-0.01, 2.01, NAN]),
+    (PersonConfig, "margin", [0, 2], [-0.01, 2.01, NAN]),
     (ViewsConfig, "flip", [0, 1], [-0.01, 1.01, NAN]),
     (ViewsConfig, "scene_scale", [(1, 1), (1e-6, 1)], [(0, 1), (0.5, 0.4), (0.5, 1.01), (NAN, 1)]),
     (ViewsConfig, "mask_ratio", [0, 0.999], [-0.01, 1, NAN]),
@@ -82,6 +84,7 @@ BORDERS = [
 GROUPS = {
     ModelConfig: "model.",
     ViewsConfig: "views.",
+    PersonConfig: "person.",
     LossConfig: "loss.",
     OptimConfig: "optim.",
     AugmentConfig: "augment.",

@@ -20,6 +20,8 @@ EncoderSize = Literal["mini", "tiny", "small", "base", "large", "huge"]
 FusedBy = Literal["sum", "scaled_sum", "multihead_sum", "attention", "gated_mlp", "bilinear"]
 Fusion = Literal["none", FusedBy]
 PersonView = Literal["crop", "scene", "none"]
+PersonChoice = Literal["largest", "confident", "central", "union"]
+CropShape = Literal["squeeze", "pad"]
 Precision = Literal["fp32", "bf16"]
 SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
 
@@ -118,8 +120,6 @@ class ViewsConfig:
 
     person: PersonView = "crop"
     """crop: the person's box; scene: the scene again under another mask; none: no second view."""
-    person_margin: float = 0.1
-    """Share of the box's width and height that is added on every side of it."""
     scene_scale: tuple[float, float] = (0.2, 1.0)
     """Share of the picture's area that the scene's random crop covers, least and most (released)."""
     flip: float = 0.5
@@ -128,7 +128,6 @@ class ViewsConfig:
     """Share of the patches that the encoder does not see (released; MAE uses 0.75)."""
 
     def __post_init__(self) -> None:
-        _check_range("views.person_margin", self.person_margin, 0, 2)
         _check_range("views.flip", self.flip, 0, 1)
         low, high = self.scene_scale
         _check(
@@ -139,6 +138,22 @@ class ViewsConfig:
             0 <= self.mask_ratio < 1,
             f"views.mask_ratio is {self.mask_ratio}, but must be at least 0 and below 1",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonConfig:
+    """Which person of a picture the person view shows, and how it is cut out."""
+
+    choice: PersonChoice = "largest"
+    """Box of largest area, of highest score (confident), nearest the centre (central), or one around all (union)."""
+    margin: float = 0.1
+    """Share of the box's width and height that is added on every side of it."""
+    shape: CropShape = "squeeze"
+    """How it becomes a square: squeeze resizes it, whatever its aspect (as in the paper); pad keeps the aspect and
+    shows more of the picture and, where that ends, the mean colour."""
+
+    def __post_init__(self) -> None:
+        _check_range("person.margin", self.margin, 0, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +351,7 @@ class PretrainConfig(RunConfig):
     """Folder of a pretrained model to start from; null starts from random weights."""
     model: ModelConfig = field(default_factory=ModelConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    person: PersonConfig = field(default_factory=PersonConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -386,6 +402,7 @@ class FinetuneConfig(RunConfig):
     """Probability of skipping the last block in training; it falls linearly towards the first (released)."""
     head_std: float = 2e-5
     """Standard deviation of the head's first weights (released)."""
+    person: PersonConfig = field(default_factory=PersonConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 

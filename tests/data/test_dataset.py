@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from uniemox.config import AugmentConfig, ViewsConfig
+from uniemox.config import AugmentConfig, PersonConfig, ViewsConfig
 from uniemox.data.dataset import (
     AugmentedDataset,
     EvaluationDataset,
@@ -19,13 +19,15 @@ from uniemox.data.transforms import evaluation
 from uniemox.errors import DataError
 
 AUGMENT = AugmentConfig()
+RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
-def pretrain_dataset(manifest, *, seed=0, texts=None, **views):
+def pretrain_dataset(manifest, *, seed=0, texts=None, person=None, **views):
     return PretrainDataset(
         manifest,
         np.arange(len(manifest)) if texts is None else texts,
         views=ViewsConfig(**views),
+        person=person or PersonConfig(),
         size=32,
         num_patches=16,
         seed=seed,
@@ -57,7 +59,7 @@ def is_of_colour(pixels, index):
 
 def test_the_person_view_is_the_crop_of_the_box_and_not_the_scene(painted):
     manifest = painted.manifest
-    dataset = pretrain_dataset(manifest, person_margin=0.0)
+    dataset = pretrain_dataset(manifest, person=PersonConfig(margin=0))
     with_box = [index for index in range(len(manifest)) if manifest.row(index).boxes]
     assert len(with_box) > 20
     for index in with_box:
@@ -68,11 +70,37 @@ def test_the_person_view_is_the_crop_of_the_box_and_not_the_scene(painted):
 
 
 def test_the_margin_shows_what_is_around_the_person(painted):
-    dataset = pretrain_dataset(painted.manifest, person_margin=0.5)
+    dataset = pretrain_dataset(painted.manifest, person=PersonConfig(margin=0.5))
     person = dataset[Place(0, 0)].person
     colour = torch.tensor(painted.colours[0]).view(3, 1, 1)
     assert (person[:, 14:18, 14:18] == colour).all()
     assert not (person[:, :, -1] == colour).all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "colour"), [("largest", RED), ("confident", GREEN), ("central", BLUE)]
+)
+def test_the_person_view_shows_the_person_that_was_chosen(tmp_path, choice, colour):
+    image = Image.new("RGB", (100, 60))
+    boxes = (Box(0, 0, 40, 40, 0.6), Box(80, 40, 100, 60, 0.9), Box(46, 26, 54, 34, 0.5))
+    manifest = pictures(tmp_path / "few", count=1, boxes=[boxes])
+    for box, paint in zip(boxes, (RED, GREEN, BLUE), strict=True):
+        image.paste(paint, (int(box.x0), int(box.y0), int(box.x1), int(box.y1)))
+    image.save(tmp_path / "few" / "0.png")
+    person = PersonConfig(choice=choice, margin=0)
+    seen = pretrain_dataset(manifest, person=person)[Place(0, 0)].person
+    assert (seen == torch.tensor(colour).view(3, 1, 1)).all()
+
+
+def test_a_padded_person_keeps_its_aspect(tmp_path):
+    image = Image.new("RGB", (200, 100), GREEN)
+    image.paste(RED, (80, 0, 120, 80))
+    manifest = pictures(tmp_path / "few", count=1, boxes=[(Box(80, 0, 120, 80),)])
+    image.save(tmp_path / "few" / "0.png")
+    person = PersonConfig(margin=0, shape="pad")
+    seen = pretrain_dataset(manifest, person=person)[Place(0, 0)].person
+    red = (seen[0] > 100).sum().item() / seen[0].numel()
+    assert red == pytest.approx(0.5, abs=0.05)  # 40 of 80 columns; squeezed it would be all
 
 
 def test_boxes_are_those_of_the_sample_and_not_of_another(tmp_path):
@@ -99,9 +127,18 @@ def test_the_scene_stands_in_where_the_box_lies_outside_of_the_picture(tmp_path)
     assert torch.equal(sample.person, sample.scene)
 
 
-@pytest.mark.parametrize("person", ["scene", "none"])
-def test_boxes_can_be_ignored(painted, person):
-    sample = pretrain_dataset(painted.manifest, person=person)[Place(0, 0)]
+@pytest.mark.parametrize("view", ["scene", "none"])
+def test_boxes_can_be_ignored(painted, view):
+    dataset = PretrainDataset(
+        painted.manifest,
+        np.arange(40),
+        views=ViewsConfig(person=view),
+        person=PersonConfig(),
+        size=32,
+        num_patches=16,
+        seed=0,
+    )
+    sample = dataset[Place(0, 0)]
     assert torch.equal(sample.person, sample.scene)
 
 

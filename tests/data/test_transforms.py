@@ -14,6 +14,7 @@ from uniemox.data.transforms import (
     STD,
     PretrainTransform,
     augmentation,
+    cut_region,
     denormalize,
     evaluation,
     normalize,
@@ -89,6 +90,40 @@ def test_the_person_view_of_a_painted_rectangle_has_its_colour_and_nothing_else(
     image.paste(RED, (30, 40, 90, 110))
     person = PretrainTransform(ViewsConfig(), 16)(image, (30, 40, 90, 110)).person
     assert (person.permute(1, 2, 0) == torch.tensor(RED)).all()
+
+
+def test_squeezing_brings_any_region_to_a_square():
+    image = Image.new("RGB", (60, 40), BLUE)
+    image.paste(RED, (10, 0, 30, 40))
+    cut = np.asarray(cut_region(image, (10, 0, 30, 40), size=16, shape="squeeze"))
+    assert cut.shape == (16, 16, 3)
+    assert (cut == RED).all()
+
+
+@pytest.mark.parametrize(
+    ("region", "inside"), [((10, 0, 30, 40), np.s_[:, 4:12]), ((0, 10, 60, 25), np.s_[6:10, :])]
+)
+def test_padding_keeps_the_aspect_and_fills_both_ends_with_what_is_zero_to_the_encoder(
+    region, inside
+):
+    cut = np.asarray(cut_region(Image.new("RGB", (60, 40), RED), region, size=16, shape="pad"))
+    assert (cut[inside] == RED).all()
+    is_filled = np.ones((16, 16), bool)
+    is_filled[inside] = False
+    filled = torch.from_numpy(cut[is_filled].T.copy())[..., None]
+    assert normalize(filled).abs().max() < 0.01
+
+
+def test_a_square_region_needs_no_padding():
+    image = noisy()
+    cuts = [cut_region(image, (3, 3, 33, 33), size=16, shape=s) for s in ("pad", "squeeze")]
+    assert cuts[0].tobytes() == cuts[1].tobytes()
+
+
+@pytest.mark.parametrize("shape", ["pad", "squeeze"])
+def test_a_strip_of_a_million_pixels_is_cut_without_its_square(shape):
+    strip = Image.new("RGB", (2_000_000, 1), RED)
+    assert cut_region(strip, (0, 0, 2_000_000, 1), size=16, shape=shape).size == (16, 16)
 
 
 def test_without_a_region_the_scene_stands_in_for_the_person():

@@ -6,21 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from uniemox import cli
-from uniemox.config import AugmentConfig, FinetuneConfig, ModelConfig, ViewsConfig
-from uniemox.data.dataset import Place, PretrainDataset, person_region
+from uniemox.config import (
+    AugmentConfig,
+    FinetuneConfig,
+    ModelConfig,
+    PersonConfig,
+    ViewsConfig,
+)
+from uniemox.data.dataset import Place, PretrainDataset
 from uniemox.data.manifest import (
-    Attributes,
     Box,
-    Row,
     digest,
     manifest_from_columns,
     read_manifest,
     write_manifest,
 )
-from uniemox.data.people import clip_box, crop_region
+from uniemox.data.people import clip_box, crop_region, person_region
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.models.teacher import load_teacher
 from uniemox.predict import find_pictures
@@ -69,11 +72,10 @@ def test_the_digest_is_of_the_rows_and_not_of_how_they_lie(painted, tmp_path):
     assert digest(part) != digest(manifest.select(["test"]))
 
 
-def test_a_box_outside_the_picture_does_not_hide_one_inside(painted):
-    image = Image.new("RGB", (48, 40))
+def test_a_box_outside_the_picture_does_not_hide_one_inside():
     boxes = (Box(1000, 1000, 2000, 2000), Box(5, 5, 20, 30))
-    row = Row(0, painted.path, 0, "train", Attributes(), boxes)
-    assert person_region(row, image, "crop", 0.0) == (5, 5, 20, 30)
+    region = person_region(boxes, PersonConfig(margin=0), width=48, height=40)
+    assert region == (5, 5, 20, 30)
     assert clip_box(boxes[0], width=48, height=40) is None
 
 
@@ -87,9 +89,14 @@ def test_boxes_that_lie_outside_are_told_and_the_scene_stands_in(own_painted):
         splits=["train"],
         people=[(Box(1000, 1000, 2000, 2000),)],
     )
-    views = ViewsConfig()
     data = PretrainDataset(
-        outside, np.zeros(1, dtype=np.int64), views=views, size=32, num_patches=16, seed=0
+        outside,
+        np.zeros(1, dtype=np.int64),
+        views=ViewsConfig(),
+        person=PersonConfig(),
+        size=32,
+        num_patches=16,
+        seed=0,
     )
     sample = data[Place(0, 0)]
     assert torch.equal(sample.scene, sample.person)

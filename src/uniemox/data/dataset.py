@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from uniemox.data.images import Unreadable, read_image
-from uniemox.data.people import choose_box, clip_box, crop_region
+from uniemox.data.people import person_region
 from uniemox.data.transforms import PretrainTransform, augmentation, evaluation, seed_of, seeded
 from uniemox.errors import DataError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from uniemox.config import AugmentConfig, PersonView, ViewsConfig
+    from uniemox.config import AugmentConfig, PersonConfig, ViewsConfig
     from uniemox.data.manifest import Manifest, Row
 
 _TRIES = 100
@@ -76,7 +76,8 @@ class PretrainDataset(Dataset[PretrainSample]):
     Args:
         manifest: Pictures and boxes.
         texts: (rows,), the index of each row's description.
-        views: How scene and person are cut.
+        views: How the scene is cut, and what the second view is.
+        person: How the person is chosen and cut.
         size: Side S of the views in pixels.
         num_patches: N, the patches of a view.
         seed: Seed of the run.
@@ -88,6 +89,7 @@ class PretrainDataset(Dataset[PretrainSample]):
         texts: np.ndarray,
         *,
         views: ViewsConfig,
+        person: PersonConfig,
         size: int,
         num_patches: int,
         seed: int,
@@ -95,9 +97,10 @@ class PretrainDataset(Dataset[PretrainSample]):
         self.manifest = manifest
         self.texts = texts
         self.views = views
+        self.person = person
         self.num_patches = num_patches
         self.seed = seed
-        self.transform = PretrainTransform(views, size)
+        self.transform = PretrainTransform(views, size, shape=person.shape)
 
     def __len__(self) -> int:
         """Rows of the manifest."""
@@ -106,8 +109,9 @@ class PretrainDataset(Dataset[PretrainSample]):
     def __getitem__(self, place: Place) -> PretrainSample:
         """Read, cut and mirror the picture of a row; an unreadable one is replaced by the next."""
         row, image, skipped = read_or_next(self.manifest, place.row)
-        region = person_region(row, image, self.views.person, self.views.person_margin)
-        if region is None and row.boxes and self.views.person == "crop":
+        boxes = row.boxes if self.views.person == "crop" else ()
+        region = person_region(boxes, self.person, width=image.width, height=image.height)
+        if region is None and boxes:
             what = f"the person boxes of {row.path}"
             why = "they lie outside the picture, so the scene stands in; mend them and prepare the data again"
             skipped = (*skipped, Skipped(what, why))
@@ -208,18 +212,3 @@ def read_or_next(manifest: Manifest, index: int) -> tuple[Row, Image.Image, tupl
         f"{len(skipped)} pictures in sequence cannot be read, the first being {first.path} "
         f"({first.reason}): check the root of the manifest, {manifest.facts.root}"
     )
-
-
-def person_region(
-    row: Row, image: Image.Image, view: PersonView, margin: float
-) -> tuple[int, int, int, int] | None:
-    """Give the region of the person in pixels, or None where the scene stands in for it."""
-    if view != "crop":
-        return None
-    width, height = image.size
-    # A box is as large as what of it lies in the picture.
-    inside = [clip_box(box, width=width, height=height) for box in row.boxes]
-    box = choose_box([box for box in inside if box is not None])
-    if box is None:
-        return None
-    return crop_region(box, width=width, height=height, margin=margin)

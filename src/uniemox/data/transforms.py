@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from uniemox.config import AugmentConfig, ViewsConfig
+    from uniemox.config import AugmentConfig, CropShape, ViewsConfig
+    from uniemox.data.people import Region
 
 MEAN: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
 STD: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+_MEAN_COLOUR = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 CROP_SHARE = 224 / 256
 """Share of the resized picture's side that evaluation keeps: Resize 256, CenterCrop 224 (released)."""
 _ASPECT = (3 / 4, 4 / 3)
@@ -72,13 +74,15 @@ class PretrainTransform:
     Args:
         config: Scale of the scene's crop, and probability of mirroring.
         size: Side S of both views in pixels.
+        shape: How the person's region becomes a square.
     """
 
-    def __init__(self, config: ViewsConfig, size: int) -> None:
+    def __init__(self, config: ViewsConfig, size: int, *, shape: CropShape = "squeeze") -> None:
         self.config = config
         self.size = size
+        self.shape = shape
 
-    def __call__(self, image: Image.Image, person: tuple[int, int, int, int] | None) -> Views:
+    def __call__(self, image: Image.Image, person: Region | None) -> Views:
         """Give both views.
 
         Args:
@@ -88,16 +92,38 @@ class PretrainTransform:
         crop = RandomResizedCrop(self.size, scale=self.config.scene_scale, ratio=_ASPECT)
         region = crop.make_params([image])
         left, top = region["left"], region["top"]
-        scene = self._cut(image, (left, top, left + region["width"], top + region["height"]))
+        corners = (left, top, left + region["width"], top + region["height"])
+        scene = cut_region(image, corners, size=self.size, shape="squeeze")
         mirrored = torch.rand(()).item() < self.config.flip
         view = _to_tensor(scene, mirrored=mirrored)
         if person is None:
             return Views(view, view)
-        return Views(view, _to_tensor(self._cut(image, person), mirrored=mirrored))
+        cut = cut_region(image, person, size=self.size, shape=self.shape)
+        return Views(view, _to_tensor(cut, mirrored=mirrored))
 
-    def _cut(self, image: Image.Image, region: tuple[int, int, int, int]) -> Image.Image:
-        # Cut first: a resize of a box would blend in what surrounds it.
-        return image.crop(region).resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+def cut_region(image: Image.Image, region: Region, *, size: int, shape: CropShape) -> Image.Image:
+    """Cut a region out of a picture and bring it to a square.
+
+    Args:
+        image: Upright RGB picture.
+        region: Pixels of it.
+        size: Side of the square.
+        shape: squeeze resizes both sides to it; pad the longer one, and fills what is left at both ends of the other
+            with ImageNet's mean colour, which is 0 to the encoder.
+    """
+    # Cut first: a resize of a box would blend in what surrounds it.
+    cut = image.crop(region)
+    width, height = cut.size
+    if shape == "squeeze" or width == height:
+        return cut.resize((size, size), Image.Resampling.BICUBIC)
+    # Resized before it is laid on the square: a strip's own square could take all memory.
+    longest = max(width, height)
+    across, down = (max(1, round(side * size / longest)) for side in (width, height))
+    square = Image.new("RGB", (size, size), _MEAN_COLOUR)
+    place = ((size - across) // 2, (size - down) // 2)
+    square.paste(cut.resize((across, down), Image.Resampling.BICUBIC), place)
+    return square
 
 
 def _to_tensor(image: Image.Image, *, mirrored: bool) -> Tensor:

@@ -12,8 +12,8 @@ from uniemox.checkpoints.bundle import load_pretraining
 from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
-from uniemox.data.people import choose_box, crop_region
-from uniemox.data.transforms import denormalize, evaluation
+from uniemox.data.people import choose_box, person_region
+from uniemox.data.transforms import cut_region, denormalize, evaluation
 from uniemox.models.encoder import grid_size, patchify, unpatchify
 from uniemox.models.mae import hide
 from uniemox.report import charts
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from uniemox.checkpoints.bundle import Pretrained
+    from uniemox.config import PersonConfig
     from uniemox.data.manifest import Manifest
     from uniemox.demo.drawn import DrawnData
     from uniemox.metrics import Report
@@ -73,6 +74,8 @@ class Findings:
     predictor: Predictor
     test: Manifest
     photograph: Path
+    person: PersonConfig
+    """How pretraining cut the person."""
     mask_ratio: float
     """Share of the patches that pretraining hides."""
     seconds: float
@@ -171,17 +174,20 @@ def _data(findings: Findings) -> Section:
 def _crop_rows(findings: Findings) -> list[charts.Crop]:
     size = findings.predictor.facts.image_size
     grid = size // findings.predictor.facts.patch_size
+    how = findings.person
     generator = torch.Generator().manual_seed(findings.seed)
     rows = []
     for index in _spread(findings.test, _CROPS):
         row = findings.test.row(index)
         image = read_image(row.path)
-        box = choose_box(row.boxes)
         assert not isinstance(image, Unreadable)
+        width, height = image.size
+        box = choose_box(row.boxes, how.choice, width=width, height=height)
+        region = person_region(row.boxes, how, width=width, height=height)
         assert box is not None
-        region = crop_region(box, width=image.width, height=image.height, margin=0.1)
+        assert region is not None
         scene = np.asarray(image.resize((size, size)))
-        person = np.asarray(image.crop(region).resize((size, size)))
+        person = np.asarray(cut_region(image, region, size=size, shape=how.shape))
         noise = torch.rand(2, grid * grid, generator=generator)
         hidden = hide(noise, findings.mask_ratio).hidden.reshape(2, grid, grid).numpy()
         rows.append(

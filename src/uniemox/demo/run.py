@@ -93,6 +93,7 @@ def run_demo(
         predictor=predictor,
         test=test,
         photograph=PHOTOGRAPH,
+        person=pretraining.person,
         mask_ratio=pretraining.views.mask_ratio,
         seconds=time.monotonic() - began,
         seed=seed,

@@ -108,6 +108,7 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         manifest,
         texts,
         views=config.views,
+        person=config.person,
         size=config.model.image_size,
         num_patches=config.model.num_patches,
         seed=config.seed,
