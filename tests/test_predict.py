@@ -2,6 +2,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+import uniemox
 from uniemox.checkpoints import facts
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.predict import Prediction, Predictor, find_pictures, write_predictions
@@ -60,6 +64,70 @@ def test_predictions_come_in_the_order_of_the_files(predictor, pictures, num_wor
 def test_predictions_come_as_they_are_made(predictor, pictures):
     stream = predictor.predict([*pictures, Path("none.png")], batch_size=1)
     assert next(stream).path == pictures[0]
+
+
+class Stub:
+    """A backend that counts what it is asked for, and says of each picture how red it is."""
+
+    facts = types.SimpleNamespace(classes=("red", "other"))
+
+    def __init__(self):
+        self.prepared = 0
+        self.batches = []
+
+    def prepare(self, image):
+        self.prepared += 1
+        return np.array([image.getpixel((0, 0))[0]], np.float32)
+
+    def logits(self, pixels):
+        self.batches.append(len(pixels))
+        return np.concatenate([pixels, 1000 - pixels], axis=1)
+
+
+def test_threads_read_ahead_and_no_more_than_two_batches(tmp_path):
+    path, stub, taken = noisy(tmp_path / "a.png"), Stub(), []
+
+    def endless():
+        while True:
+            taken.append(path)
+            yield path
+
+    stream = Predictor(stub).predict(endless(), batch_size=3, num_workers=2)
+    next(stream)
+    assert len(taken) == 3 + 3 + 2  # one comes in the place of each that went, but for the last
+    stream.close()
+    assert stub.batches == [3]
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_any_logits_give_probabilities_and_the_last_batch_may_be_small(tmp_path, num_workers):
+    paths = [noisy(tmp_path / f"{index}.png", seed=index) for index in range(7)]
+    stub = Stub()
+    found = list(Predictor(stub).predict(paths, batch_size=3, num_workers=num_workers))
+    assert stub.batches == [3, 3, 1]
+    assert [prediction.path for prediction in found] == paths
+    assert {prediction.label for prediction in found} == {"other"}
+    assert all(sum(prediction.probabilities.values()) == pytest.approx(1) for prediction in found)
+
+
+def test_an_error_in_a_thread_comes_out(tmp_path):
+    class Broken(Stub):
+        def prepare(self, image):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(Predictor(Broken()).predict([noisy(tmp_path / "a.png")] * 9, num_workers=2))
+
+
+def test_the_module_brings_no_torch():
+    code = (
+        "import sys, uniemox.predict; print({'torch', 'pyarrow', 'onnxruntime'} & set(sys.modules))"
+    )
+    environment = {"PYTHONPATH": str(Path(uniemox.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_a_bad_file_is_a_row_with_its_reason(predictor, pictures, tmp_path):

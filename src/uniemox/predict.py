@@ -1,32 +1,34 @@
-"""Prediction over files and folders, and tables of what came out."""
+"""Prediction over files and folders, and tables of what came out. Brings torch only for a model that needs it."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+import numpy as np
 
-from uniemox.checkpoints.bundle import load_classifier
-from uniemox.checkpoints.facts import locate
 from uniemox.data.images import EXTENSIONS, Unreadable, read_image
-from uniemox.data.transforms import evaluation
-from uniemox.devices import build_accelerator
 from uniemox.errors import DataError
+from uniemox.runtime.backend import load_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import numpy.typing as npt
     from PIL import Image
-    from torch import Tensor
 
-    from uniemox.checkpoints.bundle import Classifier
+    from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.runtime.backend import Backend
+
+    Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,11 @@ class Predictor:
     """Says which emotion pictures evoke or show.
 
     Args:
-        classifier: Model with its facts.
-        device: Where it computes.
+        backend: What runs the classifier.
     """
 
-    def __init__(self, classifier: Classifier, device: torch.device) -> None:
-        self.model = classifier.model
-        self.facts = classifier.facts
-        self.device = device
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
 
     @classmethod
     def load(cls, model: str | Path, *, device: str = "auto") -> Predictor:
@@ -84,8 +83,12 @@ class Predictor:
             CheckpointError: The model cannot be read.
             ConfigError: The device is not there.
         """
-        place = build_accelerator(device).device
-        return cls(load_classifier(locate(str(model)), device=place), place)
+        return cls(load_backend(model, device=device))
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model."""
+        return self.backend.facts
 
     def predict(
         self, paths: Iterable[Path], *, batch_size: int = 32, num_workers: int = 0
@@ -93,26 +96,48 @@ class Predictor:
         """Predict file after file, in their order; a file that cannot be read gives a reason.
 
         Args:
-            paths: Picture files.
+            paths: Picture files; they are taken as they are needed.
             batch_size: Pictures in one forward pass.
-            num_workers: Processes that decode; 0 decodes here.
+            num_workers: Threads that decode ahead while the model computes; 0 decodes here.
         """
-        files = _Files(tuple(paths), evaluation(self.facts.image_size))
-        loader = DataLoader(
-            files, batch_size=batch_size, num_workers=num_workers, collate_fn=_as_it_is
-        )
-        for batch in loader:
+        samples = self._read_all(paths, batch_size, num_workers)
+        while batch := list(islice(samples, batch_size)):
             yield from self._predict_batch(batch)
 
     def predict_images(self, images: Sequence[Image.Image]) -> list[dict[str, float]]:
         """Predict pictures that are in memory; give the probability of each emotion, in label order."""
-        transform = evaluation(self.facts.image_size)
-        pixels = torch.stack([transform(image.convert("RGB")) for image in images])
-        return self._probabilities(pixels)
+        return self._probabilities([self.backend.prepare(image.convert("RGB")) for image in images])
 
-    def _predict_batch(self, batch: Sequence[tuple[Path, Tensor | str]]) -> Iterator[Prediction]:
-        readable = [pixels for _, pixels in batch if isinstance(pixels, torch.Tensor)]
-        found = iter(self._probabilities(torch.stack(readable)) if readable else [])
+    def _read(self, path: Path) -> tuple[Path, Pixels | str]:
+        """Prepare a picture, or say why it cannot be read."""
+        image = read_image(path)
+        if isinstance(image, Unreadable):
+            return path, image.reason
+        return path, self.backend.prepare(image)
+
+    def _read_all(
+        self, paths: Iterable[Path], batch_size: int, num_workers: int
+    ) -> Iterator[tuple[Path, Pixels | str]]:
+        """Prepare pictures in their order; threads are two batches ahead, and no more (DECISIONS export-1)."""
+        if num_workers == 0:
+            yield from map(self._read, paths)
+            return
+        queue = iter(paths)
+        with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
+            ahead: deque[Future[tuple[Path, Pixels | str]]] = deque()
+            try:
+                while True:
+                    wanted = 2 * batch_size - len(ahead)
+                    ahead.extend(pool.submit(self._read, path) for path in islice(queue, wanted))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:  # whoever took the predictions may have had enough
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _predict_batch(self, batch: Sequence[tuple[Path, Pixels | str]]) -> Iterator[Prediction]:
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+        found = iter(self._probabilities(readable) if readable else [])
         for path, pixels in batch:
             if isinstance(pixels, str):
                 yield Prediction(path, None, None, None, pixels)
@@ -121,33 +146,17 @@ class Predictor:
             label = max(probabilities, key=probabilities.__getitem__)
             yield Prediction(path, label, probabilities[label], probabilities)
 
-    @torch.inference_mode()
-    def _probabilities(self, pixels: Tensor) -> list[dict[str, float]]:
-        logits = self.model(pixels.to(self.device))
-        rows = logits.double().softmax(dim=1).cpu().tolist()
+    def _probabilities(self, pixels: Sequence[Pixels]) -> list[dict[str, float]]:
+        rows = _softmax(self.backend.logits(np.stack(pixels))).tolist()
         return [dict(zip(self.facts.classes, row, strict=True)) for row in rows]
 
 
-class _Files(Dataset[tuple[Path, "Tensor | str"]]):
-    """Pictures ready for the model, or the reason why one cannot be read."""
-
-    def __init__(self, paths: tuple[Path, ...], transform: Callable[[Image.Image], Tensor]) -> None:
-        self.paths = paths
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Path, Tensor | str]:
-        path = self.paths[index]
-        image = read_image(path)
-        if isinstance(image, Unreadable):
-            return path, image.reason
-        return path, self.transform(image)
-
-
-def _as_it_is(batch: list[Any]) -> list[Any]:
-    return batch
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Bring (N, C) logits to rows of probabilities."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    shares = np.exp(shifted)
+    probabilities: npt.NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:

@@ -29,7 +29,8 @@ from uniemox.checkpoints.bundle import (
 )
 from uniemox.checkpoints.facts import ModelFacts, read_facts
 from uniemox.config import Fusion, ModelConfig
-from uniemox.data.transforms import MEAN, STD, evaluation
+from uniemox.data.pixels import MEAN, STD
+from uniemox.data.transforms import evaluation
 from uniemox.errors import CheckpointError
 from uniemox.models.classify import build_classifier
 from uniemox.models.pretrain import UniEmoX

@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
 from torchvision.transforms import v2
 
 from uniemox.config import AugmentConfig, ViewsConfig
+from uniemox.data.pixels import MEAN, STD, Preparation
 from uniemox.data.transforms import (
-    MEAN,
-    STD,
     PretrainTransform,
     augmentation,
     cut_region,
@@ -203,43 +201,11 @@ def test_each_augmentation_changes_the_picture_and_only_by_the_seed(change):
     assert len({tuple(pixels.flatten().tolist()) for pixels in seen}) > 1
 
 
-def test_evaluation_resizes_to_256_and_keeps_the_central_224():
+def test_evaluation_gives_the_pixels_of_prediction_as_tensors():
     image = noisy(300, 400)
-    by_hand = v2.Compose(
-        [
-            v2.Resize(256, v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(224),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(MEAN), list(STD)),
-        ]
-    )
-    torch.testing.assert_close(evaluation(224)(image), by_hand(image), atol=1e-5, rtol=0)
-
-
-def test_another_models_preprocessing_can_be_asked_for():
-    image = noisy(64, 64)
-    pixels = evaluation(
-        64, crop_share=1.0, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear"
-    )(image)
-    assert torch.equal((pixels * 255).round().byte(), v2.functional.pil_to_tensor(image))
-
-
-@pytest.mark.parametrize("size", [(33, 500), (500, 33), (10, 160)])
-def test_a_long_picture_is_seen_as_ever(size):
-    plain = create_transform(32, is_training=False, crop_pct=224 / 256, interpolation="bicubic")
-    assert torch.equal(evaluation(32)(noisy(*size)), plain(noisy(*size)))
-
-
-@pytest.mark.parametrize("across", [True, False])
-def test_a_strip_of_a_million_pixels_is_cut_before_it_is_blown_up(across):
-    length = 2_000_000  # 36 × 72,000,000 pixels when its short side is 36
-    strip = Image.new("RGB", (length, 1) if across else (1, length), BLUE)
-    middle = length // 2
-    region = (middle - 5, 0, middle + 5, 1) if across else (0, middle - 5, 1, middle + 5)
-    strip.paste(RED, region)
-    pixels = denormalize(evaluation(32)(strip))
-    assert pixels.flatten(1).float().mean(1).tolist() == pytest.approx(RED, abs=1)
+    pixels = evaluation(224)(image)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, torch.from_numpy(Preparation(224)(image)))
 
 
 def test_evaluation_can_be_sent_to_workers():

@@ -24,7 +24,7 @@ from timm.models import save_for_hf
 
 from uniemox.checkpoints.facts import ModelFacts, read_facts
 from uniemox.config import ENCODER_SHAPES, ModelConfig
-from uniemox.data.transforms import CROP_SHARE, MEAN, STD
+from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.models.classify import build_classifier
 from uniemox.models.encoder import grid_size, patch_size

@@ -57,7 +57,12 @@ def add_compute_flags(parser: Parser) -> None:
     """Add the flags of where and how fast a model runs."""
     parser.add_flag("--device", str, "auto, cpu, cuda or mps.", default="auto")
     parser.add_flag("--batch-size", int, "Pictures in one forward pass.", default=32)
-    parser.add_flag("--num-workers", int, "Processes that decode pictures.", default=2)
+    parser.add_flag(
+        "--num-workers",
+        int,
+        "Workers that decode pictures while the model computes; 0 decodes in between.",
+        default=2,
+    )
 
 
 def check_compute_flags(given: Namespace) -> None:

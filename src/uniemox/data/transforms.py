@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import create_transform
 from torchvision.transforms import Compose
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
+
+from uniemox.data.pixels import MEAN, STD, Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,15 +29,8 @@ if TYPE_CHECKING:
     from uniemox.config import AugmentConfig, CropShape, ViewsConfig
     from uniemox.data.people import Region
 
-MEAN: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
-STD: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 _MEAN_COLOUR = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
-CROP_SHARE = 224 / 256
-"""Share of the resized picture's side that evaluation keeps: Resize 256, CenterCrop 224 (released)."""
 _ASPECT = (3 / 4, 4 / 3)
-_LONGEST = 16
-"""Times its short side that a picture may be long in evaluation. The centre that is kept lies far within; to resize a
-strip of one by ten million pixels would take all memory."""
 
 
 def seed_of(*parts: int) -> int:
@@ -171,43 +166,14 @@ def augmentation(config: AugmentConfig, size: int) -> Callable[[Image.Image], Te
     return transform
 
 
-def evaluation(
-    size: int,
-    *,
-    crop_share: float = CROP_SHARE,
-    mean: tuple[float, ...] = MEAN,
-    std: tuple[float, ...] = STD,
-    interpolation: str = "bicubic",
-) -> Callable[[Image.Image], Tensor]:
-    """Build timm's evaluation transform: resize, cut the centre, normalise.
+def evaluation(size: int) -> Callable[[Image.Image], Tensor]:
+    """Build the preprocessing of evaluation, `pixels.Preparation`, as tensors.
 
     Args:
         size: Side of the result in pixels.
-        crop_share: Share of the resized side that is kept.
-        mean: Mean of each channel, in [0, 1].
-        std: Deviation of each channel.
-        interpolation: Filter of the resize.
 
     Returns:
         Maps an RGB picture to (3, size, size) float, normalised.
     """
-    transform = create_transform(
-        size,
-        is_training=False,
-        crop_pct=crop_share,
-        interpolation=interpolation,
-        mean=mean,
-        std=std,
-    )
-    whole: Callable[[Image.Image], Tensor] = Compose([_shorten, *transform.transforms])
-    return whole
-
-
-def _shorten(image: Image.Image) -> Image.Image:
-    """Cut the ends off a strip."""
-    width, height = image.size
-    longest = _LONGEST * min(width, height)
-    if max(width, height) <= longest:
-        return image
-    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
-    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+    transform: Callable[[Image.Image], Tensor] = Compose([Preparation(size), torch.from_numpy])
+    return transform
