@@ -17,20 +17,18 @@ import secrets
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from uniemox.emotions import Emotion as Emotion
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Emotion = Literal["evoked", "felt"]
-"""Whose emotion the labels name: that of viewers, or that of a depicted person."""
 
 VERSION: Final = 2
 """Version of the format that this module writes, and the newest that it reads."""
