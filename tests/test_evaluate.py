@@ -9,14 +9,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sklearn import metrics as oracle
 
 import uniemox.evaluate as module
+from uniemox.checkpoints.bundle import save_classifier
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.config import PersonConfig
 from uniemox.data.manifest import write_manifest
+from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate import check_classes, compute_outputs, evaluate
 from uniemox.metrics import Report
+from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.predict import Predictor
 
 CLASSES = ("awe", "fear", "joy")
@@ -207,7 +213,7 @@ def test_the_model_is_run_as_in_use_and_without_gradients(painted):
     outputs = compute_outputs(
         model,
         manifest,
-        image_size=32,
+        views=EvaluationViews(size=32, view="scene", person=PersonConfig()),
         accelerator=build_accelerator("cpu"),
         batch_size=4,
         num_workers=0,
@@ -262,3 +268,56 @@ def test_two_processes_report_what_one_does(finetuned, painted, tmp_path, batch_
     assert [row["path"] for row in one] == [row["path"] for row in two]
     for here, there in zip(one, two, strict=True):
         assert here["p_awe"] == pytest.approx(there["p_awe"], abs=1e-6)
+
+
+# Views
+
+
+@pytest.fixture(params=["person", "both"])
+def reader_of_persons(request, tmp_path):
+    """An untrained classifier whose head is far from 0, and its folder."""
+    torch.manual_seed(0)
+    shape = {"size": "mini", "patch_size": 8, "image_size": 32}
+    plain = build_classifier(
+        "mini", patch_size=8, image_size=32, num_classes=3, head_std=0.5
+    ).eval()
+    both = request.param == "both"
+    model = TwoViewClassifier(plain, "scaled_sum").eval() if both else plain
+    facts = ModelFacts(
+        kind="classifier",
+        **shape,
+        dataset="painted",
+        emotion=None,
+        classes=CLASSES,
+        view=request.param,
+        fusion="scaled_sum" if both else "none",
+        person=PersonConfig(margin=0.3),
+    )
+    save_classifier(model, tmp_path / "model", facts)
+    return model, facts, tmp_path / "model"
+
+
+def test_a_classifier_of_persons_is_scored_on_the_rows_own_persons(
+    painted, reader_of_persons, tmp_path, caplog
+):
+    model, facts, folder = reader_of_persons
+    score(folder, painted, out=tmp_path / "scores", split="train", batch_size=5)
+    assert "6 of 24 pictures have no person box: the scene stands in" in caplog.text
+    found = pq.read_table(tmp_path / "scores" / "predictions.parquet").to_pylist()
+    train = painted.manifest.select(["train"])
+    prepare = EvaluationViews(size=32, view=facts.view, person=facts.person)
+    for index, row in enumerate(found):
+        views = torch.from_numpy(prepare(Image.open(train.row(index).path), train.row(index).boxes))
+        with torch.no_grad():
+            expected = model(*views.unsqueeze(1)).double().softmax(1)[0].tolist()
+        assert [row[f"p_{name}"] for name in CLASSES] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_report_of_persons_what_one_does(painted, reader_of_persons, tmp_path):
+    _, _, folder = reader_of_persons
+    alone = score(folder, painted, split="train")
+    words = ["evaluate", folder, "--data", painted.path, "--split", "train", "--json"]
+    words += ["--batch-size", 4, "--num-workers", 0, "--device", "cpu"]
+    together = Report.from_dict(json.loads(torchrun(2, *words).stdout))
+    assert together.counts == alone.counts

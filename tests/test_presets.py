@@ -36,8 +36,14 @@ def load(config, name):
 
 def test_the_presets_are_these():
     assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
-    assert set(settings.preset_names(FinetuneConfig)) == {"released", "mae", "demo"}
-    assert len(FILES) == 7
+    assert set(settings.preset_names(FinetuneConfig)) == {
+        "released",
+        "mae",
+        "heco",
+        "caer_s",
+        "demo",
+    }
+    assert len(FILES) == 9
 
 
 @every_preset
@@ -186,6 +192,20 @@ def test_our_recipes_keep_val_held_out(name):
 )
 def test_a_preset_named_like_an_encoder_has_that_encoder(name):
     assert load(PretrainConfig, name).model.size == name
+
+
+@pytest.mark.parametrize("name", ["heco", "caer_s"])
+def test_recipes_for_felt_emotion_read_the_person_and_the_scene(name):
+    config = load(FinetuneConfig, name)
+    assert config.view == "both"
+    assert (config.size, config.patch_size, config.image_size) == (None, None, None)
+    file = next(file for file in FILES if file.stem == name)
+    assert f"--preset {name} --init" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["released", "mae", "demo"])
+def test_other_recipes_read_the_whole_picture(name):
+    assert load(FinetuneConfig, name).view == "scene"
 
 
 def test_the_demo_is_mini_in_both_kinds_of_run():

@@ -22,6 +22,7 @@ Fusion = Literal["none", FusedBy]
 PersonView = Literal["crop", "scene", "none"]
 PersonChoice = Literal["largest", "confident", "central", "union"]
 CropShape = Literal["squeeze", "pad"]
+View = Literal["scene", "person", "both"]
 Precision = Literal["fp32", "bf16"]
 SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
 
@@ -45,6 +46,8 @@ ENCODER_SHAPES: dict[EncoderSize, EncoderShape] = {
 }
 
 
+MAX_MARGIN = 2
+"""Most of a person's width and height that a crop may add on every side."""
 _MAX_SIDE = 4096  # pixels of a picture
 _MAX_GRID = 256  # patches along a side; attention over more is no model but a mistake
 _MAX_SEED = 2**63 - 1  # of torch's generators
@@ -153,7 +156,7 @@ class PersonConfig:
     shows more of the picture and, where that ends, the mean colour."""
 
     def __post_init__(self) -> None:
-        _check_range("person.margin", self.margin, 0, 2)
+        _check_range("person.margin", self.margin, 0, MAX_MARGIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +383,7 @@ class PretrainConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(RunConfig):
-    """One fine-tuning run: a classifier on the whole picture, from a pretrained encoder or from random weights."""
+    """One fine-tuning run: a classifier of scene, person or both, from a pretrained encoder or from random weights."""
 
     init: str | None = None
     """Folder of a pretrained or fine-tuned model to start from; null starts from random weights."""
@@ -392,6 +395,10 @@ class FinetuneConfig(RunConfig):
     """Split that the chosen weights are evaluated on, once, at the end; null leaves it untouched."""
     select_by: SelectionMetric = "top1"
     """Metric of the val split that chooses the epoch (released: top1)."""
+    view: View = "scene"
+    """What is classified: the whole picture (scene, released), the crop of a person, or both, fused."""
+    fusion: FusedBy = "sum"
+    """How both views become one embedding, where view is both."""
     size: EncoderSize | None = None
     """Size of the encoder; null takes that of `init`, and base without one."""
     patch_size: int | None = None

@@ -17,6 +17,7 @@ from uniemox.data.batch import evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
+from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import DataError
 from uniemox.metrics import evaluate_predictions
@@ -66,7 +67,7 @@ def compute_outputs(
     model: nn.Module,
     manifest: Manifest,
     *,
-    image_size: int,
+    views: EvaluationViews,
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
@@ -74,9 +75,9 @@ def compute_outputs(
     """Run a classifier over a manifest. Every row counts once, whatever the number of processes.
 
     Args:
-        model: Maps (B, 3, S, S) to logits (B, C); on the accelerator's device.
+        model: Maps one view or two, (B, 3, S, S), to logits (B, C); on the accelerator's device.
         manifest: Labelled rows.
-        image_size: Side S in pixels.
+        views: What it reads of a picture.
         accelerator: Device and processes.
         batch_size: Pictures in one forward pass of one process.
         num_workers: Processes that decode.
@@ -84,7 +85,7 @@ def compute_outputs(
     Raises:
         DataError: A row has no label, or no picture can be read.
     """
-    dataset = EvaluationDataset.at_size(manifest, image_size)
+    dataset = EvaluationDataset(manifest, views)
     loader = accelerator.prepare_data_loader(
         evaluation_loader(dataset, batch_size=batch_size, num_workers=num_workers)
     )
@@ -94,7 +95,7 @@ def compute_outputs(
         batch: LabelledBatch
         for batch in loader:
             with accelerator.autocast():
-                logits = model(batch.pixels.to(accelerator.device))
+                logits = model(*batch.to(accelerator.device).views)
             gathered = accelerator.gather_for_metrics(
                 (logits.float(), batch.labels, batch.rows, batch.readable)
             )
@@ -153,11 +154,14 @@ def evaluate(
     accelerator = build_accelerator(device)
     classifier = load_classifier(locate(model), device=accelerator.device)
     manifest = read_manifest(data).select([split])
-    check_classes(classifier.facts.classes, manifest)
+    facts = classifier.facts
+    check_classes(facts.classes, manifest)
+    if facts.view != "scene" and accelerator.is_main_process:
+        _tell_missing_boxes(manifest)
     outputs = compute_outputs(
         classifier.model,
         manifest,
-        image_size=classifier.facts.image_size,
+        views=EvaluationViews(size=facts.image_size, view=facts.view, person=facts.person),
         accelerator=accelerator,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -168,6 +172,13 @@ def evaluate(
     if out is not None and accelerator.is_main_process:
         write_evaluation(out, report, outputs, manifest)
     return report
+
+
+def _tell_missing_boxes(manifest: Manifest) -> None:
+    if without := manifest.num_without_people:
+        log.warning(
+            "%d of %d pictures have no person box: the scene stands in", without, len(manifest)
+        )
 
 
 def check_classes(classes: tuple[str, ...], manifest: Manifest) -> None:

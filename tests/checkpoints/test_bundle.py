@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -28,11 +29,12 @@ from uniemox.checkpoints.bundle import (
     save_pretraining,
 )
 from uniemox.checkpoints.facts import ModelFacts, read_facts
-from uniemox.config import Fusion, ModelConfig
-from uniemox.data.pixels import MEAN, STD
+from uniemox.config import FusedBy, Fusion, ModelConfig, PersonConfig
+from uniemox.data.manifest import Box
+from uniemox.data.pixels import MEAN, STD, EvaluationViews
 from uniemox.data.transforms import evaluation
 from uniemox.errors import CheckpointError
-from uniemox.models.classify import build_classifier
+from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.pretrain import UniEmoX
 
 FACTS = ModelFacts(
@@ -235,6 +237,81 @@ def test_weights_are_named_by_their_hash(folder):
     assert len(before) == 64
     save_classifier(classifier(seed=1), folder, FACTS)
     assert hash_weights(folder) != before
+
+
+# Views
+
+
+def two_views(fusion="attention"):
+    torch.manual_seed(0)
+    return TwoViewClassifier(classifier(), fusion).eval()
+
+
+def two_view_facts(fusion="attention", **changes):
+    person = PersonConfig(choice="central", margin=0.2, shape="pad")
+    return dataclasses.replace(FACTS, view="both", fusion=fusion, person=person, **changes)
+
+
+@pytest.mark.parametrize("fusion", get_args(FusedBy))
+def test_a_classifier_of_two_views_comes_back_whole(tmp_path, fusion):
+    model = two_views(fusion)
+    save_classifier(model, tmp_path / "model", two_view_facts(fusion))
+    loaded = load_classifier(tmp_path / "model")
+    assert loaded.facts == two_view_facts(fusion)
+    scene, person = pixels_of(), pixels_of().flip(3)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(scene, person), model(scene, person))
+    assert not loaded.model.training
+
+
+def test_a_folder_of_two_views_is_no_timm_model_and_says_so(tmp_path):
+    save_classifier(two_views(), tmp_path / "model", two_view_facts())
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "config.json",
+        "two_views.safetensors",
+    }
+    with pytest.raises(RuntimeError, match=r"Unknown model .*uniemox_two_views"):
+        timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
+
+
+def test_a_folder_of_persons_is_a_timm_model_that_takes_the_whole_crop(tmp_path):
+    facts = dataclasses.replace(FACTS, view="person", person=PersonConfig(margin=0.3))
+    save_classifier(classifier(), tmp_path / "model", facts)
+    assert load_classifier(tmp_path / "model").facts == facts
+    model = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=model))
+    noise = np.random.default_rng(0).integers(0, 256, (70, 30, 3), np.uint8)
+    views = EvaluationViews(size=32, view="person", person=PersonConfig(margin=0))
+    image = Image.fromarray(noise)
+    (expected,) = views(image, [Box(0, 0, 30, 70)])
+    assert np.array_equal(transform(image).numpy(), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels_of()), classifier()(pixels_of()))
+
+
+def test_a_start_is_the_encoder_of_two_views_without_head_and_fusion(tmp_path):
+    save_classifier(two_views(), tmp_path / "model", two_view_facts())
+    weights, facts = load_encoder(tmp_path / "model")
+    assert facts.view == "both"
+    own = classifier().state_dict()
+    assert weights.keys() == {k for k in own if not k.startswith(("head.", "fc_norm."))}
+    assert all(torch.equal(weights[name], own[name]) for name in weights)
+    assert len(hash_weights(tmp_path / "model")) == 64
+
+
+@pytest.mark.parametrize("change", [{"view": "scene"}, {"view": "person"}, {"fusion": "sum"}])
+def test_a_folder_whose_facts_are_of_other_views_is_refused(tmp_path, change):
+    save_classifier(two_views(), tmp_path / "model", two_view_facts())
+    facts = {"fusion": "none"} | change if "view" in change else change
+    edit(tmp_path / "model", lambda config: config["uniemox"].update(facts))
+    assert "safetensors" in told_by(load_classifier, tmp_path / "model")
+
+
+def test_a_reader_of_version_1_would_refuse_two_views(tmp_path):
+    save_classifier(two_views(), tmp_path / "model", two_view_facts())
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["uniemox"]["format_version"] == 2
+    assert config["label_names"] == list(FACTS.classes)
 
 
 # Writing

@@ -7,6 +7,7 @@ import pytest
 
 from uniemox.checkpoints import facts
 from uniemox.checkpoints.facts import FORMAT_VERSION, ModelFacts, locate, read_facts
+from uniemox.config import PersonConfig
 from uniemox.errors import CheckpointError
 
 FACTS = ModelFacts(
@@ -26,7 +27,7 @@ FACTS = ModelFacts(
 @pytest.fixture
 def folder(tmp_path):
     """A classifier's folder without weights, which nobody here reads."""
-    (tmp_path / "config.json").write_text(json.dumps({"uniemox": dataclasses.asdict(FACTS)}))
+    (tmp_path / "config.json").write_text(json.dumps({"uniemox": FACTS.to_dict()}))
     return tmp_path
 
 
@@ -133,3 +134,69 @@ def test_what_must_be_there_is_missed_by_its_name(folder, name):
 
 def test_facts_survive_a_round_trip_of_every_field(folder):
     assert dataclasses.asdict(read_facts(folder)) == dataclasses.asdict(FACTS)
+
+
+# Views
+
+TWO_VIEWS = dataclasses.replace(
+    FACTS, view="both", fusion="attention", person=PersonConfig(choice="union", margin=0.25)
+)
+
+
+def test_a_classifier_of_scenes_is_written_as_before_so_that_older_readers_read_it():
+    section = FACTS.to_dict()
+    assert section["format_version"] == 1
+    assert not {"view", "fusion", "person"} & section.keys()
+
+
+@pytest.mark.parametrize("view", ["person", "both"])
+def test_a_classifier_of_persons_has_a_version_that_older_readers_refuse(folder, view):
+    fusion = "sum" if view == "both" else "none"
+    given = dataclasses.replace(FACTS, view=view, fusion=fusion, person=TWO_VIEWS.person)
+    edit(folder, lambda config: config.update(uniemox=given.to_dict()))
+    assert json.loads((folder / "config.json").read_text())["uniemox"]["format_version"] == 2
+    assert read_facts(folder) == given
+    assert read_facts(folder).person == PersonConfig(choice="union", margin=0.25)
+
+
+def test_views_in_a_folder_of_version_1_mean_nothing(folder):
+    edit(folder, lambda config: config["uniemox"].update(view="both", fusion="x", person=7))
+    assert read_facts(folder) == FACTS
+
+
+VIEWS_OF_STRANGERS = {
+    "view": ["nobody", None, 1, ["both"]],
+    "fusion": ["none", "sums", None, [], {}],
+    "person": [
+        None,
+        [],
+        {},
+        {"choice": "largest", "margin": 0.1},
+        {"choice": "tallest", "margin": 0.1, "shape": "pad"},
+        {"choice": ["largest"], "margin": 0.1, "shape": "pad"},
+        {"choice": "largest", "margin": 0.1, "shape": "round"},
+        {"choice": "largest", "margin": 0.1, "shape": "pad", "more": 1},
+        *(
+            {"choice": "largest", "margin": margin, "shape": "pad"}
+            for margin in (-0.1, 2.1, True, "0.1", None, float("nan"), float("inf"))
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in VIEWS_OF_STRANGERS.items() for value in values],
+)
+def test_views_of_a_stranger_are_refused_by_the_field(folder, name, value):
+    section = TWO_VIEWS.to_dict() | {name: value}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert f"uniemox.{name}" in told_by(read_facts, folder)
+
+
+def test_a_pretrained_model_has_no_view(folder):
+    shape = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1, "fusion": "sum"}
+    pretraining = shape | {"embedding_width": 8, "reconstructs": True}
+    given = dataclasses.replace(TWO_VIEWS, kind="pretraining", pretraining=pretraining)
+    edit(folder, lambda config: config.update(uniemox=given.to_dict()))
+    assert "uniemox.view is 'both', but must be scene" in told_by(read_facts, folder)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from uniemox.config import AugmentConfig
+from uniemox.config import AugmentConfig, PersonConfig
 from uniemox.data.batch import (
     LabelledBatch,
     PretrainBatch,
@@ -23,6 +23,7 @@ from uniemox.data.dataset import (
     PretrainSample,
     Skipped,
 )
+from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import DataError
 
 
@@ -51,13 +52,14 @@ def pretrain_batch():
     return samples, collate_pretrain(samples)
 
 
-def labelled_batch():
+def labelled_batch(*, person=False):
     samples = [
         LabelledSample(
             torch.full((3, 8, 8), float(index)),
             label=index % 2,
             row=40 + index,
             skipped=(Skipped("bad.png", "empty file"),) * (index == 1),
+            person=torch.full((3, 8, 8), 10.0 + index) if person else None,
         )
         for index in range(3)
     ]
@@ -84,7 +86,15 @@ def test_a_labelled_batch_says_what_could_be_read():
     assert batch.skipped == (Skipped("bad.png", "empty file"),)
 
 
-@pytest.mark.parametrize("make", [lambda: pretrain_batch()[1], labelled_batch])
+def test_a_labelled_batch_has_one_view_or_two_as_its_samples_do():
+    alone, both = labelled_batch(), labelled_batch(person=True)
+    assert alone.person is None
+    assert len(alone.views) == 1
+    assert [view[:, 0, 0, 0].tolist() for view in both.views] == [[0, 1, 2], [10, 11, 12]]
+    assert labelled_batch().to(torch.device("meta")).person is None
+
+
+@pytest.mark.parametrize("make", [lambda: pretrain_batch()[1], lambda: labelled_batch(person=True)])
 def test_every_tensor_of_a_batch_goes_to_the_device(make):
     batch = make()
     moved = batch.to(torch.device("meta"))
@@ -149,7 +159,9 @@ def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
     manifest = painted.manifest.select(["train"])
-    dataset = AugmentedDataset(manifest, AugmentConfig(), size=32, seed=0)
+    dataset = AugmentedDataset(
+        manifest, AugmentConfig(), size=32, seed=0, view="both", person=PersonConfig()
+    )
     order = order_of(num_rows=len(manifest), batch_size=4, accumulate=1)
 
     def batches(workers):
@@ -160,13 +172,16 @@ def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
 
     for here, there in zip(batches(0), batches(num_workers), strict=True):
         assert torch.equal(here.pixels, there.pixels)
+        assert torch.equal(here.person, there.person)
         assert torch.equal(here.labels, there.labels)
         assert torch.equal(here.rows, there.rows)
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 def test_evaluation_sees_every_row_once_and_in_order(painted, batch_size):
-    dataset = EvaluationDataset.at_size(painted.manifest, 8)
+    dataset = EvaluationDataset(
+        painted.manifest, EvaluationViews(size=8, view="scene", person=PersonConfig())
+    )
     loader = evaluation_loader(dataset, batch_size=batch_size, num_workers=0)
     rows = torch.cat([batch.rows for batch in loader])
     assert rows.tolist() == list(range(40))

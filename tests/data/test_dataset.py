@@ -15,7 +15,8 @@ from uniemox.data.dataset import (
     read_or_next,
 )
 from uniemox.data.manifest import Box, Facts, manifest_from_columns
-from uniemox.data.transforms import evaluation
+from uniemox.data.pixels import EvaluationViews
+from uniemox.data.transforms import evaluation, normalize
 from uniemox.errors import DataError
 
 AUGMENT = AugmentConfig()
@@ -31,6 +32,18 @@ def pretrain_dataset(manifest, *, seed=0, texts=None, person=None, **views):
         size=32,
         num_patches=16,
         seed=seed,
+    )
+
+
+def augmented_dataset(manifest, augment=AUGMENT, *, seed=0, view="scene", **person):
+    return AugmentedDataset(
+        manifest, augment, size=32, seed=seed, view=view, person=PersonConfig(**person)
+    )
+
+
+def evaluation_dataset(manifest, *, size=32, view="scene", **person):
+    return EvaluationDataset(
+        manifest, EvaluationViews(size=size, view=view, person=PersonConfig(**person))
     )
 
 
@@ -152,7 +165,7 @@ def sample_of(kind, manifest, place, seed=0):
     if kind == "pretrain":
         sample = pretrain_dataset(manifest, seed=seed)[place]
         return torch.cat([sample.scene.flatten().float(), sample.scene_noise, sample.person_noise])
-    return AugmentedDataset(manifest, AUGMENT, size=32, seed=seed)[place].pixels
+    return augmented_dataset(manifest, seed=seed)[place].pixels
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "augmented"])
@@ -202,7 +215,7 @@ def test_an_unreadable_picture_is_replaced_by_the_next_and_named(tmp_path):
 
 def test_a_replaced_picture_brings_its_own_label(tmp_path):
     manifest = pictures(tmp_path / "few", broken={3})
-    dataset = AugmentedDataset(manifest, AUGMENT, size=32, seed=0)
+    dataset = augmented_dataset(manifest)
     sample = dataset[Place(0, 3)]
     assert (sample.label, sample.row) == (0, 0)  # after the last comes the first
     assert len(sample.skipped) == 1
@@ -229,7 +242,7 @@ def test_training_gives_up_after_a_hundred_pictures(tmp_path):
 
 def test_evaluation_sees_each_picture_as_it_is(painted):
     manifest = painted.manifest
-    dataset = EvaluationDataset.at_size(manifest, 32)
+    dataset = evaluation_dataset(manifest)
     assert len(dataset) == len(manifest)
     for index in (0, 17):
         sample = dataset[index]
@@ -240,7 +253,7 @@ def test_evaluation_sees_each_picture_as_it_is(painted):
 
 def test_an_unreadable_picture_of_evaluation_keeps_its_row_and_says_why(tmp_path):
     manifest = pictures(tmp_path / "few", broken={1})
-    sample = EvaluationDataset.at_size(manifest, 32)[1]
+    sample = evaluation_dataset(manifest)[1]
     assert (sample.label, sample.row) == (1, 1)
     assert not sample.pixels.any()
     assert sample.pixels.shape == (3, 32, 32)
@@ -251,11 +264,119 @@ def test_an_unreadable_picture_of_evaluation_keeps_its_row_and_says_why(tmp_path
     "use",
     [
         check_labels,
-        lambda manifest: AugmentedDataset(manifest, AUGMENT, size=32, seed=0),
-        lambda manifest: EvaluationDataset.at_size(manifest, 32),
+        augmented_dataset,
+        evaluation_dataset,
     ],
 )
 def test_rows_without_a_label_are_refused_and_the_first_is_named(tmp_path, use):
     manifest = pictures(tmp_path / "few", labels=[0, None, None, 1])
     with pytest.raises(DataError, match=r"2 of 4 rows have no label.*1\.png"):
         use(manifest)
+
+
+# Views of a classifier
+
+PLAIN = AugmentConfig(scale=(1, 1), flip=0, rand_augment=None, erase=0, mixup=0, cutmix=0)
+
+
+def has_colour(pixels, colour):
+    expected = normalize(torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1))
+    return (pixels - expected).abs().max() < 1e-5
+
+
+def with_box(manifest):
+    return [index for index in range(len(manifest)) if manifest.row(index).boxes]
+
+
+@pytest.mark.parametrize("view", ["person", "both"])
+@pytest.mark.parametrize("shape", ["squeeze", "pad"])
+def test_a_classifier_reads_the_persons_own_pixels(painted, view, shape):
+    manifest = painted.manifest
+    training = augmented_dataset(manifest, PLAIN, view=view, margin=0.0, shape=shape)
+    evaluating = evaluation_dataset(manifest, view=view, margin=0.0, shape=shape)
+    for index in with_box(manifest):
+        colour = painted.colours[manifest.labels[index]]
+        for sample in (training[Place(0, index)], evaluating[index]):
+            person = sample.pixels if view == "person" else sample.person
+            assert has_colour(person, colour)
+            assert (sample.person is None) == (view == "person")
+            assert view == "person" or not has_colour(sample.pixels, colour)
+
+
+def test_the_scene_of_both_views_is_that_of_the_scene_alone(painted):
+    manifest = painted.manifest
+    alone, both = (evaluation_dataset(manifest, view=view) for view in ("scene", "both"))
+    for index in range(8):
+        assert torch.equal(alone[index].pixels, both[index].pixels)
+    assert alone[0].person is None
+
+
+def test_the_scene_stands_in_for_a_person_that_is_not_there(painted):
+    manifest = painted.manifest
+    (index,) = {3} - set(with_box(manifest))
+    for dataset, place in (
+        (evaluation_dataset(manifest, view="both"), index),
+        (augmented_dataset(manifest, view="both"), Place(0, index)),
+    ):
+        sample = dataset[place]
+        assert torch.equal(sample.pixels, sample.person)
+    alone = evaluation_dataset(manifest, view="scene")[index]
+    assert torch.equal(evaluation_dataset(manifest, view="person")[index].pixels, alone.pixels)
+
+
+def test_a_box_outside_the_picture_is_told_in_training_and_no_reason_to_leave_out_in_evaluation(
+    tmp_path,
+):
+    manifest = pictures(tmp_path / "few", boxes=[(Box(500, 0, 600, 10),)] * 4)
+    sample = augmented_dataset(manifest, view="both")[Place(0, 0)]
+    assert torch.equal(sample.pixels, sample.person)
+    assert "they lie outside the picture" in sample.skipped[0].reason
+    assert augmented_dataset(manifest, view="scene")[Place(0, 0)].skipped == ()
+    assert evaluation_dataset(manifest, view="both")[0].skipped == ()
+
+
+@pytest.mark.parametrize("view", ["person", "both"])
+def test_an_unreadable_picture_is_zeros_in_every_view(tmp_path, view):
+    manifest = pictures(tmp_path / "few", broken={1})
+    sample = evaluation_dataset(manifest, view=view)[1]
+    assert sample.skipped
+    for pixels in (sample.pixels, sample.person)[: 2 if view == "both" else 1]:
+        assert pixels.shape == (3, 32, 32)
+        assert not pixels.any()
+
+
+def test_each_row_of_a_shared_picture_shows_its_own_person_in_the_same_scene(tmp_path):
+    image = Image.new("RGB", (40, 30), (90, 90, 90))
+    image.paste((200, 0, 0), (0, 0, 12, 30))
+    image.paste((0, 0, 200), (25, 5, 35, 30))
+    image.save(tmp_path / "two.png")
+    facts = Facts(name="two", title="Two", classes=("a", "b"), emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(
+        facts,
+        paths=["two.png"] * 2,
+        splits=["train"] * 2,
+        labels=[0, 1],
+        people=[(Box(0, 0, 12, 30),), (Box(25, 5, 35, 30),)],
+    )
+    first, second = (
+        evaluation_dataset(manifest, view="both", margin=0.0)[index] for index in (0, 1)
+    )
+    assert torch.equal(first.pixels, second.pixels)
+    assert has_colour(first.person, (200, 0, 0))
+    assert has_colour(second.person, (0, 0, 200))
+
+
+def test_the_randomness_of_both_views_is_a_function_of_seed_epoch_and_row(painted):
+    dataset = augmented_dataset(painted.manifest, view="both")
+    first, again, other = (dataset[Place(epoch, 0)] for epoch in (0, 0, 1))
+    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.person, again.person)
+    assert not torch.equal(first.pixels, other.pixels)
+    assert not torch.equal(first.person, other.person)
+
+
+def test_several_labels_in_a_row_are_said_to_be_unsupported(tmp_path):
+    facts = Facts(name="many", title="Many", classes=("a", "b"), emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(facts, paths=["1.png"], splits=["train"], label_sets=[[0, 1]])
+    with pytest.raises(DataError, match=r"many gives several labels to one row.*not supported yet"):
+        check_labels(manifest)

@@ -566,3 +566,12 @@ def test_three_million_rows_open_and_filter_in_seconds_and_less_than_two_gigabyt
     assert count == part.split_counts()["train"] * 60
     assert seconds < 5  # 2.3 when this was written
     assert gigabytes < 2
+
+
+def test_rows_without_people_are_counted_also_in_a_selection(painted):
+    manifest = painted.manifest
+    for part in (manifest, manifest.select(["val"])):
+        counted = sum(not part.row(index).boxes for index in range(len(part)))
+        assert part.num_without_people == counted > 0
+    bare = manifest_from_columns(manifest.facts, paths=["a.png"], splits=["train"])
+    assert bare.num_without_people == 1

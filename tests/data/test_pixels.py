@@ -4,11 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
 import uniemox
-from uniemox.data.pixels import CROP_SHARE, MEAN, STD, Preparation
+from uniemox.config import PersonConfig
+from uniemox.data.manifest import Box
+from uniemox.data.people import person_region
+from uniemox.data.pixels import CROP_SHARE, MEAN, STD, EvaluationViews, Preparation, cut_region
+from uniemox.data.transforms import normalize
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -73,3 +78,88 @@ def test_preparing_brings_no_torch():
         text=True,
     )
     assert done.stdout == "False\n"
+
+
+# Persons
+
+
+def test_squeezing_brings_any_region_to_a_square():
+    image = Image.new("RGB", (60, 40), BLUE)
+    image.paste(RED, (10, 0, 30, 40))
+    cut = np.asarray(cut_region(image, (10, 0, 30, 40), size=16, shape="squeeze"))
+    assert cut.shape == (16, 16, 3)
+    assert (cut == RED).all()
+
+
+@pytest.mark.parametrize(
+    ("region", "inside"), [((10, 0, 30, 40), np.s_[:, 4:12]), ((0, 10, 60, 25), np.s_[6:10, :])]
+)
+def test_padding_keeps_the_aspect_and_fills_both_ends_with_what_is_zero_to_the_encoder(
+    region, inside
+):
+    cut = np.asarray(cut_region(Image.new("RGB", (60, 40), RED), region, size=16, shape="pad"))
+    assert (cut[inside] == RED).all()
+    is_filled = np.ones((16, 16), bool)
+    is_filled[inside] = False
+    filled = torch.from_numpy(cut[is_filled].T.copy())[..., None]
+    assert normalize(filled).abs().max() < 0.01
+
+
+def test_a_square_region_needs_no_padding():
+    image = noisy()
+    cuts = [cut_region(image, (3, 3, 33, 33), size=16, shape=s) for s in ("pad", "squeeze")]
+    assert cuts[0].tobytes() == cuts[1].tobytes()
+
+
+@pytest.mark.parametrize("shape", ["pad", "squeeze"])
+def test_a_strip_of_a_million_pixels_is_cut_without_its_square(shape):
+    strip = Image.new("RGB", (2_000_000, 1), RED)
+    assert cut_region(strip, (0, 0, 2_000_000, 1), size=16, shape=shape).size == (16, 16)
+
+
+def views_of(view, *, size=32, **person):
+    return EvaluationViews(size=size, view=view, person=PersonConfig(**person))
+
+
+@pytest.mark.parametrize("size", [(60, 40), (33, 90), (200, 201)])
+@pytest.mark.parametrize("shape", ["squeeze", "pad"])
+def test_a_persons_crop_is_prepared_as_timm_prepares_the_crop_taken_whole(size, shape):
+    image = noisy(*size)
+    box = Box(5, 8, 31, 30)
+    (pixels,) = views_of("person", margin=0, shape=shape)(image, [box])
+    mode = "squash" if shape == "squeeze" else "border"
+    region = person_region(
+        [box], PersonConfig(margin=0, shape=shape), width=size[0], height=size[1]
+    )
+    expected = by_timm(32, crop_pct=1.0, crop_mode=mode)(image.crop(region)).numpy()
+    assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("boxes", [[], [Box(100, 0, 130, 10)], [Box(0, 0, float("nan"), 5)]])
+def test_the_scene_stands_in_where_nobody_is_in_the_picture(boxes):
+    image = noisy()
+    scene = Preparation(32)(image)
+    for view in ("scene", "person", "both"):
+        views = views_of(view)(image, boxes)
+        assert views.shape == views_of(view).shape
+        assert all(np.array_equal(pixels, scene) for pixels in views)
+
+
+def test_the_scene_comes_first_and_is_whole():
+    image = noisy()
+    boxes = [Box(5, 5, 20, 30), Box(10, 0, 15, 5)]
+    scene, person = views_of("both")(image, boxes)
+    assert np.array_equal(scene, Preparation(32)(image))
+    assert np.array_equal(person, views_of("person")(image, boxes)[0])
+    assert np.array_equal(person, views_of("person")(image, boxes[:1])[0])  # the largest
+    assert not np.array_equal(scene, person)
+
+
+def test_a_scene_alone_brings_no_arrow():
+    code = (
+        "import sys; from PIL import Image; from uniemox.config import PersonConfig\n"
+        "from uniemox.data.pixels import EvaluationViews\n"
+        "views = EvaluationViews(size=8, view='scene', person=PersonConfig())\n"
+        "views(Image.new('RGB', (9, 9))); assert 'pyarrow' not in sys.modules, 'pyarrow'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,6 @@
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from uniemox.config import AugmentConfig, ViewsConfig
-from uniemox.data.pixels import MEAN, STD, Preparation
+from uniemox.data.pixels import MEAN, STD, Preparation, cut_region
 from uniemox.data.transforms import (
+    AugmentedViews,
     PretrainTransform,
     augmentation,
-    cut_region,
     denormalize,
     evaluation,
     normalize,
@@ -90,40 +91,6 @@ def test_the_person_view_of_a_painted_rectangle_has_its_colour_and_nothing_else(
     assert (person.permute(1, 2, 0) == torch.tensor(RED)).all()
 
 
-def test_squeezing_brings_any_region_to_a_square():
-    image = Image.new("RGB", (60, 40), BLUE)
-    image.paste(RED, (10, 0, 30, 40))
-    cut = np.asarray(cut_region(image, (10, 0, 30, 40), size=16, shape="squeeze"))
-    assert cut.shape == (16, 16, 3)
-    assert (cut == RED).all()
-
-
-@pytest.mark.parametrize(
-    ("region", "inside"), [((10, 0, 30, 40), np.s_[:, 4:12]), ((0, 10, 60, 25), np.s_[6:10, :])]
-)
-def test_padding_keeps_the_aspect_and_fills_both_ends_with_what_is_zero_to_the_encoder(
-    region, inside
-):
-    cut = np.asarray(cut_region(Image.new("RGB", (60, 40), RED), region, size=16, shape="pad"))
-    assert (cut[inside] == RED).all()
-    is_filled = np.ones((16, 16), bool)
-    is_filled[inside] = False
-    filled = torch.from_numpy(cut[is_filled].T.copy())[..., None]
-    assert normalize(filled).abs().max() < 0.01
-
-
-def test_a_square_region_needs_no_padding():
-    image = noisy()
-    cuts = [cut_region(image, (3, 3, 33, 33), size=16, shape=s) for s in ("pad", "squeeze")]
-    assert cuts[0].tobytes() == cuts[1].tobytes()
-
-
-@pytest.mark.parametrize("shape", ["pad", "squeeze"])
-def test_a_strip_of_a_million_pixels_is_cut_without_its_square(shape):
-    strip = Image.new("RGB", (2_000_000, 1), RED)
-    assert cut_region(strip, (0, 0, 2_000_000, 1), size=16, shape=shape).size == (16, 16)
-
-
 def test_without_a_region_the_scene_stands_in_for_the_person():
     scene, person = PretrainTransform(ViewsConfig(), 24)(noisy(), None)
     assert torch.equal(scene, person)
@@ -164,6 +131,45 @@ def test_the_scenes_crop_covers_a_share_of_the_picture_within_the_limits():
             scene = transform(Image.fromarray(ramp), None).scene.float()
         sides = scene[:2].amax((1, 2)) - scene[:2].amin((1, 2))
         assert 0.16 < sides.prod().item() / 200**2 < 0.52
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(0, {False}), (1, {True}), (0.5, {False, True})])
+def test_both_views_of_a_classifier_are_mirrored_together(flip, expected):
+    image = halves(64, RED, BLUE)
+    image.paste(YELLOW, (24, 24, 32, 40))
+    image.paste(GREEN, (32, 24, 40, 40))
+    transform = AugmentedViews(replace(PLAIN, flip=flip), 16, view="both", shape="squeeze")
+    found = set()
+    for seed in range(12):
+        with seeded(seed):
+            scene, person = (denormalize(view) for view in transform(image, (24, 24, 40, 40)))
+        scene_mirrored = scene[0, 0, 0] < scene[2, 0, 0]  # blue at the left
+        person_mirrored = person[0, 8, 0] < 100  # green at the left
+        assert scene_mirrored == person_mirrored
+        found.add(bool(scene_mirrored))
+    assert found == expected
+
+
+def test_views_of_a_classifier_are_cropped_independently():
+    image = noisy(64, 64)
+    config = replace(PLAIN, scale=(0.2, 0.9))
+    transform = AugmentedViews(config, 16, view="both", shape="squeeze")
+    with seeded(0):
+        scene, person = transform(image, (0, 0, 64, 64))
+    assert not torch.equal(scene, person)
+
+
+@pytest.mark.parametrize("view", ["scene", "person"])
+def test_one_view_is_augmented_as_timm_does(view):
+    config = AugmentConfig()
+    image = noisy(90, 70)
+    region = (10, 5, 50, 65)
+    picture = image if view == "scene" else cut_region(image, region, size=36, shape="squeeze")
+    with seeded(5):
+        expected = augmentation(config, 32)(picture)
+    with seeded(5):
+        (pixels,) = AugmentedViews(config, 32, view=view, shape="squeeze")(image, region)
+    assert torch.equal(pixels, expected)
 
 
 def test_normalising_is_what_torchvision_does_and_can_be_undone():

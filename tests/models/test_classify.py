@@ -1,8 +1,16 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from uniemox.models.classify import build_classifier, start_from_encoder
+from uniemox.config import FusedBy
+from uniemox.models.classify import (
+    TwoViewClassifier,
+    build_classifier,
+    plain_classifier,
+    start_from_encoder,
+)
 from uniemox.models.encoder import build_vit, encode_visible, resample_positions
 
 
@@ -154,3 +162,64 @@ def test_positions_that_are_no_square_are_refused(count, numbers):
     given = encoder().state_dict() | {"pos_embed": torch.zeros(1, count, numbers)}
     with pytest.raises(RuntimeError, match=r"pos_embed|invalid for input"):
         start_from_encoder(classifier(), given)
+
+
+# Two views
+
+
+def two_views(fusion="sum"):
+    return TwoViewClassifier(classifier(head_std=0.5), fusion).eval()
+
+
+@pytest.mark.parametrize("fusion", get_args(FusedBy))
+@torch.no_grad()
+def test_logits_of_two_views_are_head_of_fusion_of_both_pooled_encodings(fusion):
+    model = two_views(fusion)
+    scene, person = pictures(), pictures().flip(3) + 1
+    pooled = []
+    for view in (scene, person):
+        tokens = model.encoder.blocks(model.encoder._pos_embed(model.encoder.patch_embed(view)))
+        pooled.append(F.layer_norm(tokens[:, 1:].mean(dim=1), (128,), eps=1e-6))
+    fused = model.fusion(*pooled)
+    expected = fused @ model.encoder.head.weight.T + model.encoder.head.bias
+    torch.testing.assert_close(model(scene, person), expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_both_views_are_encoded_in_one_pass():
+    model, seen = two_views(), []
+    model.encoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    model(pictures(), pictures())
+    assert seen == [(4, 17, 128)]
+
+
+@torch.no_grad()
+def test_each_view_changes_the_logits_of_its_own_picture_alone():
+    model, scene, person = two_views("scaled_sum"), pictures(), pictures() + 1
+    before = model(scene, person)
+    for view in (0, 1):
+        views = [scene.clone(), person.clone()]
+        views[view][1] += pictures()[0]
+        differs = (model(*views) - before).abs().amax(dim=1) > 1e-4
+        assert differs.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("fusion", get_args(FusedBy))
+def test_every_weight_of_two_views_gets_a_gradient(fusion):
+    model = two_views(fusion).train()
+    model(pictures(), pictures().flip(2)).square().sum().backward()
+    assert [name for name, part in model.named_parameters() if part.grad is None] == []
+
+
+def test_the_fusion_takes_no_draw_from_the_encoder():
+    plain, both = classifier(), TwoViewClassifier(classifier(), "bilinear")
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(both.encoder.state_dict()[name], tensor), name
+    assert plain_classifier(both) is both.encoder
+    assert plain_classifier(plain) is plain
+
+
+def test_positions_and_class_token_are_named_for_what_does_not_decay():
+    model = two_views()
+    own = {name for name, _ in model.named_parameters()}
+    assert model.no_weight_decay() & own == {"encoder.pos_embed", "encoder.cls_token"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from uniemox.config import ModelConfig, OptimConfig
-from uniemox.models.classify import build_classifier
+from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.pretrain import UniEmoX
 from uniemox.train.optim import build_optimizer, peak_rate, rate_at, set_rate
 
@@ -22,6 +22,12 @@ def classifier():
     return build_classifier("mini", patch_size=8, image_size=32, num_classes=3)
 
 
+@pytest.fixture(scope="module")
+def two_views():
+    plain = build_classifier("mini", patch_size=8, image_size=32, num_classes=3)
+    return TwoViewClassifier(plain, "attention")
+
+
 def groups_of(module, **settings):
     """The group of the optimiser that each parameter is in, by name."""
     optimizer = build_optimizer(module, OptimConfig(**settings))
@@ -35,7 +41,7 @@ def groups_of(module, **settings):
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-@pytest.mark.parametrize("kind", ["pretraining", "classifier"])
+@pytest.mark.parametrize("kind", ["pretraining", "classifier", "two_views"])
 def test_every_trainable_part_is_in_one_group_and_frozen_ones_in_none(kind, layer_decay, request):
     module = request.getfixturevalue(kind)
     trainable = {name for name, p in module.named_parameters() if p.requires_grad}
@@ -45,7 +51,7 @@ def test_every_trainable_part_is_in_one_group_and_frozen_ones_in_none(kind, laye
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-@pytest.mark.parametrize("kind", ["pretraining", "classifier"])
+@pytest.mark.parametrize("kind", ["pretraining", "classifier", "two_views"])
 def test_norms_and_biases_do_not_decay_and_all_other_weights_do(kind, layer_decay, request):
     module = request.getfixturevalue(kind)
     free = set()
@@ -61,6 +67,8 @@ def test_norms_and_biases_do_not_decay_and_all_other_weights_do(kind, layer_deca
     }
     if kind == "classifier":  # as MAE's fine-tuning
         expected |= {"cls_token", "pos_embed"}
+    if kind == "two_views":
+        expected |= {"encoder.cls_token", "encoder.pos_embed"}
     assert free == expected
 
 
@@ -85,6 +93,16 @@ def test_the_rate_of_a_classifier_falls_with_each_layer_below_the_head(classifie
     for name, factor in factors.items():
         (prefix,) = (prefix for prefix in expected if name.startswith(prefix))
         assert factor == expected[prefix], name
+
+
+def test_rates_of_two_views_are_those_of_one_and_the_fusion_keeps_the_whole_rate(
+    classifier, two_views
+):
+    plain, both = (groups_of(module, layer_decay=0.5) for module in (classifier, two_views))
+    for name, group in both.items():
+        one = plain.get(name.removeprefix("encoder."))
+        assert group["lr_scale"] == (one["lr_scale"] if one else 1.0), name
+        assert (one is None) == name.startswith("fusion."), name
 
 
 def test_what_stands_beside_the_encoder_keeps_the_whole_rate(pretraining):

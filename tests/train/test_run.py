@@ -22,8 +22,9 @@ import uniemox.train.run as run_module
 from uniemox.checkpoints.bundle import load_classifier, load_pretraining
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.resume import load_state
-from uniemox.config import FusedBy, PretrainConfig
+from uniemox.config import FusedBy, PersonConfig, PretrainConfig
 from uniemox.data.manifest import Attributes, manifest_from_columns, write_manifest
+from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
 from uniemox.evaluate import compute_outputs
@@ -32,7 +33,7 @@ from uniemox.models.encoder import resample_positions
 from uniemox.models.teacher import Teacher
 from uniemox.settings import load_config, save_config
 from uniemox.train.engine import Engine
-from uniemox.train.events import Progress
+from uniemox.train.events import Message, Progress
 from uniemox.train.journal import read_journal
 from uniemox.train.run import finetune, pretrain
 
@@ -498,6 +499,82 @@ def test_a_start_whose_weights_do_not_fit_is_told_in_one_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.fixture(scope="module")
+def two_views(finetune_config, pretrained, tmp_path_factory):
+    """A fine-tuning on both views, with everything that could remember something."""
+    events = []
+    config = finetune_config(
+        tmp_path_factory.mktemp("views") / "run",
+        init=str(pretrained.model),
+        view="both",
+        fusion="gated_mlp",
+        person=PersonConfig(margin=0.2, shape="pad"),
+        optim={"ema_decay": 0.8, "layer_decay": 0.75, "clip_norm": 1.0},
+        **TAKEN,
+    )
+    folder = finetune(config, events.append)
+    return config, folder, [event.text for event in events if isinstance(event, Message)]
+
+
+def test_a_run_on_both_views_says_what_it_reads_and_what_stands_in(two_views):
+    config, folder, texts = two_views
+    facts = read_facts(folder)
+    assert (facts.view, facts.fusion, facts.person) == ("both", "gated_mlp", config.person)
+    assert texts[0] == "6 of 24 pictures have no person box: the scene stands in"
+    assert json.loads(facts.provenance["settings"])["view"] == "both"
+    assert facts.temperature != 1.0
+    assert (config.out / "test" / "report.json").is_file()
+
+
+def test_both_views_start_from_the_pretrained_encoder_and_a_fresh_fusion(
+    finetune_config, pretrained, tmp_path, monkeypatch
+):
+    config = finetune_config(
+        tmp_path / "run", init=str(pretrained.model), view="both", fusion="sum", **TAKEN
+    )
+    started = start_of(config, monkeypatch)
+    before = load_file(pretrained.model / "model.safetensors")
+    name = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(started[f"encoder.{name}"], before[name])
+    assert started["fusion.linear.weight"].shape == (128, 128)  # of the encoder, not the decoder
+
+
+def test_a_run_on_both_views_is_the_same_on_any_number_of_workers_and_after_a_break(
+    two_views, tmp_path
+):
+    whole, expected, _ = two_views
+    broken = replace(whole, out=tmp_path / "run", num_workers=2, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(broken, stop_at(4))
+    folder = finetune(replace(broken, resume=True, num_workers=0))
+    assert weights_in(folder) == weights_in(expected)
+    assert read_facts(folder) == read_facts(expected)
+
+
+@pytest.mark.parametrize("view", ["scene", "person", "both"])
+def test_a_classifier_of_two_views_is_a_start_for_any_view(
+    finetune_config, two_views, tmp_path, monkeypatch, view
+):
+    _, folder, _ = two_views
+    config = finetune_config(tmp_path / "run", init=str(folder), view=view, **TAKEN)
+    started = start_of(config, monkeypatch)
+    prefix = "encoder." if view == "both" else ""
+    before = load_file(folder / "two_views.safetensors")
+    name = "blocks.5.attn.qkv.weight"
+    assert torch.equal(started[prefix + name], before["encoder." + name])
+
+
+def test_a_run_on_persons_leaves_a_plain_model_that_wants_crops(finetune_config, tmp_path, heard):
+    folder = finetune(finetune_config(tmp_path / "run", view="person", **ONE_STEP), heard)
+    assert read_facts(folder).view == "person"
+    assert (folder / "model.safetensors").is_file()
+    assert heard.texts[0].startswith("6 of 24 pictures have no person box")
+
+
+def test_a_run_on_scenes_says_nothing_of_boxes(finetuned):
+    assert not [text for text in finetuned.heard.texts if "box" in text]
+
+
 BREAKS = {"an observer": None, "Ctrl-C": interrupt}
 
 
@@ -640,7 +717,7 @@ def test_the_temperature_lowers_the_loss_on_val_and_changes_no_prediction(finetu
     after = compute_outputs(
         loaded.model,
         val,
-        image_size=32,
+        views=EvaluationViews(size=32, view="scene", person=PersonConfig()),
         accelerator=build_accelerator("cpu"),
         batch_size=4,
         num_workers=0,

@@ -173,3 +173,59 @@ def test_mixed_pictures_have_mixed_targets():
     targets = 0.75 * one_hot + 0.25 * one_hot.flip(0)
     logits = module(mixed).float()
     torch.testing.assert_close(loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+
+
+# Two views
+
+
+class FlatPair(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(192, 3)
+        self.seen = []
+
+    def forward(self, scene, person):
+        self.seen.append((scene, person))
+        return self.linear(scene.flatten(1)) - 2 * self.linear(person.flatten(1))
+
+
+def pair_batch(size=4):
+    batch = labelled_batch(size)
+    return batch._replace(person=batch.pixels.flip(3) * 0.5 + 1)
+
+
+def test_both_views_reach_the_module_in_their_order():
+    module, batch = FlatPair(), pair_batch()
+    step = FinetuneTask(smoothing=0.1, mixup=None).step(module, batch)
+    ((scene, person),) = module.seen
+    assert torch.equal(scene, batch.pixels)
+    assert torch.equal(person, batch.person)
+    logits = module(batch.pixels, batch.person)
+    expected = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+    torch.testing.assert_close(step.loss, expected)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_both_views_are_mixed_with_the_same_partner_share_and_box(cut):
+    module, batch = FlatPair(), pair_batch()
+    scene, person = batch.pixels.clone(), batch.person.clone()
+    alphas = {"mixup_alpha": 0.0, "cutmix_alpha": 1.0} if cut else {"mixup_alpha": 1.0}
+    mixup = Mixup(**alphas, label_smoothing=0.0, num_classes=3)
+    mixup._params_per_batch = lambda: (0.6, cut)
+    torch.manual_seed(3)
+    FinetuneTask(smoothing=0.0, mixup=mixup).step(module, batch)
+    ((mixed_scene, mixed_person),) = module.seen
+    if not cut:
+        torch.testing.assert_close(mixed_scene, 0.6 * scene + 0.4 * scene.flip(0))
+        torch.testing.assert_close(mixed_person, 0.6 * person + 0.4 * person.flip(0))
+        return
+    taken = [
+        (mixed == view.flip(0)).all(dim=1)  # (B, 8, 8), where the partner's pixels are
+        for mixed, view in ((mixed_scene, scene), (mixed_person, person))
+    ]
+    assert torch.equal(*taken)
+    assert 0 < taken[0].float().mean() < 1
+    kept = ~taken[0].unsqueeze(1)
+    assert torch.equal(mixed_scene * kept, scene * kept)
+    assert torch.equal(mixed_person * kept, person * kept)

@@ -7,7 +7,6 @@ of a pretrained model is the same for its encoder, plus `pretrain.safetensors` (
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from uniemox.checkpoints.facts import ModelFacts, read_facts
 from uniemox.config import ENCODER_SHAPES, ModelConfig
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.models.classify import build_classifier
+from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.encoder import grid_size, patch_size
 from uniemox.models.pretrain import UniEmoX
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 class Classifier:
     """A classifier with what is known of it."""
 
-    model: VisionTransformer
+    model: VisionTransformer | TwoViewClassifier
     facts: ModelFacts
 
 
@@ -54,14 +53,19 @@ class Pretrained:
     facts: ModelFacts
 
 
-def save_classifier(model: VisionTransformer, folder: Path, facts: ModelFacts) -> None:
+def save_classifier(
+    model: VisionTransformer | TwoViewClassifier, folder: Path, facts: ModelFacts
+) -> None:
     """Write a classifier's folder, replacing one that is there.
 
     Raises:
         CheckpointError: The folder cannot be written; an older one is left whole.
     """
     with _replacing(folder) as beside:
-        _save_timm(model, beside, facts)
+        if isinstance(model, TwoViewClassifier):
+            _save_two_views(model, beside, facts)
+        else:
+            _save_timm(model, beside, facts)
 
 
 def save_pretraining(model: UniEmoX, folder: Path, facts: ModelFacts) -> None:
@@ -113,13 +117,16 @@ def load_classifier(folder: Path, *, device: torch.device | None = None) -> Clas
         raise CheckpointError(
             f"{folder} holds a pretrained model without a classifier: train one with `uniemox finetune --init {folder}`"
         )
-    model = build_classifier(
+    model: VisionTransformer | TwoViewClassifier = build_classifier(
         facts.size,
         patch_size=facts.patch_size,
         image_size=facts.image_size,
         num_classes=len(facts.classes),
     )
-    fill(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
+    if facts.fusion != "none":
+        model = TwoViewClassifier(model, facts.fusion)
+    weights = weights_file(folder, facts)
+    fill(model, read_weights(weights), weights)
     return Classifier(model.to(device).eval(), facts)
 
 
@@ -154,8 +161,16 @@ def load_pretraining(folder: Path) -> Pretrained:
 def load_encoder(folder: Path) -> tuple[dict[str, Tensor], ModelFacts]:
     """Read the weights to start a classifier from: a pretrained encoder, or another classifier without its head."""
     facts = read_facts(folder)
-    weights = read_weights(folder / "model.safetensors")
+    weights = read_weights(weights_file(folder, facts))
+    if facts.view == "both":
+        ours = {k: v for k, v in weights.items() if k.startswith("encoder.")}
+        weights = {k.removeprefix("encoder."): v for k, v in ours.items()}
     return {k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}, facts
+
+
+def weights_file(folder: Path, facts: ModelFacts) -> Path:
+    """Give the file of a folder's weights; that of two views has another name, so that nobody takes it for timm's."""
+    return folder / ("two_views.safetensors" if facts.view == "both" else "model.safetensors")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -206,12 +221,25 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def _save_two_views(model: TwoViewClassifier, folder: Path, facts: ModelFacts) -> None:
+    """Write the two files of a classifier of two views, which is no timm model and says so by its architecture."""
+    config = {
+        "architecture": "uniemox_two_views",
+        "num_classes": len(facts.classes),
+        "label_names": list(facts.classes),
+        "uniemox": facts.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, weights_file(folder, facts), metadata={"format": "pt"})
+
+
 def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> None:
     """Write the two files of a timm model directory."""
     shape = ENCODER_SHAPES[facts.size]
     side = grid_size(model) * patch_size(model)
     config: dict[str, Any] = {
-        "uniemox": dataclasses.asdict(facts),
+        "uniemox": facts.to_dict(),
         # timm would pass on the name and the licence of its own weights of this architecture
         "pretrained_cfg": {
             "tag": f"uniemox_{facts.dataset}",
@@ -239,9 +267,18 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
             "std": STD,
             "crop_pct": CROP_SHARE,
             "interpolation": "bicubic",
-        },
+        }
+        | _crop_of_person(facts),
     )
     _drop_num_classes(folder / "config.json")
+
+
+def _crop_of_person(facts: ModelFacts) -> dict[str, Any]:
+    """Say in timm's words that a person's crop is taken whole: squeezed, or padded with the mean colour."""
+    if facts.view != "person":
+        return {}
+    mode = "squash" if facts.person.shape == "squeeze" else "border"
+    return {"crop_pct": 1.0, "crop_mode": mode}
 
 
 def _drop_num_classes(path: Path) -> None:
@@ -305,6 +342,6 @@ def _own_name(name: str) -> str:
 
 
 def hash_weights(folder: Path) -> str:
-    """SHA-256 of a folder's `model.safetensors`, to name a start in the provenance of what follows from it."""
-    with (folder / "model.safetensors").open("rb") as file:
+    """SHA-256 of the file of a folder's weights, to name a start in the provenance of what follows from it."""
+    with weights_file(folder, read_facts(folder)).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from uniemox.config import EncoderSize, Fusion
+from uniemox.config import (
+    MAX_MARGIN,
+    CropShape,
+    EncoderSize,
+    FusedBy,
+    Fusion,
+    PersonChoice,
+    PersonConfig,
+    View,
+)
 from uniemox.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format that is read. Version 2 has views, which a reader of version 1 would not know to cut."""
 _ASSETS = Path(__file__).parents[1] / "demo" / "assets"
 EMBEDDED = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
 """Folders of the models that come with the package, by the names they are called by."""
@@ -25,6 +35,7 @@ _MAX_GRID = 128  # patches along a side
 _MAX_CLASSES = 10_000
 _MAX_DECODER = {"decoder_width": 4096, "decoder_depth": 64, "decoder_heads": 256}
 _MAX_EMBEDDING = 16_384
+_SINCE_VERSION_2 = ("view", "fusion", "person")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +54,31 @@ class ModelFacts:
     """Names in label order; none for a pretrained model."""
     temperature: float = 1.0
     """What the logits were divided by, fitted on the val split; the head's weights contain it already."""
+    view: View = "scene"
+    """What a classifier reads: the whole picture, a person's crop, or both."""
+    fusion: Fusion = "none"
+    """How a classifier of both views fuses them."""
+    person: PersonConfig = field(default_factory=PersonConfig)
+    """How the person was chosen and cut out."""
     pretraining: Mapping[str, Any] = field(default_factory=dict)
     """Shape of decoder and fusion, by the names of `ModelConfig`, and `embedding_width`, `reconstructs`."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """How the weights were made: software, data, settings."""
     licence: str = ""
     """Licence of the weights and what it follows from; empty where it was not stated."""
-    format_version: int = FORMAT_VERSION
+
+    @property
+    def format_version(self) -> int:
+        """The oldest format that has what these facts say, so that older readers read all that they can."""
+        return 1 if self.view == "scene" else 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON; `read_facts` is the inverse."""
+        values = dataclasses.asdict(self)
+        if self.view == "scene":
+            for name in _SINCE_VERSION_2:
+                del values[name]
+        return {**values, "format_version": self.format_version}
 
 
 def locate(model: str) -> Path:
@@ -104,10 +133,13 @@ def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
             "upgrade uniemox"
         )
     known = {f.name for f in dataclasses.fields(ModelFacts)}
+    if version == 1:
+        known.difference_update(_SINCE_VERSION_2)
     values = {name: value for name, value in section.items() if name in known}
     for problem in _problems(values):
         raise CheckpointError(f"{path}: {problem}; make the folder again, or copy it whole")
-    return ModelFacts(**{**values, "classes": tuple(values["classes"])})
+    person = PersonConfig(**values.get("person", {}))
+    return ModelFacts(**{**values, "classes": tuple(values["classes"]), "person": person})
 
 
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -115,6 +147,7 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _kind_problems(values)
     yield from _size_problems(values)
     yield from _class_problems(values)
+    yield from _view_problems(values)
     if values["kind"] == "pretraining":
         yield from _pretraining_problems(values.get("pretraining", {}))
 
@@ -157,6 +190,30 @@ def _class_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"uniemox.classes must be distinct and no more than {_MAX_CLASSES}"
     elif values["kind"] == "classifier" and not classes:
         yield "uniemox.classes is empty, but a classifier names its classes"
+
+
+def _view_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    view, fusion = values.get("view", "scene"), values.get("fusion", "none")
+    allowed = get_args(View) if values["kind"] == "classifier" else ("scene",)
+    if view not in allowed:
+        yield f"uniemox.view is {_short(view)}, but must be {' or '.join(allowed)}"
+    fusions = get_args(FusedBy) if view == "both" else ("none",)
+    if fusion not in fusions:
+        yield f"uniemox.fusion is {_short(fusion)}, but must be {' or '.join(fusions)}"
+    if view != "scene":
+        yield from _person_problems(values.get("person"))
+
+
+def _person_problems(person: Any) -> Iterator[str]:
+    words = {"choice": get_args(PersonChoice), "shape": get_args(CropShape)}
+    if not isinstance(person, dict) or person.keys() != {*words, "margin"}:
+        yield f"uniemox.person is {_short(person)}, but must tell choice, margin and shape, and nothing else"
+    for name, known in words.items():
+        if person[name] not in known:
+            yield f"uniemox.person.{name} is {_short(person[name])}, but must be {' or '.join(known)}"
+    margin = person["margin"]
+    if type(margin) not in (int, float) or not 0 <= margin <= MAX_MARGIN:
+        yield f"uniemox.person.margin is {_short(margin)}, but must be a number from 0 to {MAX_MARGIN}"
 
 
 def _pretraining_problems(shape: Mapping[str, Any]) -> Iterator[str]:

@@ -58,6 +58,13 @@ class LabelledBatch(NamedTuple):
     readable: Tensor
     """(B,) bool, false where the picture could not be read."""
     skipped: tuple[Skipped, ...]
+    person: Tensor | None = None
+    """(B, 3, S, S) float, normalised: the second view, where there are two."""
+
+    @property
+    def views(self) -> tuple[Tensor, ...]:
+        """What a classifier is called with: the only view, or scene and person."""
+        return (self.pixels,) if self.person is None else (self.pixels, self.person)
 
     def to(self, device: torch.device) -> LabelledBatch:
         """Copy the tensors to a device."""
@@ -82,13 +89,15 @@ def collate_pretrain(samples: Sequence[PretrainSample]) -> PretrainBatch:
 
 
 def collate_labelled(samples: Sequence[LabelledSample]) -> LabelledBatch:
-    """Stack labelled samples."""
+    """Stack labelled samples, which have a second view all or none."""
+    persons = [sample.person for sample in samples if sample.person is not None]
     return LabelledBatch(
         pixels=torch.stack([sample.pixels for sample in samples]),
         labels=torch.tensor([sample.label for sample in samples]),
         rows=torch.tensor([sample.row for sample in samples]),
         readable=torch.tensor([not sample.skipped for sample in samples]),
         skipped=tuple(skipped for sample in samples for skipped in sample.skipped),
+        person=torch.stack(persons) if persons else None,
     )
 
 

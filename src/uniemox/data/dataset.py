@@ -12,18 +12,18 @@ from torch.utils.data import Dataset
 
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.people import person_region
-from uniemox.data.transforms import PretrainTransform, augmentation, evaluation, seed_of, seeded
+from uniemox.data.transforms import AugmentedViews, PretrainTransform, seed_of, seeded
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from PIL import Image
     from torch import Tensor
 
-    from uniemox.config import AugmentConfig, PersonConfig, ViewsConfig
+    from uniemox.config import AugmentConfig, PersonConfig, View, ViewsConfig
     from uniemox.data.manifest import Manifest, Row
+    from uniemox.data.people import Region
+    from uniemox.data.pixels import EvaluationViews
 
 _TRIES = 100
 """Rows that are tried in the place of an unreadable one before training gives up."""
@@ -64,10 +64,12 @@ class LabelledSample(NamedTuple):
     """A picture and its label."""
 
     pixels: Tensor
-    """(3, S, S) float, normalised; zeros where the picture could not be read."""
+    """(3, S, S) float, normalised: the only view, or the scene; zeros where the picture could not be read."""
     label: int
     row: int
     skipped: tuple[Skipped, ...]
+    person: Tensor | None = None
+    """(3, S, S) float, normalised: the second view, where there are two."""
 
 
 class PretrainDataset(Dataset[PretrainSample]):
@@ -109,12 +111,10 @@ class PretrainDataset(Dataset[PretrainSample]):
     def __getitem__(self, place: Place) -> PretrainSample:
         """Read, cut and mirror the picture of a row; an unreadable one is replaced by the next."""
         row, image, skipped = read_or_next(self.manifest, place.row)
-        boxes = row.boxes if self.views.person == "crop" else ()
-        region = person_region(boxes, self.person, width=image.width, height=image.height)
-        if region is None and boxes:
-            what = f"the person boxes of {row.path}"
-            why = "they lie outside the picture, so the scene stands in; mend them and prepare the data again"
-            skipped = (*skipped, Skipped(what, why))
+        region = None
+        if self.views.person == "crop":
+            region, told = find_person(row, image, self.person)
+            skipped += told
         with seeded(seed_of(self.seed, place.epoch, place.row)):
             views = self.transform(image, region)
             noise = torch.rand(2, self.num_patches)
@@ -123,13 +123,32 @@ class PretrainDataset(Dataset[PretrainSample]):
 
 
 class AugmentedDataset(Dataset[LabelledSample]):
-    """Augmented pictures with labels, indexed by `Place`, for fine-tuning."""
+    """Augmented pictures with labels, indexed by `Place`, for fine-tuning.
 
-    def __init__(self, manifest: Manifest, augment: AugmentConfig, *, size: int, seed: int) -> None:
+    Args:
+        manifest: Pictures, labels and boxes.
+        augment: Settings of the augmentation.
+        size: Side S of a view in pixels.
+        seed: Seed of the run.
+        view: What the classifier reads.
+        person: How the person is chosen and cut.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        augment: AugmentConfig,
+        *,
+        size: int,
+        seed: int,
+        view: View,
+        person: PersonConfig,
+    ) -> None:
         check_labels(manifest)
         self.manifest = manifest
         self.seed = seed
-        self.transform = augmentation(augment, size)
+        self.person = person
+        self.transform = AugmentedViews(augment, size, view=view, shape=person.shape)
 
     def __len__(self) -> int:
         """Rows of the manifest."""
@@ -139,9 +158,13 @@ class AugmentedDataset(Dataset[LabelledSample]):
         """Read and augment the picture of a row; an unreadable one is replaced by the next."""
         row, image, skipped = read_or_next(self.manifest, place.row)
         assert row.label is not None
+        region = None
+        if self.transform.view != "scene":
+            region, told = find_person(row, image, self.person)
+            skipped += told
         with seeded(seed_of(self.seed, place.epoch, place.row)):
-            pixels = self.transform(image)
-        return LabelledSample(pixels, row.label, row.index, skipped)
+            pixels, *person = self.transform(image, region)
+        return LabelledSample(pixels, row.label, row.index, skipped, *person)
 
 
 class EvaluationDataset(Dataset[LabelledSample]):
@@ -150,18 +173,10 @@ class EvaluationDataset(Dataset[LabelledSample]):
     An unreadable picture is a sample of zeros that says so in `skipped`: it is for the caller to leave it out.
     """
 
-    def __init__(
-        self, manifest: Manifest, transform: Callable[[Image.Image], Tensor], *, size: int
-    ) -> None:
+    def __init__(self, manifest: Manifest, views: EvaluationViews) -> None:
         check_labels(manifest)
         self.manifest = manifest
-        self.transform = transform
-        self.size = size
-
-    @classmethod
-    def at_size(cls, manifest: Manifest, size: int) -> EvaluationDataset:
-        """Evaluate with the preprocessing that fine-tuning gives its models."""
-        return cls(manifest, evaluation(size), size=size)
+        self.views = views
 
     def __len__(self) -> int:
         """Rows of the manifest."""
@@ -172,24 +187,47 @@ class EvaluationDataset(Dataset[LabelledSample]):
         row = self.manifest.row(index)
         assert row.label is not None
         image = read_image(row.path)
+        skipped: tuple[Skipped, ...] = ()
         if isinstance(image, Unreadable):
-            empty = torch.zeros(3, self.size, self.size)
-            return LabelledSample(empty, row.label, index, (Skipped(str(row.path), image.reason),))
-        return LabelledSample(self.transform(image), row.label, index, ())
+            skipped = (Skipped(str(row.path), image.reason),)
+            views = torch.zeros(self.views.shape)
+        else:
+            views = torch.from_numpy(self.views(image, row.boxes))
+        pixels, *person = views
+        return LabelledSample(pixels, row.label, index, skipped, *person)
 
 
 def check_labels(manifest: Manifest) -> None:
-    """Refuse a manifest in which a row has no label.
+    """Refuse a manifest in which a row has no label, or several.
 
     Raises:
         DataError: Names the first such row.
     """
     missing = (manifest.labels < 0).nonzero()[0]
+    if len(missing) and manifest.table["label_set"].null_count < len(manifest):
+        raise DataError(
+            f"{manifest.facts.name} gives several labels to one row (label_set), and classifiers of several labels are "
+            "not supported yet: prepare the data with one label for each row"
+        )
     if len(missing):
         raise DataError(
             f"{len(missing)} of {len(manifest)} rows have no label, the first being "
             f"{manifest.row(int(missing[0])).path}: choose splits whose rows are all labelled"
         )
+
+
+def find_person(
+    row: Row, image: Image.Image, person: PersonConfig
+) -> tuple[Region | None, tuple[Skipped, ...]]:
+    """Find the region of a row's person; where its boxes lie outside the picture, say so."""
+    region = person_region(row.boxes, person, width=image.width, height=image.height)
+    if region is not None or not row.boxes:
+        return region, ()
+    what = f"the person boxes of {row.path}"
+    why = (
+        "they lie outside the picture, so the scene stands in; mend them and prepare the data again"
+    )
+    return None, (Skipped(what, why),)
 
 
 def read_or_next(manifest: Manifest, index: int) -> tuple[Row, Image.Image, tuple[Skipped, ...]]:

@@ -222,6 +222,12 @@ class Manifest:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.facts.classes))
         return dict(zip(self.facts.classes, counts.tolist(), strict=True))
 
+    @property
+    def num_without_people(self) -> int:
+        """Rows that have no person box."""
+        lengths = pc.fill_null(pc.list_value_length(self.table["people"]), 0)
+        return int(pc.sum(pc.equal(lengths, 0)).as_py() or 0)
+
     def select(self, splits: Sequence[str]) -> Manifest:
         """Take the rows of some splits, in the order of the table.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import random
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -19,17 +20,16 @@ from torchvision.transforms import Compose
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from uniemox.data.pixels import MEAN, STD, Preparation
+from uniemox.data.pixels import CROP_SHARE, MEAN, STD, Preparation, cut_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
-    from uniemox.config import AugmentConfig, CropShape, ViewsConfig
+    from uniemox.config import AugmentConfig, CropShape, View, ViewsConfig
     from uniemox.data.people import Region
 
-_MEAN_COLOUR = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 _ASPECT = (3 / 4, 4 / 3)
 
 
@@ -97,28 +97,64 @@ class PretrainTransform:
         return Views(view, _to_tensor(cut, mirrored=mirrored))
 
 
-def cut_region(image: Image.Image, region: Region, *, size: int, shape: CropShape) -> Image.Image:
-    """Cut a region out of a picture and bring it to a square.
+class AugmentedViews:
+    """Augments what a classifier reads: the scene, the person, or both.
+
+    Scene and person are cropped and recoloured independently and mirrored together. The person is squeezed or padded
+    to a square first, as in evaluation, so that a random crop of it has the same proportions.
 
     Args:
-        image: Upright RGB picture.
-        region: Pixels of it.
-        size: Side of the square.
-        shape: squeeze resizes both sides to it; pad the longer one, and fills what is left at both ends of the other
-            with ImageNet's mean colour, which is 0 to the encoder.
+        config: Settings of the augmentation.
+        size: Side S of a view in pixels.
+        view: What the classifier reads.
+        shape: How the person's region becomes a square.
     """
-    # Cut first: a resize of a box would blend in what surrounds it.
-    cut = image.crop(region)
-    width, height = cut.size
-    if shape == "squeeze" or width == height:
-        return cut.resize((size, size), Image.Resampling.BICUBIC)
-    # Resized before it is laid on the square: a strip's own square could take all memory.
-    longest = max(width, height)
-    across, down = (max(1, round(side * size / longest)) for side in (width, height))
-    square = Image.new("RGB", (size, size), _MEAN_COLOUR)
-    place = ((size - across) // 2, (size - down) // 2)
-    square.paste(cut.resize((across, down), Image.Resampling.BICUBIC), place)
-    return square
+
+    def __init__(
+        self,
+        config: AugmentConfig,
+        size: int,
+        *,
+        view: View,
+        shape: CropShape,
+    ) -> None:
+        self.view = view
+        self.shape = shape
+        self.flip = config.flip
+        self.person_size = int(size / CROP_SHARE)
+        # Of both views each would be mirrored by itself.
+        self.augment = augmentation(replace(config, flip=0) if view == "both" else config, size)
+
+    def __call__(self, image: Image.Image, person: Region | None) -> tuple[Tensor, ...]:
+        """Give one view or two, scene first, each (3, S, S) float, normalised.
+
+        Args:
+            image: Upright RGB picture.
+            person: Region of the person in its pixels; where it is None, the scene stands in.
+        """
+        match self.view:
+            case "scene":
+                return (self.augment(image),)
+            case "person":
+                return (self.augment(image if person is None else self._cut(image, person)),)
+            case "both":
+                return self._both(image, person)
+            case _:
+                assert_never(self.view)
+
+    def _both(self, image: Image.Image, person: Region | None) -> tuple[Tensor, Tensor]:
+        turn = ImageOps.mirror if torch.rand(()).item() < self.flip else _leave
+        scene = self.augment(turn(image))
+        if person is None:
+            return scene, scene
+        return scene, self.augment(turn(self._cut(image, person)))
+
+    def _cut(self, image: Image.Image, person: Region) -> Image.Image:
+        return cut_region(image, person, size=self.person_size, shape=self.shape)
+
+
+def _leave(image: Image.Image) -> Image.Image:
+    return image
 
 
 def _to_tensor(image: Image.Image, *, mirrored: bool) -> Tensor:

@@ -13,7 +13,8 @@ from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.data.people import choose_box, person_region
-from uniemox.data.transforms import cut_region, denormalize, evaluation
+from uniemox.data.pixels import cut_region
+from uniemox.data.transforms import denormalize, evaluation
 from uniemox.models.encoder import grid_size, patchify, unpatchify
 from uniemox.models.mae import hide
 from uniemox.report import charts

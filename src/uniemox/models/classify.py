@@ -1,4 +1,7 @@
-"""The classifier: a plain vision transformer, mean over patches, norm, linear head (He et al. 2022, section A.1)."""
+"""The classifier: a plain vision transformer, mean over patches, norm, linear head (He et al. 2022, section A.1).
+
+For two views the same encoder reads both, and a fusion stands before the head.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,47 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.models.encoder import build_vit, grid_size, resample_positions
+from uniemox.models.fusion import build_fusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from timm.models.vision_transformer import VisionTransformer
 
-    from uniemox.config import EncoderSize
+    from uniemox.config import EncoderSize, FusedBy
+
+
+class TwoViewClassifier(nn.Module):
+    """One encoder on scene and person, their fusion, a linear head.
+
+    α and β are what the head of the plain classifier would read: the normed mean over the patches of each view. The
+    fusion starts fresh, for that of pretraining fuses class tokens after a projection (DECISIONS views-2).
+
+    Args:
+        classifier: The encoder with its `fc_norm` and its head, as `build_classifier` makes it.
+        fusion: How both views become one embedding.
+    """
+
+    def __init__(self, classifier: VisionTransformer, fusion: FusedBy) -> None:
+        super().__init__()
+        self.encoder = classifier
+        self.fusion = build_fusion(fusion, classifier.embed_dim)
+
+    def forward(self, scene: Tensor, person: Tensor) -> Tensor:
+        """Give logits (B, C) of two views (B, 3, H, W), encoded in one pass."""
+        tokens = self.encoder.forward_features(torch.cat([scene, person]))
+        alpha, beta = self.encoder.forward_head(tokens, pre_logits=True).chunk(2)
+        logits: Tensor = self.encoder.head(self.fusion(alpha, beta))
+        return logits
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the weights that are spared by weight decay, as timm asks a model."""
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+
+def plain_classifier(model: VisionTransformer | TwoViewClassifier) -> VisionTransformer:
+    """Give the part of a classifier that has the encoder and the head: of one view, the model itself."""
+    return model.encoder if isinstance(model, TwoViewClassifier) else model
 
 
 def build_classifier(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from uniemox.checkpoints.facts import locate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.data.manifest import Box
 
 
 class Backend(Protocol):
@@ -23,8 +25,11 @@ class Backend(Protocol):
     def facts(self) -> ModelFacts:
         """What is known of the classifier."""
 
-    def prepare(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Bring one RGB picture to what `logits` takes a stack of; called from several threads at once."""
+    def prepare(self, image: Image.Image, boxes: Sequence[Box] = ()) -> npt.NDArray[np.float32]:
+        """Bring one RGB picture to what `logits` takes a stack of; called from several threads at once.
+
+        A classifier of persons cuts one of the boxes; where none lies in the picture, the scene stands in.
+        """
 
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run the classifier: (N, …) prepared pictures to (N, C) calibrated logits, in label order."""

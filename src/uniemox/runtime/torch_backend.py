@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from uniemox.checkpoints.bundle import load_classifier
-from uniemox.data.pixels import Preparation
+from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from uniemox.checkpoints.bundle import Classifier
+    from uniemox.data.manifest import Box
 
 
 class TorchBackend:
@@ -32,18 +34,19 @@ class TorchBackend:
         self.model = classifier.model
         self.facts = classifier.facts
         self.device = device
-        self._prepare = Preparation(self.facts.image_size)
+        self._prepare = EvaluationViews(
+            size=self.facts.image_size, view=self.facts.view, person=self.facts.person
+        )
 
-    def prepare(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Bring an RGB picture to (3, S, S), normalised."""
-        return self._prepare(image)
+    def prepare(self, image: Image.Image, boxes: Sequence[Box] = ()) -> npt.NDArray[np.float32]:
+        """Bring an RGB picture to (V, 3, S, S), normalised, V being 1 view or 2."""
+        return self._prepare(image, boxes)
 
     @torch.inference_mode()
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Run the classifier: (N, 3, S, S) to (N, C)."""
-        logits: npt.NDArray[np.float32] = (
-            self.model(torch.from_numpy(pixels).to(self.device)).float().cpu().numpy()
-        )
+        """Run the classifier: (N, V, 3, S, S) to (N, C)."""
+        views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
+        logits: npt.NDArray[np.float32] = self.model(*views).float().cpu().numpy()
         return logits
 
 

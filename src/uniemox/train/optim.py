@@ -9,6 +9,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
+from uniemox.models.classify import TwoViewClassifier
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -25,14 +27,13 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     full rate, as the top layer does (Clark et al. 2020; Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = []
-    # MAE spares these in fine-tuning and not in pretraining, where positions are fixed.
-    spared = module.no_weight_decay() if isinstance(module, VisionTransformer) else ()
+    spared = _spared(module)
     if config.layer_decay < 1:
         vit = _find_vit(module)
         groups += param_groups_layer_decay(
             vit,
             weight_decay=config.weight_decay,
-            no_weight_decay_list=spared,
+            no_weight_decay_list=_spared(vit) if spared else (),
             layer_decay=config.layer_decay,
         )
         taken = {id(parameter) for parameter in vit.parameters()}
@@ -45,6 +46,13 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         if parameters:
             groups.append({**group, "params": parameters, SCALE: 1.0})
     return torch.optim.AdamW(groups, lr=config.base_lr, betas=config.betas)
+
+
+def _spared(module: nn.Module) -> set[str]:
+    """Name what does not decay: MAE spares it in fine-tuning and not in pretraining, where positions are fixed."""
+    if isinstance(module, VisionTransformer | TwoViewClassifier):
+        return set(module.no_weight_decay())
+    return set()
 
 
 def _find_vit(module: nn.Module) -> VisionTransformer:

@@ -25,12 +25,18 @@ from uniemox.config import PretrainConfig, check_grid
 from uniemox.data.batch import collate_labelled, collate_pretrain
 from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels
 from uniemox.data.manifest import digest, read_manifest
+from uniemox.data.pixels import EvaluationViews
 from uniemox.data.prompts import fit_description
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.evaluate import compute_outputs, write_evaluation
 from uniemox.metrics import evaluate_predictions
-from uniemox.models.classify import build_classifier, start_from_encoder
+from uniemox.models.classify import (
+    TwoViewClassifier,
+    build_classifier,
+    plain_classifier,
+    start_from_encoder,
+)
 from uniemox.models.pretrain import UniEmoX
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, ignore
@@ -176,6 +182,8 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
         if part is not None:
             check_labels(part)  # now, not after hours of training
     _check_train_classes(train, observer)
+    if config.view != "scene":
+        _tell_boxes(train, observer)
     torch.manual_seed(config.seed)
     model, start = _build_start(config, len(train.facts.classes))
     origin = _name_start(config.init)
@@ -186,7 +194,14 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
     plan = Plan(
         task=FinetuneTask(smoothing=config.augment.smoothing, mixup=mixup),
         module=model,
-        dataset=AugmentedDataset(train, config.augment, size=image_size, seed=config.seed),
+        dataset=AugmentedDataset(
+            train,
+            config.augment,
+            size=image_size,
+            seed=config.seed,
+            view=config.view,
+            person=config.person,
+        ),
         collate=collate_labelled,
         num_rows=len(train),
         optim=config.optim,
@@ -211,6 +226,9 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
             emotion=train.facts.emotion,
             classes=classes,
             temperature=temperature,
+            view=config.view,
+            fusion=config.fusion if config.view == "both" else "none",
+            person=config.person,
             provenance={
                 **_provenance(config, train, engine.step, ""),
                 "init": origin,
@@ -239,7 +257,8 @@ class _Choice:
         journal: Journal,
         observer: Observer,
     ) -> None:
-        self.config, self.val, self.image_size = config, val, image_size
+        self.config, self.val = config, val
+        self.views = EvaluationViews(size=image_size, view=config.view, person=config.person)
         self.journal, self.observer = journal, observer
         self._told = False
 
@@ -248,7 +267,7 @@ class _Choice:
         return compute_outputs(
             model,
             manifest,
-            image_size=self.image_size,
+            views=self.views,
             accelerator=accelerator,
             batch_size=self.config.optim.batch_size * 2,
             num_workers=self.config.num_workers,
@@ -348,11 +367,7 @@ def _read_texts(
 
 
 def _tell_boxes(manifest: Manifest, observer: Observer) -> None:
-    import pyarrow.compute as pc
-
-    lengths = pc.fill_null(pc.list_value_length(manifest.table["people"]), 0)
-    without = int(pc.sum(pc.equal(lengths, 0)).as_py() or 0)
-    if without:
+    if without := manifest.num_without_people:
         observer(
             Message(
                 f"{without} of {len(manifest)} pictures have no person box: the scene stands in"
@@ -388,7 +403,7 @@ def _name_start(init: str | None) -> str:
 
 def _build_start(
     config: FinetuneConfig, num_classes: int
-) -> tuple[VisionTransformer, dict[str, Any]]:
+) -> tuple[VisionTransformer | TwoViewClassifier, dict[str, Any]]:
     """Build the classifier, from `init` or from random weights; give it with its size, patch and picture size.
 
     Raises:
@@ -420,6 +435,8 @@ def _build_start(
         except (KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the weights of {config.init} do not fit: {reason}") from error
+    if config.view == "both":
+        return TwoViewClassifier(model, config.fusion), shape
     return model, shape
 
 
@@ -445,11 +462,12 @@ def _build_mixup(config: FinetuneConfig, num_classes: int) -> Mixup | None:
 
 
 @torch.no_grad()
-def _calibrate(model: VisionTransformer, outputs: Outputs) -> float:
+def _calibrate(model: VisionTransformer | TwoViewClassifier, outputs: Outputs) -> float:
     """Fold the temperature that fits val into the head, so that every reader gets honest probabilities."""
     temperature = fit_temperature(outputs.logits, outputs.labels)
-    model.head.weight.div_(temperature)
-    model.head.bias.div_(temperature)
+    head = plain_classifier(model).head
+    head.weight.div_(temperature)
+    head.bias.div_(temperature)
     return temperature
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F
 
 from uniemox.data.transforms import normalize
@@ -87,7 +88,7 @@ class PretrainTask:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneTask:
-    """Classification with soft targets where pictures are mixed, smoothed ones otherwise."""
+    """Classification of one view or two, with soft targets where pictures are mixed, smoothed ones otherwise."""
 
     smoothing: float
     mixup: Mixup | None
@@ -96,9 +97,10 @@ class FinetuneTask:
     def step(self, module: nn.Module, batch: LabelledBatch) -> Step:
         """Compute the cross-entropy."""
         if self.mixup is None:
-            logits = module(batch.pixels)
+            logits = module(*batch.views)
             loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.smoothing)
         else:
-            pixels, targets = self.mixup(batch.pixels, batch.labels)
-            loss = F.cross_entropy(module(pixels).float(), targets)
+            # As channels of one picture, both views get the same partner, share and box.
+            pixels, targets = self.mixup(torch.cat(batch.views, dim=1), batch.labels)
+            loss = F.cross_entropy(module(*pixels.split(3, dim=1)).float(), targets)
         return Step(loss, {})
