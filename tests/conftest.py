@@ -217,6 +217,61 @@ def finetuned(finetune_config, pretrained, tmp_path_factory):
     return Run(config, finetune(config, heard), heard)
 
 
+# Detectors of people
+
+
+@pytest.fixture
+def onnx_model(tmp_path):
+    """Write a model that gives constants; with `watch`, the score in column 4 is that number of the flat input."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def make(outputs, *, shape=(1, 3, 64, 64), kind=TensorProto.FLOAT, sizes=None, watch=None):
+        nodes, constants, results = [], [], []
+        inputs = [helper.make_tensor_value_info("images", kind, shape)]
+        if sizes is not None:
+            inputs.append(helper.make_tensor_value_info(sizes, TensorProto.INT64, ["B", 2]))
+        for name, values in outputs.items():
+            constant = numpy_helper.from_array(np.asarray(values, np.float32), f"{name}_constant")
+            constants.append(constant)
+            results.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+            if watch is None:
+                nodes.append(helper.make_node("Identity", [constant.name], [name]))
+                continue
+            for part, numbers in (("flat", [-1]), ("place", [watch]), ("one", [1, 1, 1])):
+                constants.append(numpy_helper.from_array(np.array(numbers, np.int64), part))
+            zero = [1, 1, 1, 1, 0, 1]
+            constants.append(numpy_helper.from_array(np.array(zero, np.float32), "others"))
+            unit = [0, 0, 0, 0, 1, 0]
+            constants.append(numpy_helper.from_array(np.array(unit, np.float32), "unit"))
+            nodes += [
+                helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+                helper.make_node("Reshape", ["float", "flat"], ["numbers"]),
+                helper.make_node("Gather", ["numbers", "place"], ["seen"]),
+                helper.make_node("Reshape", ["seen", "one"], ["score"]),
+                helper.make_node("Mul", [constant.name, "others"], ["rest"]),
+                helper.make_node("Mul", ["score", "unit"], ["column"]),
+                helper.make_node("Add", ["rest", "column"], [name]),
+            ]
+        graph = helper.make_graph(nodes, "constant", inputs, results, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        path = tmp_path / "detector.onnx"
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def person_detector():
+    """A real detector in ONNX that is no part of the project."""
+    beside = Path(__file__).parents[2] / "shared" / "assets" / "person_detector.onnx"
+    path = Path(os.environ.get("UNIEMOX_PERSON_DETECTOR", beside))
+    if not path.is_file():
+        pytest.skip(f"no detector at {path}: UNIEMOX_PERSON_DETECTOR names one")
+    return path
+
+
 # The command line
 
 

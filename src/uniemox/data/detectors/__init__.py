@@ -1,0 +1,1 @@
+"""Detectors of people behind one small interface: torchvision's, and any in ONNX."""

@@ -1,0 +1,59 @@
+"""Words for detectors."""
+
+import shutil
+
+import pytest
+
+from uniemox.data.detectors.choice import NICKNAMES, build_detector
+from uniemox.data.detectors.detector import Limits
+from uniemox.errors import ConfigError, DataError
+
+LIMITS = Limits()
+
+
+def test_the_short_names_are_those_of_torchvision():
+    from uniemox.data.detectors.torchvision_detector import ARCHITECTURES
+
+    assert set(NICKNAMES.values()) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", [*NICKNAMES, *NICKNAMES.values()])
+def test_short_and_long_names_are_known(name, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.pth cannot be read as weights"):
+        build_detector(name, LIMITS, weights=str(tmp_path / "nowhere.pth"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "complaint"),
+    [
+        ("ssdlit", {}, "no detector ssdlit; did you mean ssdlite"),
+        ("yolo", {}, r"no detector yolo.*or give an \.onnx file"),
+        ("ssdlite", {"form": "yolov8"}, "--format is for models in ONNX; ssdlite needs none"),
+        ("a.onnx", {"weights": "default"}, "--weights is for detectors of torchvision"),
+        (
+            "a.onnx",
+            {},
+            r"--format must say what a\.onnx takes and gives: one of centernet, .*a\.yaml",
+        ),
+        ("a.onnx", {"form": "yolov99"}, "no format yolov99"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(name, words, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        build_detector(name, LIMITS, **words)
+
+
+def test_a_model_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read the detector .*a\.onnx: No such file"):
+        build_detector(str(tmp_path / "a.onnx"), LIMITS, form="yolov8")
+
+
+def test_the_format_may_lie_beside_the_model(onnx_model):
+    path = onnx_model({"o": [[[16, 8, 48, 40, 0.9, 0]]]})
+    path.with_suffix(".yaml").write_text(
+        "input: {size: [64, 64]}\noutputs:\n- columns: [x0, y0, x1, y1, score, class]\n"
+    )
+    assert "as detector, onnxruntime" in build_detector(str(path), LIMITS).source
+    upper = path.with_suffix(".ONNX")
+    shutil.copy(path, upper)
+    assert "DETECTOR" in build_detector(str(upper), LIMITS, form="yolo-nms").source.upper()

@@ -1,0 +1,152 @@
+"""Descriptions of detectors in ONNX."""
+
+import pytest
+import yaml
+
+from uniemox.data.detectors.formats import Format, Input, Output, format_names, load_format
+from uniemox.errors import ConfigError
+
+GOOD = {"input": {}, "outputs": [{"columns": ["x0", "y0", "x1", "y1", "score"]}]}
+
+
+def written(tmp_path, tree, name="own.yaml"):
+    path = tmp_path / name
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", format_names())
+def test_every_ready_format_is_valid_and_has_boxes_and_scores(name):
+    made = load_format(name)
+    assert made.name == name
+    assert made.input.size is not None
+    assert {"score", "scores"} & set(made.columns)
+
+
+def test_the_families_are_these():
+    assert set(format_names()) == {
+        *("yolov5", "yolov8", "yolo-nms", "yolov7-nms"),
+        *("rtdetr", "rtdetr-hf", "centernet", "tf-detection"),
+    }
+
+
+def test_a_file_says_everything(tmp_path):
+    tree = {
+        "input": {
+            "layout": "nhwc",
+            "colours": "bgr",
+            "range": [0, 255],
+            "mean": [1, 2, 3],
+            "deviation": [4, 5, 6],
+            "size": [320, 240],
+            "fit": "corner",
+            "fill": 0,
+            "name": "in",
+            "picture_size": "sizes",
+        },
+        "outputs": [
+            {"name": "a", "columns": ["cx", "cy", "w", "h"], "transposed": True},
+            {"name": "b", "columns": ["scores"], "activation": "softmax"},
+        ],
+        "unit": "share",
+        "person": 7,
+        "duplicates": False,
+    }
+    assert load_format(written(tmp_path, tree)) == Format(
+        name="own",
+        input=Input(
+            layout="nhwc",
+            colours="bgr",
+            range=(0, 255),
+            mean=(1, 2, 3),
+            deviation=(4, 5, 6),
+            size=(320, 240),
+            fit="corner",
+            fill=0,
+            name="in",
+            picture_size="sizes",
+        ),
+        outputs=(
+            Output(name="a", columns=("cx", "cy", "w", "h"), transposed=True),
+            Output(name="b", columns=("scores",), activation="softmax"),
+        ),
+        unit="share",
+        person=7,
+        duplicates=False,
+    )
+
+
+def test_what_is_left_out_has_its_default(tmp_path):
+    made = load_format(written(tmp_path, GOOD))
+    assert made.input == Input()
+    assert (made.unit, made.person, made.duplicates) == ("input", 0, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"colour": 1}, "there is no setting colour"),
+        ({"unit": "metres"}, "unit is metres, but must be one of input, share, picture"),
+        ({"person": -1}, "person is -1, but must be a whole number"),
+        ({"person": True}, "person is True, but must be a whole number"),
+        ({"duplicates": "no!"}, "duplicates is no!, but must be true or false"),
+        ({"outputs": []}, r"outputs is \[\], but must be a list"),
+        ({"outputs": {"columns": []}}, "outputs is .*, but must be a list"),
+        ({"outputs": ["boxes"]}, "boxes must be a mapping of columns"),
+        ({"outputs": [{"name": "x"}]}, "columns must be given"),
+        ({"outputs": [{"columns": "x0"}]}, "columns is x0, but must be a list of words"),
+        ({"outputs": [{"columns": ["x0", "left"]}]}, "columns is left, but must be of x0, y0"),
+        ({"outputs": [{"columns": ["x0", "y0", "x1", "score"]}]}, "must be with x0, y0, x1, y1"),
+        (
+            {"outputs": [{"columns": ["x0", "y0", "x1", "y1", "w", "score"]}]},
+            "must be with x0, y0, x1, y1 or with",
+        ),
+        ({"outputs": [{"columns": ["x0", "y0", "x1", "y1"]}]}, "must be with score, or with"),
+        (
+            {"outputs": [{"columns": ["x0", "y0", "x1", "y1", "score", "scores"]}]},
+            "not both",
+        ),
+        (
+            {"outputs": [{"columns": ["scores", "x0", "y0", "x1", "y1"]}]},
+            "such that scores come last",
+        ),
+        (
+            {"outputs": [{"columns": ["x0", "y0", "x1", "y1", "score", "score"]}]},
+            "score comes once",
+        ),
+        ({"input": {"layout": "hwc"}}, "input.layout is hwc, but must be one of nchw, nhwc"),
+        ({"input": {"range": [0]}}, r"input.range is \[0\], but must be 2 numbers"),
+        ({"input": {"range": [0, ".nan"]}}, "input.range is"),
+        ({"input": {"deviation": [0, 1, 1]}}, "input.deviation is .* 3 positive numbers"),
+        ({"input": {"size": [640, 5000]}}, "input.size is .* from 1 to 4096"),
+        ({"input": {"size": 640}}, "input.size is 640"),
+        ({"input": {"fill": 256}}, "input.fill is 256"),
+        ({"input": {"name": 3}}, "input.name is 3"),
+        ({"input": {"lay_out": "nchw"}}, "there is no setting lay_out; did you mean layout"),
+        ({"input": 3}, "3 must be a mapping of layout"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_must_be(tmp_path, change, complaint):
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        load_format(written(tmp_path, GOOD | change))
+    assert "own.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["input", "outputs"])
+def test_input_and_outputs_must_be_there(tmp_path, missing):
+    tree = {key: value for key, value in GOOD.items() if key != missing}
+    with pytest.raises(ConfigError, match=f"{missing} must be given"):
+        load_format(written(tmp_path, tree))
+
+
+def test_a_file_that_could_run_code_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not the YAML"):
+        load_format(written(tmp_path, "input: !!python/object/apply:os.system [id]"))
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_known():
+    with pytest.raises(ConfigError, match=r"no format yolov99; known are centernet, .*yolov8"):
+        load_format("yolov99")
+    with pytest.raises(ConfigError, match=r"cannot read the settings in nowhere\.yaml"):
+        load_format("nowhere.yaml")
