@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+    from uniemox.data.agreement import Agreement
     from uniemox.data.layouts import Problem
     from uniemox.data.manifest import Facts
+    from uniemox.data.population import Population
     from uniemox.metrics import Report
     from uniemox.predict import Prediction
     from uniemox.train.events import Event
@@ -316,4 +318,52 @@ def problems_table(problems: Iterable[Problem]) -> Table:
     )
     for problem in problems:
         table.add_row(_cell(problem.kind), str(problem.count), _cell(problem.example))
+    return table
+
+
+def population_table(population: Population) -> Table:
+    """Show how many pictures have people."""
+    table = Table("people", Column("pictures", justify="right"))
+    shown = {
+        "with people": population.with_people,
+        "without": population.without,
+        "not read": population.unread,
+        "nobody looked": population.unasked,
+    }
+    for name, count in shown.items():
+        if count or name in ("with people", "without"):
+            table.add_row(name, str(count))
+    table.add_section()
+    table.add_row("all", str(population.pictures))
+    table.caption = f"{population.boxes} boxes in {population.rows} rows"
+    if population.shared:
+        table.caption += f", {population.shared} of which share their picture with another"
+    return table
+
+
+def agreement_table(agreement: Agreement, *, names: tuple[str, str]) -> Table:
+    """Show how far two sets of boxes agree."""
+    first, second = names
+    table = Table(
+        "two sets of boxes",
+        Column(_cell(first), justify="right"),
+        Column(_cell(second), justify="right"),
+    )
+    table.add_row("boxes", str(agreement.first_boxes), str(agreement.second_boxes))
+    shares = (agreement.first_confirmed, agreement.second_found)
+    found = ("" if share is None else f"{percent(share)} %" for share in shares)
+    table.add_row("of them in the other too", *found)
+    table.add_row(
+        "pictures with people here alone", str(agreement.first_only), str(agreement.second_only)
+    )
+    table.add_row("pictures with people in both", str(agreement.both), str(agreement.both))
+    table.add_row("pictures with nobody in both", str(agreement.neither), str(agreement.neither))
+    table.caption = f"{agreement.matched} pairs of boxes overlap by {agreement.iou:g} or more"
+    if agreement.mean_iou is not None and agreement.median_iou is not None:
+        table.caption += (
+            f", {agreement.mean_iou:.3f} on average, {agreement.median_iou:.3f} in the median"
+        )
+    table.caption += f"; {agreement.pictures} pictures were compared"
+    if agreement.left_out:
+        table.caption += f", {agreement.left_out} could not be"
     return table

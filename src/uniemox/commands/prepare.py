@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from uniemox.commands.command import SUCCESS, Command
+from uniemox.commands.people import add_sheet_flags, show_people
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _prepare(given: Namespace, output: Output) -> int:
 
 def _add_show(parser: Parser) -> None:
     parser.add_words("manifest", Path, "Parquet file made by `uniemox data prepare`.")
+    add_sheet_flags(parser)
     parser.add_switch("--json", "Print JSON instead of tables.")
 
 
@@ -92,7 +94,12 @@ def _show(given: Namespace, output: Output) -> int:
     from uniemox.data.manifest import read_manifest
     from uniemox.terminal import counts_table, facts_table
 
+    if given.out is not None and not given.people:
+        raise ConfigError("--out is for the sheet of --people: give both")
     manifest = read_manifest(given.manifest)
+    if given.people:
+        show_people(manifest, given, output)
+        return SUCCESS
     counts = _count(manifest)
     if given.json:
         facts = asdict(manifest.facts) | {"root": str(manifest.facts.root)}
