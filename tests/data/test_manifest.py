@@ -27,6 +27,7 @@ from uniemox.data.manifest import (
     Facts,
     Manifest,
     manifest_from_columns,
+    manifest_from_table,
     read_manifest,
     write_manifest,
 )
@@ -316,7 +317,7 @@ def test_a_newer_version_is_refused_with_advice(tmp_path):
 def test_a_manifest_of_version_1_is_still_read(tmp_path):
     path = tmp_path / "m.parquet"
     write_manifest(make(tmp_path), path)
-    table = pq.read_table(path).drop_columns(["label_set", "people_reason"])
+    table = pq.read_table(path).drop_columns(["label_set", "people_reason", "source"])
     pq.write_table(table, path)
 
     def age(entries):
@@ -575,3 +576,50 @@ def test_rows_without_people_are_counted_also_in_a_selection(painted):
         assert part.num_without_people == counted > 0
     bare = manifest_from_columns(manifest.facts, paths=["a.png"], splits=["train"])
     assert bare.num_without_people == 1
+
+
+# Tables
+
+
+def test_a_manifest_of_a_table_has_its_rows_in_the_order_of_splits(tmp_path):
+    splits = ["test", "extra", "train", "val", "train"]
+    parts = [
+        manifest_from_columns(
+            facts_at(tmp_path),
+            paths=[f"{part}{i}" for i in range(5)],
+            splits=splits if part == "a" else splits[::-1],
+        ).table
+        for part in "ab"
+    ]
+    manifest = manifest_from_table(facts_at(tmp_path), pa.concat_tables(parts))
+    assert manifest.table["path"].to_pylist() == [
+        *("a2", "a4", "b0", "b2", "a3", "b1", "a0", "b4", "a1", "b3")
+    ]
+    assert manifest.table["split"].to_pylist() == (
+        ["train"] * 4 + ["val"] * 2 + ["test"] * 2 + ["extra"] * 2
+    )
+    assert all(column.num_chunks == 1 for column in manifest.table.columns)
+    assert manifest.table.schema.equals(SCHEMA)
+
+
+def test_a_table_with_a_wrong_label_is_no_manifest(tmp_path):
+    table = manifest_from_columns(
+        facts_at(tmp_path), paths=["a"], splits=["train"], labels=[0]
+    ).table
+    with pytest.raises(DataError, match="the label 0, but"):
+        manifest_from_table(replace(facts_at(tmp_path), classes=()), table)
+
+
+def test_rows_are_counted_by_split_and_class_and_those_without_a_label_too(tmp_path):
+    own = replace(facts_at(tmp_path), classes=("awe", "fear"))
+    manifest = manifest_from_columns(
+        own, paths=list("abcd"), splits=["val", "train", "train", "val"], labels=[1, 0, 0, None]
+    )
+    assert manifest.counts() == {
+        "train": {"awe": 2, "fear": 0},
+        "val": {"awe": 0, "fear": 1, "": 1},
+    }
+
+
+def test_a_manifest_of_one_set_names_no_sources(tmp_path):
+    assert make(tmp_path).source_counts() == {}

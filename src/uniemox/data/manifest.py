@@ -1,10 +1,10 @@
 """The table of pictures that every command works on: one Parquet file, one row per sample.
 
 Columns: `path` (POSIX, relative to the root), `split`, `label`, `label_set`, `width`, `height`, `hash`, `group`,
-`attributes`, `people` (boxes), `people_reason`, `distribution`, `vad`; only path and split are never null. The facts of
-the data set stand as JSON in the schema's metadata, so that the file explains itself. Version 1 had neither `label_set`
-nor `people_reason`; it is still read. Whole-table work stays in Arrow; a Python object is made only
-for the row that is asked for.
+`attributes`, `people` (boxes), `people_reason`, `distribution`, `vad`, `source` (the data set, where several were
+merged); only path and split are never null. The facts of the data set stand as JSON in the schema's metadata, so that
+the file explains itself. Version 1 had no `label_set`, `people_reason` and `source`; it is still read. Whole-table work
+stays in Arrow; a Python object is made only for the row that is asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from uniemox.emotions import Emotion as Emotion
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 VERSION: Final = 2
 """Version of the format that this module writes, and the newest that it reads."""
@@ -73,11 +73,12 @@ SCHEMA: Final = pa.schema(
         pa.field("people_reason", pa.string()),
         pa.field("distribution", pa.list_(pa.float32())),
         pa.field("vad", pa.struct([pa.field(name, pa.float32()) for name in _VAD_FIELDS])),
+        pa.field("source", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 """Names and types of the columns, in order."""
 
-_SINCE_VERSION_2: Final = frozenset(("label_set", "people_reason"))
+_SINCE_VERSION_2: Final = frozenset(("label_set", "people_reason", "source"))
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,7 @@ class Manifest:
         """Count the rows of each split: train, val and test first, then others by name."""
         counts = pc.value_counts(pc.cast(self.table["split"], pa.string()))
         found = {entry["values"]: entry["counts"] for entry in counts.to_pylist()}
-        order = [name for name in _SPLIT_ORDER if name in found]
-        order += sorted(set(found) - set(_SPLIT_ORDER))
-        return {name: found[name] for name in order}
+        return {name: found[name] for name in _order_splits(found)}
 
     def class_counts(self) -> dict[str, int]:
         """Count the rows of each class, in label order, with 0 for those that do not occur."""
@@ -227,6 +226,20 @@ class Manifest:
         """Rows that have no person box."""
         lengths = pc.fill_null(pc.list_value_length(self.table["people"]), 0)
         return int(pc.sum(pc.equal(lengths, 0)).as_py() or 0)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Count split to class to rows; rows without a label, where there are some, have the empty text as class."""
+        counts = {}
+        for split, total in self.split_counts().items():
+            of_class = self.select([split]).class_counts()
+            unlabelled = total - sum(of_class.values())
+            counts[split] = of_class | ({"": unlabelled} if unlabelled else {})
+        return counts
+
+    def source_counts(self) -> dict[str, int]:
+        """Count the rows of each data set that was merged into this, in the order of first rows; empty for one set."""
+        sources = pc.cast(self.table["source"].drop_null(), pa.string())
+        return {entry["values"]: entry["counts"] for entry in pc.value_counts(sources).to_pylist()}
 
     def select(self, splits: Sequence[str]) -> Manifest:
         """Take the rows of some splits, in the order of the table.
@@ -305,6 +318,7 @@ def manifest_from_columns(
         "people_reason": _array(people_reasons, pa.string(), count),
         "distribution": _array(distributions, SCHEMA.field("distribution").type, count),
         "vad": _vad_array(vad, count),
+        "source": pa.nulls(count, SCHEMA.field("source").type),
     }
     for name, array in arrays.items():
         if len(array) != count:
@@ -312,6 +326,35 @@ def manifest_from_columns(
     table = pa.Table.from_arrays([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
     _check_values(table, facts, where="the table")
     return Manifest(table, facts)
+
+
+def manifest_from_table(facts: Facts, table: pa.Table) -> Manifest:
+    """Make a manifest of a table, the rows of train before those of val and test, otherwise in their order.
+
+    Args:
+        facts: What is known about the data set.
+        table: Rows in the columns of `SCHEMA`, in any number of chunks.
+
+    Raises:
+        DataError: A label is not in the table of classes, or a path leaves the root.
+    """
+    table = _in_one_chunk(table)
+    _check_values(table, facts, where="the table")
+    split = _single(table["split"])
+    rank = {name: place for place, name in enumerate(_order_splits(split.dictionary.to_pylist()))}
+    places = np.array([rank[name] for name in split.dictionary.to_pylist()], np.int64)
+    places = places[split.indices.to_numpy(zero_copy_only=False)]
+    if (places[1:] < places[:-1]).any():
+        table = table.take(pa.array(np.argsort(places, kind="stable")))
+    return Manifest(_in_one_chunk(table), facts)
+
+
+def _order_splits(names: Collection[str]) -> list[str]:
+    """Put train, val and test first, then others by name."""
+    return [
+        *(name for name in _SPLIT_ORDER if name in names),
+        *sorted(set(names) - set(_SPLIT_ORDER)),
+    ]
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
