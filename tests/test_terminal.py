@@ -267,6 +267,7 @@ def test_no_table_lets_text_steer_the_terminal(console):
         terminal.facts_table(facts, rows=3),
         terminal.counts_table({ESCAPE: {ESCAPE: 1}}, [ESCAPE]),
         terminal.problems_table([Problem(ESCAPE, 1, ESCAPE)]),
+        terminal.sources_table({ESCAPE: 1}),
         terminal.predictions_table([prediction, Prediction("b", None, ESCAPE)], top_k=1),
         *terminal.report_tables(report),
     ):
@@ -274,7 +275,7 @@ def test_no_table_lets_text_steer_the_terminal(console):
     text = text_of(console)
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert text.count("[bold]:smile:") == 13
+    assert text.count("[bold]:smile:") == 14
 
 
 def test_counts_have_a_row_for_each_class_and_one_for_no_label_where_there_is_any(console):

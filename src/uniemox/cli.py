@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from uniemox.commands import demo, people, predict, prepare, train
+from uniemox.commands import demo, people, predict, prepare, split, train
 from uniemox.commands.command import FAILURE, INTERRUPTED, SUCCESS, WRONG_USE
 from uniemox.errors import ConfigError, UniEmoXError
 from uniemox.version import __version__
@@ -171,6 +171,7 @@ def _run_command(name: str, command: Command, words: Sequence[str]) -> int:
 COMMANDS: dict[str, Command] = {
     **demo.COMMANDS,
     **prepare.COMMANDS,
+    **split.COMMANDS,
     **people.COMMANDS,
     **train.COMMANDS,
     **predict.COMMANDS,

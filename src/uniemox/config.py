@@ -25,6 +25,18 @@ CropShape = Literal["squeeze", "pad"]
 View = Literal["scene", "person", "both"]
 Precision = Literal["fp32", "bf16"]
 SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
+Stratum = Literal["class", "folder", "all"]
+"""What a split cuts by itself: the rows of a class (or of a set of classes), those of a folder, or all rows at once."""
+Together = Literal["group", "folder", "picture"]
+"""What a split keeps together: a group that the manifest names, what lies in one folder, or the rows of one picture."""
+Rounding = Literal["largest_remainder", "truncate"]
+"""How shares of a split become whole numbers.
+
+`largest_remainder` is as near to the shares as whole numbers can be. `truncate` is what published code does: the whole
+part of n times the share for train and for val, in floating point, and the rest for test.
+"""
+Unmapped = Literal["refuse", "drop", "keep"]
+"""What becomes of rows whose label has no counterpart: an error, left out, or kept without a label."""
 
 
 class EncoderShape(NamedTuple):

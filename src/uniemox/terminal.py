@@ -311,6 +311,14 @@ def counts_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]
     return table
 
 
+def sources_table(sources: Mapping[str, int]) -> Table:
+    """Show how many pictures each data set gave to a merged manifest."""
+    table = Table("data set", Column("pictures", justify="right"))
+    for name, count in sources.items():
+        table.add_row(_cell(name), str(count))
+    return table
+
+
 def problems_table(problems: Iterable[Problem]) -> Table:
     """Show what an import left out or mended."""
     table = Table(

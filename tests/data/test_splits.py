@@ -274,6 +274,16 @@ def test_a_fraction_is_taken_of_each_class_and_empties_none(fraction, expected):
     assert np.bincount(np.array(labels)[taken]).tolist() == expected
 
 
+def test_the_people_of_one_picture_are_taken_together_whatever_their_order():
+    paths = [f"{i // 4}.jpg" for i in range(400)]
+    taken = take_fraction(paths, [0] * 400, fraction=0.1, seed=0)
+    found = {path for path, own in zip(paths, taken, strict=True) if own}
+    assert taken.sum() == 4 * len(found) == 40
+    again = take_fraction(paths[::-1], [0] * 400, fraction=0.1, seed=0)
+    assert (again[::-1] == taken).all()
+    assert take_fraction(["a"] * 5, [0] * 5, fraction=0.1, seed=0).all()
+
+
 def test_a_fraction_of_a_train_split_is_not_what_a_smaller_train_split_had_been():
     paths, labels, splits = cut([1000], (0.1, 0, 0.9))
     taken = take_fraction(paths, labels, fraction=0.1, seed=0)

@@ -13,7 +13,7 @@ import math
 import posixpath
 import unicodedata
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import numpy as np
 
@@ -23,16 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from uniemox.config import Rounding
     from uniemox.data.specs import Ratios
 
 SPLITS: Final = ("train", "val", "test")
-
-Rounding = Literal["largest_remainder", "truncate"]
-"""How shares become whole numbers.
-
-`largest_remainder` is as near to the shares as whole numbers can be. `truncate` is what published code does: the whole
-part of n times the share for train and for val, in floating point, and the rest for test.
-"""
 
 _SPLIT_OF_WORD: Final = {
     **{split: split for split in SPLITS},
@@ -117,7 +111,8 @@ def take_fraction(
 ) -> np.ndarray:
     """Take a share of the rows of each stratum, for studies of how little data is enough.
 
-    Of one seed, a smaller fraction is part of every larger one. A stratum that has rows keeps at least one.
+    Of one seed, a smaller fraction is part of every larger one. A stratum that has rows keeps at least one. Rows of one
+    path and stratum are taken together.
 
     Args:
         paths: POSIX paths relative to the root; their order does not matter.
@@ -137,7 +132,10 @@ def take_fraction(
     for indices in _members(strata).values():
         # Not the digest of the split: else a fraction would always be what a smaller train split had been.
         indices.sort(key=lambda index: (_rank(paths[index], f"fraction {seed}"), paths[index]))
-        taken[indices[: max(1, math.floor(_exact(len(indices), fraction) + 0.5))]] = True
+        count = max(1, math.floor(_exact(len(indices), fraction) + 0.5))
+        while count < len(indices) and paths[indices[count]] == paths[indices[count - 1]]:
+            count += 1
+        taken[indices[:count]] = True
     return taken
 
 
