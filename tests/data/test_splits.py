@@ -446,7 +446,10 @@ def test_a_list_that_is_none_is_told_in_one_line(tmp_path, name, content, compla
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_lists_names_no_picture(tmp_path):
+def test_a_folder_without_lists_or_pictures_in_them_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"holds no train\.txt, val\.txt or test\.txt"):
+        read_split_list(tmp_path)
+    (tmp_path / "val.txt").write_text("\n")
     with pytest.raises(DataError, match="names no picture"):
         read_split_list(tmp_path)
 

@@ -423,13 +423,15 @@ def _entries_of_json(path: Path) -> Iterator[_Entry]:
 
 
 def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
-    for split in SPLITS:
-        path = folder / f"{split}.txt"
-        if path.is_file():
-            with path.open(encoding="utf-8-sig") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield line.strip(), split, f"line {number} of {path}"
+    lists = {split: folder / f"{split}.txt" for split in SPLITS}
+    present = {split: path for split, path in lists.items() if path.is_file()}
+    if not present:
+        raise DataError(f"{folder} is no split list: it holds no train.txt, val.txt or test.txt")
+    for split, path in present.items():
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield line.strip(), split, f"line {number} of {path}"
 
 
 def _quote(text: str) -> str:
