@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from uniemox.version import __version__
 
 if TYPE_CHECKING:
+    from uniemox.checkpoints.sources import load_model, load_pretraining
     from uniemox.config import (
         AugmentConfig,
         FinetuneConfig,
@@ -50,6 +51,8 @@ __all__ = [
     "finetune",
     "import_dataset",
     "load_config",
+    "load_model",
+    "load_pretraining",
     "pretrain",
     "read_manifest",
     "save_config",
@@ -77,6 +80,8 @@ _HOMES = {
     "finetune": "uniemox.train.run",
     "import_dataset": "uniemox.data.layouts",
     "load_config": "uniemox.settings",
+    "load_model": "uniemox.checkpoints.sources",
+    "load_pretraining": "uniemox.checkpoints.sources",
     "pretrain": "uniemox.train.run",
     "read_manifest": _MANIFEST,
     "save_config": "uniemox.settings",

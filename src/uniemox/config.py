@@ -363,7 +363,8 @@ class PretrainConfig(RunConfig):
     splits: Sequence[str] = ("train",)
     """Splits of the manifest to train on. Naming val makes it unfit as a held-out set (the released code does so)."""
     init: str | None = None
-    """Folder of a pretrained model to start from; null starts from random weights."""
+    """A pretrained model to start from: a folder, a file of MAE's or the released form, demo-pretrained, or
+    hf-hub:org/name; null starts from random weights."""
     model: ModelConfig = field(default_factory=ModelConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     person: PersonConfig = field(default_factory=PersonConfig)
@@ -398,7 +399,8 @@ class FinetuneConfig(RunConfig):
     """One fine-tuning run: a classifier of scene, person or both, from a pretrained encoder or from random weights."""
 
     init: str | None = None
-    """Folder of a pretrained or fine-tuned model to start from; null starts from random weights."""
+    """A model to start from: a folder, a file of MAE's, timm's or the released form, demo-pretrained, or
+    hf-hub:org/name; null starts from random weights."""
     train_split: str = "train"
     """Split of the manifest to train on."""
     val_split: str = "val"

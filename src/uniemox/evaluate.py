@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from uniemox.checkpoints.bundle import load_classifier
-from uniemox.checkpoints.facts import locate
+from uniemox.checkpoints.sources import load_model
 from uniemox.data.batch import evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.images import Unreadable, read_image
@@ -135,24 +134,26 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 64,
     num_workers: int = 2,
+    dataset: str | None = None,
 ) -> Report:
     """Score a classifier on a split of a manifest.
 
     Args:
-        model: Folder of a classifier, or `demo`.
+        model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
         data: Manifest.
         split: Split to score on.
         out: Folder for `report.json` and `predictions.parquet`; None writes nothing.
         device: auto, cpu, cuda or mps.
         batch_size: Pictures in one forward pass.
         num_workers: Processes that decode.
+        dataset: Data set or manifest that names the classes, for weights that do not.
 
     Raises:
         CheckpointError: The model cannot be read.
         DataError: The data cannot be read, or its classes are not the model's.
     """
     accelerator = build_accelerator(device)
-    classifier = load_classifier(locate(model), device=accelerator.device)
+    classifier = load_model(model, dataset=dataset, device=accelerator.device)
     manifest = read_manifest(data).select([split])
     facts = classifier.facts
     check_classes(facts.classes, manifest)

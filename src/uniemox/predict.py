@@ -72,18 +72,21 @@ class Predictor:
         self.backend = backend
 
     @classmethod
-    def load(cls, model: str | Path, *, device: str = "auto") -> Predictor:
+    def load(
+        cls, model: str | Path, *, device: str = "auto", dataset: str | None = None
+    ) -> Predictor:
         """Load a model.
 
         Args:
-            model: Folder of a classifier, or `demo` for the embedded one.
+            model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub (`hf-hub:org/name`).
             device: auto, cpu, cuda or mps.
+            dataset: Data set or manifest that names the classes, for weights that do not.
 
         Raises:
             CheckpointError: The model cannot be read.
             ConfigError: The device is not there.
         """
-        return cls(load_backend(model, device=device))
+        return cls(load_backend(model, device=device, dataset=dataset))
 
     @property
     def facts(self) -> ModelFacts:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+    from uniemox.checkpoints.inspection import Inspection
     from uniemox.data.agreement import Agreement
     from uniemox.data.layouts import Problem
     from uniemox.data.manifest import Facts
@@ -292,6 +293,52 @@ def facts_table(facts: Facts, *, rows: int) -> Table:
         if value:
             table.add_row(name, _cell(value))
     return table
+
+
+def inspection_table(found: Inspection) -> Table:
+    """Show what was found in a file of weights; lines without anything to say are left out."""
+    table = Table(Column("what"), Column("found", overflow="fold"))
+    shape = ", ".join(f"{name} {value}" for name, value in found.architecture.items())
+    shown = {
+        "file": found.path,
+        "format": found.format,
+        "layout": found.layout,
+        "kind": found.kind,
+        "architecture": shape,
+        "parameters": f"{found.parameters:,}",
+        **{f"sha256 of {name}": value for name, value in found.sha256.items()},
+        "classes": ", ".join(found.classes),
+        **{f"perhaps {name}": ", ".join(c) for name, c in found.likely_datasets.items()},
+        **{
+            words: _some(names)
+            for words, names in (
+                ("missing", found.missing),
+                ("left over", found.extra),
+                ("misshapen", found.misshapen),
+                ("not used", found.unused),
+                ("not finite", found.not_finite),
+            )
+        },
+        "licence": found.licence or "not stated",
+        **{name: _told(value) for name, value in found.facts.items()},
+        **{f"saved {name}": value for name, value in found.arguments.items()},
+        "note": "\n".join(found.notes),
+    }
+    for name, value in shown.items():
+        if value:
+            table.add_row(_cell(name), Text("\n").join(map(_cell, value.split("\n"))))
+    return table
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {part}" for name, part in value.items())
+    return "" if value is None else str(value)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name some, and say how many there are."""
+    return ", ".join(names[:6]) + (f" … ({len(names)} in all)" if len(names) > 6 else "")
 
 
 def counts_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Table:

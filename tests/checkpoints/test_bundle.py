@@ -18,17 +18,16 @@ from timm.data import create_transform, resolve_data_config
 
 from uniemox.checkpoints import bundle
 from uniemox.checkpoints.bundle import (
-    fill,
     hash_weights,
     load_classifier,
     load_encoder,
     load_pretraining,
     pretraining_facts,
-    read_weights,
     save_classifier,
     save_pretraining,
 )
 from uniemox.checkpoints.facts import ModelFacts, read_facts
+from uniemox.checkpoints.weights import fill
 from uniemox.config import FusedBy, Fusion, ModelConfig, PersonConfig
 from uniemox.data.manifest import Box
 from uniemox.data.pixels import MEAN, STD, EvaluationViews
@@ -226,10 +225,11 @@ def test_half_precision_is_read_as_full(folder):
     path = folder / "model.safetensors"
     half = {name: tensor.half() for name, tensor in load_file(path).items()}
     save_file(half, path)
-    weights = read_weights(path)
+    weights = load_classifier(folder).model.state_dict()
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert all(torch.equal(weights[name], half[name].float()) for name in half)
-    load_classifier(folder)
+    encoder, _ = load_encoder(folder)
+    assert {tensor.dtype for tensor in encoder.values()} == {torch.float32}
 
 
 def test_weights_are_named_by_their_hash(folder):
@@ -269,6 +269,7 @@ def test_a_folder_of_two_views_is_no_timm_model_and_says_so(tmp_path):
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "config.json",
         "two_views.safetensors",
+        "README.md",
     }
     with pytest.raises(RuntimeError, match=r"Unknown model .*uniemox_two_views"):
         timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
@@ -320,7 +321,8 @@ def test_a_reader_of_version_1_would_refuse_two_views(tmp_path):
 def test_a_folder_is_replaced_as_a_whole_and_readable_by_all(folder):
     (folder / "left-over.txt").write_text("old")
     save_classifier(classifier(seed=1), folder, FACTS)
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 

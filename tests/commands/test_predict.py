@@ -52,8 +52,10 @@ def test_a_model_is_evaluated(run, fake, pages):
         "device": "auto",
         "batch_size": 32,
         "num_workers": 2,
+        "dataset": None,
     }
-    _, out, _ = run("evaluate", "m", "--data", "d", "--json")
+    _, out, _ = run("evaluate", "m", "--data", "d", "--json", "--dataset", "fi")
+    assert asked["dataset"] == "fi"
     assert json.loads(out) == json.loads(json.dumps(report().to_dict()))
     assert asked["split"] == "test"
 
@@ -83,8 +85,8 @@ class Predictor:
     asked: dict
 
     @classmethod
-    def load(cls, model, *, device):
-        cls.asked = {"model": model, "device": device}
+    def load(cls, model, *, device, dataset):
+        cls.asked = {"model": model, "device": device, "dataset": dataset}
         return cls()
 
     def predict(self, paths, **options):
@@ -114,7 +116,8 @@ def test_predictions_are_a_table_on_stdout(run, predictor):
     assert re.search(r"a\.png +│ awe +│ 75\.0 │ awe 75\.0 ", out)
     assert re.search(r"bad\.png .* not read: not an image", out)
     assert err == "uniemox: 1 of 2 pictures could not be read\n"
-    assert predictor.asked == {"model": "m", "device": "cpu", "batch_size": 32, "num_workers": 2}
+    compute = {"device": "cpu", "batch_size": 32, "num_workers": 2}
+    assert predictor.asked == {"model": "m", "dataset": None, **compute}
 
 
 def test_predictions_are_a_line_of_json_each(run, predictor):

@@ -310,7 +310,10 @@ def test_pretraining_goes_on_from_a_model(pretrain_config, pretrained, tmp_path,
     [
         ({"loss": {"reconstruction": 0.0}}, r"missing none, left over decoder\.blocks\.0"),
         ({"model": {"decoder_depth": 2}}, r"missing decoder\.blocks\.1.*left over none"),
-        ({"model": {"image_size": 64}}, r"pos_embed has shape \(1, 17, 128\), the model has"),
+        (
+            {"model": {"patch_size": 16}},
+            r"patch_embed\.proj\.weight has shape \(128, 3, 8, 8\), the",
+        ),
     ],
 )
 def test_a_start_with_other_parts_is_told_and_leaves_no_folder(
@@ -321,6 +324,84 @@ def test_a_start_with_other_parts_is_told_and_leaves_no_folder(
     assert "\n" not in str(told.value)
     assert '"image_size": 32, "decoder_width": 24' in str(told.value)  # what would fit
     assert not (tmp_path / "run").exists()
+
+
+def started_from(config, monkeypatch, heard):
+    """The weights that a pretraining begins with."""
+    found = {}
+
+    def look(engine):
+        found.update({name: tensor.clone() for name, tensor in engine.bare.state_dict().items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "run", look)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, heard)
+    return found
+
+
+def save_like_mae(pretrained, path, *, decoder=True):
+    """Write a pretrained folder's encoder and decoder as MAE writes them."""
+    state = dict(load_file(pretrained.model / "model.safetensors"))
+    if decoder:
+        rest = load_file(pretrained.model / "pretrain.safetensors")
+        state |= {k: v for k, v in rest.items() if not k.startswith(("fusion.", "projection."))}
+    torch.save({"model": state}, path)
+    return state
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_pretraining_starts_from_a_file_of_mae_and_tells_what_begins_fresh(
+    pretrain_config, pretrained, tmp_path, monkeypatch, heard, decoder
+):
+    state = save_like_mae(pretrained, tmp_path / "mae.pth", decoder=decoder)
+    config = pretrain_config(tmp_path / "run", init=str(tmp_path / "mae.pth"), seed=5)
+    found = started_from(config, monkeypatch, heard)
+    assert torch.equal(found["encoder.cls_token"], state["cls_token"])
+    if decoder:
+        assert torch.equal(found["decoder.pred.weight"], state["decoder_pred.weight"])
+    fresh = "fusion" if decoder else "decoder, decoder_embed, fusion"
+    assert f"{fresh}: begins fresh, since the start has none" in heard.texts
+
+
+def test_positions_of_a_start_are_resampled_for_another_picture_size(
+    pretrain_config, pretrained, tmp_path, monkeypatch, heard
+):
+    config = pretrain_config(tmp_path / "run", init=str(pretrained.model), model={"image_size": 64})
+    found = started_from(config, monkeypatch, heard)
+    before = load_file(pretrained.model / "model.safetensors")["pos_embed"]
+    assert torch.equal(found["encoder.pos_embed"], resample_positions(before, grid=8))
+    assert found["decoder.pos_embed"].shape == (1, 65, 24)
+    assert "encoder.pos_embed is resampled, from pictures of 32 pixels" in heard.texts
+
+
+def test_the_start_and_its_licence_are_on_record_after_a_resume(
+    pretrain_config, pretrained, tmp_path
+):
+    save_like_mae(pretrained, tmp_path / "mae.pth")
+    config = pretrain_config(tmp_path / "run", init=str(tmp_path / "mae.pth"), save_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, stop_at(3))
+    (tmp_path / "mae.pth").unlink()
+    facts = read_facts(pretrain(replace(config, resume=True)))
+    assert facts.provenance["init"].startswith("run of MAE's form, sha256 ")
+    assert "CC-BY-NC-4.0" in facts.licence
+
+
+def test_fine_tuning_from_a_file_keeps_its_licence_and_tells_what_it_leaves(
+    finetune_config, finetuned, tmp_path, heard
+):
+    state = load_file(finetuned.model / "model.safetensors")
+    norms = {"norm.weight": torch.ones(128), "norm.bias": torch.zeros(128)}
+    torch.save(state | norms, tmp_path / "a.pth")
+    config = finetune_config(tmp_path / "run", init=str(tmp_path / "a.pth"), max_steps=1, **TAKEN)
+    facts = read_facts(finetune(config, heard))
+    assert "the start, norm.bias, norm.weight: not used by the model, left out" in heard.texts
+    assert facts.provenance["init"].startswith("state dict, sha256 ")
+    assert "CC-BY-NC-4.0" in facts.licence
+    assert {"val_top1", "test_top1", "test_macro_f1"} <= facts.metrics.keys()
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "test_top1" in card
 
 
 @pytest.mark.parametrize(
@@ -659,7 +740,7 @@ def test_the_best_epoch_is_chosen_by_the_named_metric_and_the_first_of_equals(
     folder = finetune(config, heard)
     facts = read_facts(folder)
     assert facts.provenance["best_epoch"] == best
-    assert f"val_{select_by}" in facts.provenance
+    assert facts.metrics.keys() == {f"val_{select_by}"}
     chosen = load_classifier(folder).model.state_dict()
     for name, tensor in kept[best].items():
         if name.startswith("head."):

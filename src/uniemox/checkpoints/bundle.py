@@ -1,13 +1,13 @@
 """Model folders: what a run leaves for others to use.
 
 A folder is a timm model directory: `model.safetensors` and `config.json`, with the names of the labels, the
-preprocessing and a section `uniemox`. So `timm.create_model("local-dir:FOLDER", pretrained=True)` reads it. The folder
-of a pretrained model is the same for its encoder, plus `pretrain.safetensors` (decoder and fusion, by MAE's names).
+preprocessing and a section `uniemox`, and a model card, `README.md`. So timm and transformers read it, from the disk or
+from the hub. The folder of a pretrained model is the same for its encoder, plus `pretrain.safetensors` (decoder and
+fusion, by MAE's names).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.models import save_for_hf
 
-from uniemox.checkpoints.facts import ModelFacts, read_facts
+from uniemox.checkpoints.card import write_card
+from uniemox.checkpoints.compat import mae_name, own_name
+from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config, read_facts
+from uniemox.checkpoints.weights import as_floats, fill, hash_file, read_weights
 from uniemox.config import ENCODER_SHAPES, ModelConfig
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError, ConfigError
@@ -32,9 +36,8 @@ from uniemox.models.pretrain import UniEmoX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import torch
     from timm.models.vision_transformer import VisionTransformer
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def save_classifier(
             _save_two_views(model, beside, facts)
         else:
             _save_timm(model, beside, facts)
+        write_card(beside, facts)
 
 
 def save_pretraining(model: UniEmoX, folder: Path, facts: ModelFacts) -> None:
@@ -77,11 +81,27 @@ def save_pretraining(model: UniEmoX, folder: Path, facts: ModelFacts) -> None:
     with _replacing(folder) as beside:
         _save_timm(model.encoder, beside, facts)
         rest = {
-            _mae_name(name): tensor.contiguous()
+            mae_name(name): tensor.contiguous()
             for name, tensor in model.state_dict().items()
             if not name.startswith("encoder.")
         }
         save_file(rest, beside / "pretrain.safetensors", metadata={"format": "pt"})
+        write_card(beside, facts)
+
+
+def restate(folder: Path, facts: ModelFacts) -> None:
+    """Change what a folder says of its weights, such as metrics that were measured after it was written.
+
+    Raises:
+        CheckpointError: The folder cannot be read or written; the old one is left whole.
+    """
+    config = {**read_config(folder), SECTION: facts.to_dict()}
+    with _replacing(folder) as beside:
+        for path in folder.glob("*.safetensors"):
+            shutil.copyfile(path, beside / path.name)
+        text = json.dumps(config, indent=2)
+        (beside / "config.json").write_text(text, encoding="utf-8")
+        write_card(beside, facts)
 
 
 def pretraining_facts(model: UniEmoX, **more: Any) -> ModelFacts:
@@ -117,17 +137,29 @@ def load_classifier(folder: Path, *, device: torch.device | None = None) -> Clas
         raise CheckpointError(
             f"{folder} holds a pretrained model without a classifier: train one with `uniemox finetune --init {folder}`"
         )
-    model: VisionTransformer | TwoViewClassifier = build_classifier(
-        facts.size,
-        patch_size=facts.patch_size,
-        image_size=facts.image_size,
-        num_classes=len(facts.classes),
-    )
-    if facts.fusion != "none":
-        model = TwoViewClassifier(model, facts.fusion)
-    weights = weights_file(folder, facts)
-    fill(model, read_weights(weights), weights)
-    return Classifier(model.to(device).eval(), facts)
+    path = weights_file(folder, facts)
+    return Classifier(make_classifier(facts, read_weights(path), path).to(device).eval(), facts)
+
+
+def make_classifier(
+    facts: ModelFacts, weights: Mapping[str, Tensor], source: Path
+) -> VisionTransformer | TwoViewClassifier:
+    """Build a classifier of these weights; nothing is allocated before they are known to fit.
+
+    Raises:
+        CheckpointError: They do not fit, or are not finite.
+    """
+    with torch.device("meta"):
+        model: VisionTransformer | TwoViewClassifier = build_classifier(
+            facts.size,
+            patch_size=facts.patch_size,
+            image_size=facts.image_size,
+            num_classes=len(facts.classes),
+        )
+        if facts.fusion != "none":
+            model = TwoViewClassifier(model, facts.fusion)
+    fill(model, weights, source)
+    return model
 
 
 def load_pretraining(folder: Path) -> Pretrained:
@@ -139,6 +171,18 @@ def load_pretraining(folder: Path) -> Pretrained:
     facts = read_facts(folder)
     if facts.kind != "pretraining":
         raise CheckpointError(f"{folder} holds a classifier, but a pretrained model was asked for")
+    path, beside = member(folder, "model.safetensors"), member(folder, "pretrain.safetensors")
+    weights = {f"encoder.{name}": tensor for name, tensor in read_weights(path).items()}
+    weights |= {own_name(name): tensor for name, tensor in read_weights(beside).items()}
+    return Pretrained(make_pretraining(facts, weights, folder), facts)
+
+
+def make_pretraining(facts: ModelFacts, weights: Mapping[str, Tensor], source: Path) -> UniEmoX:
+    """Build a pretrained model of these weights; nothing is allocated before they are known to fit.
+
+    Raises:
+        CheckpointError: They do not fit, are not finite, or the facts are no model.
+    """
     shape = dict(facts.pretraining)
     embedding_width, reconstructs = shape.pop("embedding_width"), shape.pop("reconstructs")
     try:
@@ -147,78 +191,33 @@ def load_pretraining(folder: Path) -> Pretrained:
         )
     except (TypeError, ConfigError) as error:
         raise CheckpointError(
-            f"{folder}/config.json: the section `uniemox.pretraining` is not valid ({error})"
+            f"{source}/config.json: the section `uniemox.pretraining` is not valid ({error})"
         ) from error
-    model = UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
-    fill(model.encoder, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
-    rest = read_weights(folder / "pretrain.safetensors")
-    encoder = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
-    own = {_own_name(name): tensor for name, tensor in rest.items()}
-    fill(model, encoder | own, folder / "pretrain.safetensors")
-    return Pretrained(model, facts)
+    with torch.device("meta"):
+        model = UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
+    fill(model, weights, source)
+    return model
 
 
 def load_encoder(folder: Path) -> tuple[dict[str, Tensor], ModelFacts]:
     """Read the weights to start a classifier from: a pretrained encoder, or another classifier without its head."""
     facts = read_facts(folder)
-    weights = read_weights(weights_file(folder, facts))
+    path = weights_file(folder, facts)
+    weights: Mapping[str, Tensor] = read_weights(path)
     if facts.view == "both":
         ours = {k: v for k, v in weights.items() if k.startswith("encoder.")}
         weights = {k.removeprefix("encoder."): v for k, v in ours.items()}
-    return {k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}, facts
+    encoder = {k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}
+    return as_floats(encoder, path), facts
 
 
 def weights_file(folder: Path, facts: ModelFacts) -> Path:
-    """Give the file of a folder's weights; that of two views has another name, so that nobody takes it for timm's."""
-    return folder / ("two_views.safetensors" if facts.view == "both" else "model.safetensors")
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file as fp32, refusing values that are not finite.
+    """Give the file of a folder's weights; that of two views has another name, so that nobody takes it for timm's.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or holds values that are not finite.
+        CheckpointError: It is a link that leaves the folder.
     """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the weights {path} cannot be read ({error}): copy or make the folder again"
-        ) from error
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(
-                f"the weights {path} are not finite in {name}: copy or make the folder again"
-            )
-    return weights
-
-
-def fill(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Copy weights into a model, strictly.
-
-    Raises:
-        CheckpointError: A name is missing or left over, or a shape differs; names the first ones.
-    """
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or extra:
-        raise CheckpointError(
-            f"{source} does not fit the model: missing {_first(missing)}, left over {_first(extra)}"
-        )
-    for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{source} does not fit the model: {name} has shape {tuple(tensor.shape)}, "
-                f"the model has {tuple(own[name].shape)}"
-            )
-    model.load_state_dict(dict(weights))
-
-
-def _first(names: list[str]) -> str:
-    if not names:
-        return "none"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return member(folder, "two_views.safetensors" if facts.view == "both" else "model.safetensors")
 
 
 def _save_two_views(model: TwoViewClassifier, folder: Path, facts: ModelFacts) -> None:
@@ -227,7 +226,7 @@ def _save_two_views(model: TwoViewClassifier, folder: Path, facts: ModelFacts) -
         "architecture": "uniemox_two_views",
         "num_classes": len(facts.classes),
         "label_names": list(facts.classes),
-        "uniemox": facts.to_dict(),
+        SECTION: facts.to_dict(),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -239,7 +238,7 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
     shape = ENCODER_SHAPES[facts.size]
     side = grid_size(model) * patch_size(model)
     config: dict[str, Any] = {
-        "uniemox": facts.to_dict(),
+        SECTION: facts.to_dict(),
         # timm would pass on the name and the licence of its own weights of this architecture
         "pretrained_cfg": {
             "tag": f"uniemox_{facts.dataset}",
@@ -325,23 +324,6 @@ def _put(beside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _mae_name(name: str) -> str:
-    """Our name of a tensor beside the encoder -> MAE's, so `decoder.blocks.0…` becomes `decoder_blocks.0…`."""
-    if name == "decoder.mask_token":
-        return "mask_token"
-    return "decoder_" + name.removeprefix("decoder.") if name.startswith("decoder.") else name
-
-
-def _own_name(name: str) -> str:
-    """MAE's name of a tensor beside the encoder -> ours, the inverse of `_mae_name`."""
-    if name == "mask_token":
-        return "decoder.mask_token"
-    if name.startswith("decoder_") and not name.startswith("decoder_embed."):
-        return "decoder." + name.removeprefix("decoder_")
-    return name
-
-
 def hash_weights(folder: Path) -> str:
     """SHA-256 of the file of a folder's weights, to name a start in the provenance of what follows from it."""
-    with weights_file(folder, read_facts(folder)).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(weights_file(folder, read_facts(folder)))

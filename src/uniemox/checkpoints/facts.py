@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from uniemox.checkpoints.hub import HUB_PREFIX, fetch
 from uniemox.config import (
     MAX_MARGIN,
     CropShape,
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 """The newest format that is read. Version 2 has views, which a reader of version 1 would not know to cut."""
+SECTION = "uniemox"
+"""Where a folder's `config.json` holds the facts."""
 _ASSETS = Path(__file__).parents[1] / "demo" / "assets"
 EMBEDDED = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
 """Folders of the models that come with the package, by the names they are called by."""
 # What a stranger's folder may ask for before its weights are read: more would be a bomb, not a model.
 _CONFIG_LIMIT = 4 * 2**20  # bytes
 _MAX_PATCH = 128  # pixels
-_MAX_GRID = 128  # patches along a side
+MAX_GRID = 128  # patches along a side
 _MAX_CLASSES = 10_000
 _MAX_DECODER = {"decoder_width": 4096, "decoder_depth": 64, "decoder_heads": 256}
 _MAX_EMBEDDING = 16_384
@@ -64,6 +67,8 @@ class ModelFacts:
     """Shape of decoder and fusion, by the names of `ModelConfig`, and `embedding_width`, `reconstructs`."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """How the weights were made: software, data, settings."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What was measured, by split and score, such as `test_top1`."""
     licence: str = ""
     """Licence of the weights and what it follows from; empty where it was not stated."""
 
@@ -82,21 +87,61 @@ class ModelFacts:
 
 
 def locate(model: str) -> Path:
-    """Find the folder of a model by what a user calls it.
+    """Find the folder or the file of a model by what a user calls it.
 
     Args:
-        model: A folder, or the name of an embedded model: `demo` is a classifier, `demo-pretrained` UniEmoX-mini.
+        model: A folder; a file of weights; the name of an embedded model (`demo` is a classifier, `demo-pretrained`
+            UniEmoX-mini); or a name on the hub, `hf-hub:org/name` with an optional `@revision`.
 
     Raises:
-        CheckpointError: There is no such folder.
+        CheckpointError: There is none.
     """
-    folder = EMBEDDED.get(model) or Path(model)
-    if not folder.is_dir():
+    if model.startswith(HUB_PREFIX):
+        return fetch(model)
+    place = EMBEDDED.get(model) or Path(model)
+    if not place.exists():
         raise CheckpointError(
-            f"there is no model folder {folder}: give the folder `model` of a run, or an embedded model's name "
-            f"({', '.join(EMBEDDED)})"
+            f"there is no model folder {place}: give the folder `model` of a run, a file of weights, a name on the hub "
+            f"({HUB_PREFIX}org/name), or an embedded model's name ({', '.join(EMBEDDED)})"
         )
-    return folder
+    return place
+
+
+def member(folder: Path, name: str) -> Path:
+    """Give the path of a file in a model folder, which need not be there.
+
+    Raises:
+        CheckpointError: It is a link that leaves the folder, other than into the hub's own cache.
+    """
+    path = folder / name
+    if path.is_symlink():
+        home = folder.resolve()
+        homes = [home, *([home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [])]
+        if not any(path.resolve().is_relative_to(place) for place in homes):
+            raise CheckpointError(
+                f"{path} is a link that leaves its folder, which is not followed: copy the file there"
+            )
+    return path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the `config.json` of a model folder, whoever made it.
+
+    Raises:
+        CheckpointError: There is none, or it is no table.
+    """
+    path = member(folder, "config.json")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        if path.stat().st_size > _CONFIG_LIMIT:
+            raise CheckpointError(f"{path} is larger than {_CONFIG_LIMIT} bytes: it is refused")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} cannot be read as JSON (it is no table)")
+    return config
 
 
 def read_facts(folder: Path) -> ModelFacts:
@@ -106,17 +151,10 @@ def read_facts(folder: Path) -> ModelFacts:
         CheckpointError: It is no model folder of ours, or of a newer version.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        if path.stat().st_size > _CONFIG_LIMIT:
-            raise CheckpointError(f"{path} is larger than {_CONFIG_LIMIT} bytes: it is refused")
-        section = json.loads(path.read_text(encoding="utf-8")).get("uniemox")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    section = read_config(folder).get(SECTION)
     if not isinstance(section, dict):
         raise CheckpointError(
-            f"{path} has no section `uniemox`: the folder was made by another tool"
+            f"{path} has no section `{SECTION}`: the folder was made by another tool"
         )
     return _facts_from_dict(section, path)
 
@@ -157,10 +195,19 @@ def _kind_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"uniemox.kind is {_short(values.get('kind'))}, but must be pretraining or classifier"
     if values.get("emotion", "") not in (None, "evoked", "felt"):
         yield f"uniemox.emotion is {_short(values.get('emotion'))}, but must be evoked, felt or null"
-    kinds = {"dataset": str, "licence": str, "provenance": dict, "pretraining": dict}
+    kinds = {
+        "dataset": str,
+        "licence": str,
+        "provenance": dict,
+        "pretraining": dict,
+        "metrics": dict,
+    }
     for name, kind in kinds.items():
         if not isinstance(values.get(name, kind()), kind):
             yield f"uniemox.{name} is {_short(values[name])}, but must be a {kind.__name__}"
+    metrics = values.get("metrics", {}).values()
+    if not all(type(value) in (int, float) and abs(value) < float("inf") for value in metrics):
+        yield "uniemox.metrics must hold numbers"
     if "dataset" not in values:
         yield "uniemox.dataset must be given"
     temperature = values.get("temperature", 1.0)
@@ -173,13 +220,13 @@ def _size_problems(values: Mapping[str, Any]) -> Iterator[str]:
         known = ", ".join(get_args(EncoderSize))
         yield f"uniemox.size is {_short(values.get('size'))}, but must be one of {known}"
     yield from _whole_number_problems(
-        values, {"patch_size": _MAX_PATCH, "image_size": _MAX_PATCH * _MAX_GRID}, "uniemox"
+        values, {"patch_size": _MAX_PATCH, "image_size": _MAX_PATCH * MAX_GRID}, "uniemox"
     )
     grid, rest = divmod(values["image_size"], values["patch_size"])
     if rest:
         yield "uniemox.image_size must be a multiple of uniemox.patch_size"
-    if grid > _MAX_GRID:
-        yield f"uniemox.image_size has more than {_MAX_GRID} patches a side"
+    if grid > MAX_GRID:
+        yield f"uniemox.image_size has more than {MAX_GRID} patches a side"
 
 
 def _class_problems(values: Mapping[str, Any]) -> Iterator[str]:

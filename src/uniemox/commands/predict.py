@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uniemox.flags import Parser
     from uniemox.predict import Prediction
 
+MODEL_HELP: Final = "A classifier: its folder, a file of weights, demo, or hf-hub:org/name."
 TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".parquet")
 
 
@@ -36,12 +37,17 @@ def tell_evaluation(folder: Path, *, model: Path | str, data: Path, split: str) 
         write_evaluation_report(folder, model=str(model), data=data, split=split)
 
 
+def _add_dataset(parser: Parser) -> None:
+    parser.add_flag("--dataset", str, "Data set or manifest that names the classes of a file.")
+
+
 def _add_evaluate(parser: Parser) -> None:
-    parser.add_words("model", str, "Folder of a fine-tuned model, or demo.")
+    parser.add_words("model", str, MODEL_HELP)
     parser.add_flag("--data", Path, "Manifest made by `uniemox data prepare`.", required=True)
     parser.add_flag("--split", str, "Split of the manifest.", default="test")
     parser.add_flag("--out", Path, "Folder for the report and its pictures.")
     add_compute_flags(parser)
+    _add_dataset(parser)
     parser.add_switch("--json", "Print JSON instead of tables.")
 
 
@@ -61,6 +67,7 @@ def _evaluate(given: Namespace, output: Output) -> int:
             device=given.device,
             batch_size=given.batch_size,
             num_workers=given.num_workers,
+            dataset=given.dataset,
         )
     if given.out is not None:
         tell_evaluation(given.out, model=given.model, data=given.data, split=given.split)
@@ -73,7 +80,7 @@ def _evaluate(given: Namespace, output: Output) -> int:
 
 
 def _add_predict(parser: Parser) -> None:
-    parser.add_words("model", str, "Folder of a fine-tuned model, or demo.")
+    parser.add_words("model", str, MODEL_HELP)
     parser.add_words("paths", Path, "Pictures, and folders to search for them.", many=True)
     parser.add_flag(
         "--out",
@@ -83,6 +90,7 @@ def _add_predict(parser: Parser) -> None:
     parser.add_switch("--overwrite", "Replace the table if it exists.")
     parser.add_flag("--top-k", int, "Classes that the printed table shows.", default=3)
     add_compute_flags(parser)
+    _add_dataset(parser)
     parser.add_switch(
         "--json", "Print a JSON object in a line for each picture, instead of a table."
     )
@@ -106,7 +114,7 @@ def _predict(given: Namespace, output: Output) -> int:
     from uniemox.terminal import track
 
     paths = find_pictures(given.paths)
-    predictor = Predictor.load(given.model, device=given.device)
+    predictor = Predictor.load(given.model, device=given.device, dataset=given.dataset)
     predictions = predictor.predict(
         paths, batch_size=given.batch_size, num_workers=given.num_workers
     )

@@ -35,18 +35,19 @@ class Backend(Protocol):
         """Run the classifier: (N, …) prepared pictures to (N, C) calibrated logits, in label order."""
 
 
-def load_backend(model: str | Path, *, device: str = "auto") -> Backend:
+def load_backend(model: str | Path, *, device: str = "auto", dataset: str | None = None) -> Backend:
     """Load a classifier.
 
     Args:
-        model: Folder of a classifier, or `demo` for the embedded one.
+        model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
         device: auto, cpu, cuda or mps.
+        dataset: Data set or manifest that names the classes, for weights that do not.
 
     Raises:
         CheckpointError: The model cannot be read.
         ConfigError: The device is not there.
     """
-    folder = locate(str(model))
+    place = locate(str(model))
     from uniemox.runtime.torch_backend import load_torch
 
-    return load_torch(folder, device=device)
+    return load_torch(place, device=device, dataset=dataset)

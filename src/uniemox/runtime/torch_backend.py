@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uniemox.checkpoints.bundle import load_classifier
+from uniemox.checkpoints.sources import load_model
 from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 
@@ -50,12 +50,12 @@ class TorchBackend:
         return logits
 
 
-def load_torch(folder: Path, *, device: str) -> TorchBackend:
-    """Load a classifier from its folder.
+def load_torch(place: Path, *, device: str, dataset: str | None = None) -> TorchBackend:
+    """Load a classifier from its folder, or from a file or folder that others wrote.
 
     Raises:
-        CheckpointError: The folder is damaged, of another kind or of a newer version.
+        CheckpointError: It is damaged, of another kind or of a newer version, or its classes are not told.
         ConfigError: The device is not there.
     """
-    place = build_accelerator(device).device
-    return TorchBackend(load_classifier(folder, device=place), place)
+    where = build_accelerator(device).device
+    return TorchBackend(load_model(place, dataset=dataset, device=where), where)

@@ -12,15 +12,15 @@ from timm.data import Mixup
 
 from uniemox.calibration import fit_temperature
 from uniemox.checkpoints.bundle import (
-    fill,
-    hash_weights,
-    load_encoder,
-    load_pretraining,
     pretraining_facts,
+    restate,
     save_classifier,
     save_pretraining,
 )
-from uniemox.checkpoints.facts import ModelFacts, locate, read_facts
+from uniemox.checkpoints.card import carried_licence
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.sources import load_start
+from uniemox.checkpoints.weights import fill
 from uniemox.config import PretrainConfig, check_grid
 from uniemox.data.batch import collate_labelled, collate_pretrain
 from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels
@@ -37,6 +37,7 @@ from uniemox.models.classify import (
     plain_classifier,
     start_from_encoder,
 )
+from uniemox.models.encoder import grid_size, resample_positions
 from uniemox.models.pretrain import UniEmoX
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, ignore
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor
 
+    from uniemox.checkpoints.sources import Start
     from uniemox.config import EncoderSize, FinetuneConfig
     from uniemox.data.manifest import Manifest
     from uniemox.evaluate import Outputs
@@ -97,9 +99,10 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         embedding_width=teacher.width if teacher else None,
         reconstructs=config.loss.reconstruction > 0,
     )
-    origin = _name_start(None if config.resume else config.init)
-    if config.init is not None and not config.resume:
-        _start_from(model, locate(config.init))
+    start = None if config.init is None or config.resume else load_start(config.init)
+    if start is not None:
+        _tell(start, observer)
+        _start_from(model, start, observer)
     if config.views.person == "crop":
         _tell_boxes(manifest, observer)
     task = PretrainTask(
@@ -134,6 +137,8 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         identity={"data": digest(manifest)},
     )
     engine = Engine(plan, accelerator)
+    # Kept in the state, since a resumed run no longer reads its start.
+    engine.notes = _note_start(start)
     _go(engine, config)
     folder = config.out / "model"
     if accelerator.is_main_process:
@@ -145,8 +150,9 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
             emotion=manifest.facts.emotion,
             provenance={
                 **_provenance(config, manifest, engine.step, teacher.name if teacher else ""),
-                "init": origin,
+                "init": engine.notes.get("init", "not recorded"),
             },
+            licence=carried_licence(engine.notes.get("licence", "")),
         )
         save_pretraining(learned, folder, facts)
     accelerator.wait_for_everyone()
@@ -185,9 +191,12 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
     if config.view != "scene":
         _tell_boxes(train, observer)
     torch.manual_seed(config.seed)
-    model, start = _build_start(config, len(train.facts.classes))
-    origin = _name_start(config.init)
-    classes, image_size = train.facts.classes, start["image_size"]
+    start = None if config.init is None else load_start(config.init)
+    if start is not None:
+        _tell(start, observer)
+    model, shape = _build_start(config, start, len(train.facts.classes))
+    origin = _note_start(start)
+    classes, image_size = train.facts.classes, shape["image_size"]
     mixup = _build_mixup(config, len(classes))
     journal = Journal(config.out)
     choice = _Choice(config, val, image_size, journal, observer)
@@ -221,7 +230,7 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
     if accelerator.is_main_process:
         facts = ModelFacts(
             kind="classifier",
-            **start,
+            **shape,
             dataset=train.facts.name,
             emotion=train.facts.emotion,
             classes=classes,
@@ -231,17 +240,20 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
             person=config.person,
             provenance={
                 **_provenance(config, train, engine.step, ""),
-                "init": origin,
+                "init": origin["init"],
                 "best_epoch": str(engine.notes["epoch"]),
-                f"val_{config.select_by}": f"{engine.notes['score']:.4f}",
             },
+            metrics={f"val_{config.select_by}": round(engine.notes["score"], 4)},
+            licence=carried_licence(origin["licence"]),
         )
         save_classifier(best, folder, facts)
     accelerator.wait_for_everyone()
     if test is not None:
         outputs = choice.outputs(best, test, accelerator)
         if accelerator.is_main_process:
-            _report_test(config, outputs, test, journal, engine.step, observer)
+            report = _report_test(config, outputs, test, journal, engine.step, observer)
+            scores = {f"test_{name}": round(score, 4) for name, score in headline(report).items()}
+            restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     journal.close()
     return folder
 
@@ -375,34 +387,49 @@ def _tell_boxes(manifest: Manifest, observer: Observer) -> None:
         )
 
 
-def _start_from(model: UniEmoX, folder: Path) -> None:
-    """Copy a pretrained model's weights.
+def _tell(start: Start, observer: Observer) -> None:
+    for note in start.notes:
+        observer(Message(f"the start, {note}"))
+
+
+def _start_from(model: UniEmoX, start: Start, observer: Observer) -> None:
+    """Copy a start's weights. Parts that it has not, such as the fusion beside MAE's, stay fresh, and are told.
 
     Raises:
-        CheckpointError: One of the two has a part that the other has not, or of another shape; names the first.
+        CheckpointError: It has a part that the model has not, or one of another shape; names the first.
     """
-    start = load_pretraining(folder)
+    own = model.state_dict()
+    weights = {f"encoder.{name}": tensor for name, tensor in start.encoder.items()}
+    weights |= start.beside
+    for name, grid in (
+        ("encoder.pos_embed", True),
+        ("decoder.pos_embed", model.decoder is not None),
+    ):
+        if grid and name in weights and start.image_size != model.config.image_size:
+            weights[name] = resample_positions(weights[name], grid=grid_size(model.encoder))
+            observer(Message(f"{name} is resampled, from pictures of {start.image_size} pixels"))
+    brought = {name.partition(".")[0] for name in weights}
+    fresh = {name: own[name] for name in own if name.partition(".")[0] not in brought}
+    if fresh:
+        parts = sorted({name.partition(".")[0] for name in fresh})
+        observer(Message(f"{', '.join(parts)}: begins fresh, since the start has none"))
     try:
-        fill(model, start.model.state_dict(), folder)
+        fill(model, weights | fresh, "the start")
     except CheckpointError as error:
-        facts = start.facts
-        shape = {"size": facts.size, "patch_size": facts.patch_size, "image_size": facts.image_size}
         raise CheckpointError(
-            f"{error}; pretrain with its settings {json.dumps(shape | dict(facts.pretraining))}"
+            f"{error}; pretrain with its settings {json.dumps(start.shape)}"
         ) from error
 
 
-def _name_start(init: str | None) -> str:
-    """Name a start by its data and the hash of its weights, since paths mean nothing elsewhere."""
-    if init is None:
-        return "random weights"
-    folder = locate(init)
-    facts = read_facts(folder)
-    return f"{facts.kind} on {facts.dataset}, sha256 {hash_weights(folder)}"
+def _note_start(start: Start | None) -> dict[str, str]:
+    """Name a start and its licence for what follows from it."""
+    if start is None:
+        return {"init": "random weights", "licence": ""}
+    return {"init": start.name, "licence": start.licence}
 
 
 def _build_start(
-    config: FinetuneConfig, num_classes: int
+    config: FinetuneConfig, start: Start | None, num_classes: int
 ) -> tuple[VisionTransformer | TwoViewClassifier, dict[str, Any]]:
     """Build the classifier, from `init` or from random weights; give it with its size, patch and picture size.
 
@@ -411,12 +438,10 @@ def _build_start(
         CheckpointError: The weights do not fit.
     """
     shape: dict[str, Any] = {"size": "base", "patch_size": 16, "image_size": 224}
-    weights: Mapping[str, Tensor] | None = None
-    if config.init is not None:
-        weights, facts = load_encoder(locate(config.init))
-        shape = {name: getattr(facts, name) for name in shape}
+    if start is not None:
+        shape = {name: getattr(start, name) for name in shape}
     wanted = {name: getattr(config, name) for name in shape if getattr(config, name) is not None}
-    if weights is not None:
+    if start is not None:
         _check_fits(config.init, shape, wanted)
     shape |= wanted
     size: EncoderSize = shape["size"]
@@ -429,9 +454,9 @@ def _build_start(
         drop_path=config.drop_path,
         head_std=config.head_std,
     )
-    if weights is not None:
+    if start is not None:
         try:
-            start_from_encoder(model, weights)
+            start_from_encoder(model, start.encoder)
         except (KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the weights of {config.init} do not fit: {reason}") from error
@@ -486,7 +511,7 @@ def _report_test(
     journal: Journal,
     step: int,
     observer: Observer,
-) -> None:
+) -> Report:
     if outputs.unreadable:
         observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
     report = evaluate_predictions(outputs.probabilities, outputs.labels, test.facts.classes)
@@ -498,6 +523,7 @@ def _report_test(
             f"macro F1 {report.macro_f1:.4f}"
         )
     )
+    return report
 
 
 def _provenance(

@@ -1,0 +1,155 @@
+"""The model card: what it says, and that the hub understands it."""
+
+import dataclasses
+
+import pytest
+from huggingface_hub import ModelCard
+
+from uniemox.checkpoints.card import NON_COMMERCIAL, build_card, carried_licence, write_card
+from uniemox.checkpoints.facts import ModelFacts
+
+FACTS = ModelFacts(
+    kind="classifier",
+    size="base",
+    patch_size=16,
+    image_size=224,
+    dataset="fi",
+    emotion="evoked",
+    classes=("awe", "fear"),
+    temperature=1.25,
+    provenance={
+        "software": "uniemox 0.1.0",
+        "settings": '{"optim": {"epochs": 3}, "augment": {"flip": 0.5}}',
+        "init": "pretraining on emoset, sha256 abc",
+    },
+    metrics={"val_top1": 0.75, "test_macro_f1": 0.5},
+    licence="MIT",
+)
+
+
+def changed(**more):
+    return dataclasses.replace(FACTS, **more)
+
+
+def data_of(facts):
+    return ModelCard(build_card(facts)).data.to_dict()
+
+
+def test_the_hub_reads_the_front_matter():
+    assert data_of(FACTS) == {
+        "license": "mit",
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["uniemox", "emotion", "timm", "transformers"],
+    }
+    pretraining = changed(kind="pretraining", classes=(), emotion=None)
+    assert data_of(pretraining)["pipeline_tag"] == "image-feature-extraction"
+
+
+@pytest.mark.parametrize(
+    ("licence", "word"),
+    [
+        ("MIT; follows from CC0 pictures", "mit"),
+        ("Apache-2.0", "apache-2.0"),
+        ("CC0-1.0", "cc0-1.0"),
+        (NON_COMMERCIAL, "cc-by-nc-4.0"),
+        (carried_licence("cc-by-nc-4.0"), "cc-by-nc-4.0"),
+        (carried_licence("MIT"), "other"),
+        ("", "other"),
+        ("unstated", "other"),
+    ],
+)
+def test_the_licence_of_the_hub_is_the_strictest_link(licence, word):
+    data = data_of(changed(licence=licence))
+    assert data["license"] == word
+    assert ("license_name" in data) == (word == "other")
+    assert ("**not for commercial use**" in build_card(changed(licence=licence))) == (
+        word == "cc-by-nc-4.0"
+    )
+
+
+def test_a_chain_is_as_free_as_its_links():
+    assert carried_licence("") == ""
+    assert carried_licence("X") == "not stated; follows from a start under: X"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "trained on fi",
+        "size base, patches of 16 pixels, pictures of 224",
+        "**Classes, in label order:** `awe`, `fear`.",
+        "**evokes**",
+        "FI (Flickr and Instagram)",
+        '`{"epochs": 3}`',
+        "| val_top1 | 0.7500 |",
+        "| test_macro_f1 | 0.5000 |",
+        "a temperature of 1.2500",
+        "pretraining on emoset, sha256 abc; its licence binds these weights too",
+        "## Intended use, and uses to refuse",
+        "hiring, policing",
+        "**Limits.**",
+        "arXiv:2409.18877",
+        "You, Luo, Jin, Yang",
+        'timm.create_model("local-dir:FOLDER", pretrained=True)',
+    ],
+)
+def test_a_card_says_what_a_reader_asks(said):
+    assert said in build_card(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("emotion", "said"),
+    [("evoked", "**evokes**"), ("felt", "seems to **feel**"), (None, "is not recorded")],
+)
+def test_a_card_says_whose_emotion_it_is(emotion, said):
+    assert said in build_card(changed(emotion=emotion))
+
+
+def test_what_is_not_known_is_not_invented():
+    bare = changed(metrics={}, provenance={}, licence="", dataset="unknown", temperature=1.0)
+    card = build_card(bare)
+    assert "Nothing was measured" in card
+    assert "weights: not stated by whoever made them" in card
+    assert "temperature" not in card
+    assert "top-1" not in card
+
+
+def test_a_card_of_a_pretrained_model_names_no_classes():
+    card = build_card(changed(kind="pretraining", classes=(), emotion=None))
+    assert "uniemox finetune --init" in card
+    assert "it has seen the labels" in card
+    assert "Classes" not in card
+
+
+def test_a_card_of_two_views_promises_no_other_library():
+    card = build_card(changed(view="both", fusion="sum"))
+    assert "timm.create_model" not in card
+    assert "no model of timm" in card
+    data = ModelCard(card).data.to_dict()
+    assert data["library_name"] == "uniemox"
+    assert "timm" not in data["tags"]
+    assert "expects the crop of a person" in build_card(changed(view="person"))
+
+
+HOSTILE = "x`\n---\n# <script>alert(1)</script> | [a](javascript:b)"
+
+
+def test_a_strangers_words_stay_words():
+    card = build_card(
+        changed(dataset=HOSTILE, classes=(HOSTILE,), licence=HOSTILE, provenance={HOSTILE: HOSTILE})
+    )
+    assert "<script>" not in card
+    assert "\n# <" not in card
+    assert card.count("\n---\n") == 1
+    assert ModelCard(card).data.to_dict()["license"] == "other"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "[" * 100_000])
+def test_settings_that_are_no_table_are_shown_as_they_are(text):
+    assert "settings" in build_card(changed(provenance={"settings": text}))
+
+
+def test_the_card_is_the_readme_of_the_folder(tmp_path):
+    write_card(tmp_path, FACTS)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == build_card(FACTS)

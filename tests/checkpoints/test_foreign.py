@@ -1,0 +1,386 @@
+"""Weights that others wrote give the answers of independent models."""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+
+from uniemox.checkpoints.foreign import (
+    likely_datasets,
+    load_classifier,
+    load_pretraining,
+    open_source,
+)
+from uniemox.config import ENCODER_SHAPES
+from uniemox.data.specs import SPECS
+from uniemox.errors import CheckpointError, DataError
+
+SIZES = ("base", "large", "huge")
+FI = SPECS["fi"].classes
+
+
+def ddp(state):
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPERS = {
+    "bare": lambda state, args: state,
+    "model": lambda state, args: {"model": state, "epoch": 99, "args": args, "scaler": {}},
+    "ddp": lambda state, args: {"model": ddp(state), "epoch": 99, "args": args},
+    "timm": lambda state, args: {"state_dict": state, "epoch": 3, "args": args},
+}
+
+
+def told_by(call):
+    with pytest.raises(CheckpointError) as told:
+        call()
+    text = str(told.value)
+    assert "\n" not in text
+    assert len(text) < 700
+    return text
+
+
+@pytest.mark.parametrize(
+    ("size", "wrapper"),
+    [*(("base", wrapper) for wrapper in WRAPPERS), ("large", "bare"), ("huge", "ddp")],
+)
+def test_a_classifier_of_any_wrapper_gives_the_logits_of_timm(
+    plain, run_args, tmp_path, size, wrapper
+):
+    weights = plain(size)
+    state = weights.classifier(8)
+    torch.save(WRAPPERS[wrapper](state, run_args), tmp_path / "a.pth")
+    loaded = load_classifier(open_source(tmp_path / "a.pth"), dataset="fi")
+    with torch.no_grad():
+        expected = weights.timm(8, state)(weights.pictures())
+        found = loaded.model(weights.pictures())
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert loaded.facts.classes == FI
+    assert loaded.facts.size == size
+    assert not loaded.model.training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "width", "depth", "heads", "patch"),
+    [("base", 768, 12, 12, 16), ("large", 1024, 24, 16, 16), ("huge", 1280, 32, 16, 14)],
+)
+def test_classifiers_of_full_size_give_the_logits_of_timm(
+    plain, tmp_path, size, width, depth, heads, patch
+):
+    weights = type(plain("mini"))(width, depth, heads, patch, 224)
+    state = weights.classifier(8)
+    torch.save(state, tmp_path / "a.pth")
+    loaded = load_classifier(open_source(tmp_path / "a.pth"), dataset="fi")
+    with torch.no_grad():
+        expected = weights.timm(8, state)(weights.pictures(1))
+        found = loaded.model(weights.pictures(1))
+    (tmp_path / "a.pth").unlink()  # gigabytes
+    assert loaded.facts.size == size
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".old"])
+def test_every_format_gives_the_same(plain, tmp_path, suffix):
+    weights = plain("mini")
+    state, path = weights.classifier(8), tmp_path / f"a{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=suffix == ".pth")
+    found = open_source(path)
+    assert found.format == {
+        ".safetensors": "safetensors", ".pth": "torch", ".old": "torch before 1.6"
+    }[suffix]  # fmt: skip
+    loaded = load_classifier(found, dataset="fi").model.state_dict()
+    for name, tensor in state.items():
+        if not name.startswith("norm."):
+            assert torch.equal(loaded[name], tensor)
+
+
+def test_half_precision_is_read_as_full(plain, tmp_path):
+    state = {k: v.half() for k, v in plain("mini").classifier(8).items()}
+    torch.save(state, tmp_path / "a.pth")
+    loaded = load_classifier(open_source(tmp_path / "a.pth"), dataset="fi").model.state_dict()
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
+    assert torch.equal(loaded["head.bias"], state["head.bias"].float())
+
+
+def test_the_norm_that_released_classifiers_do_not_use_is_told(plain, tmp_path):
+    torch.save(plain("mini").classifier(8), tmp_path / "a.pth")
+    notes = open_source(tmp_path / "a.pth").notes()
+    assert notes[0] == "norm.bias, norm.weight: not used by the model, left out"
+    assert "CC-BY-NC-4.0" in notes[1]
+
+
+# Pretraining
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mae_file_predicts_the_pixels_of_an_independent_mae(plain, mae, tmp_path, size):
+    weights = plain(size)
+    state = weights.pretraining(decoder_depth=2)
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    loaded = load_pretraining(open_source(tmp_path / "mae.pth"))
+    noise = torch.rand(2, weights.grid**2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        output = loaded.model.eval()(weights.pictures(), None, noise, None, 0.5)
+        _, expected = mae(state, weights, weights.pictures(), noise, 0.5)
+    assert output.embedding is None
+    torch.testing.assert_close(output.prediction, expected, atol=1e-5, rtol=0)
+    assert loaded.facts.pretraining["fusion"] == "none"
+
+
+def test_a_released_run_embeds_and_predicts_as_its_formula(plain, mae, fuse, run_args, tmp_path):
+    weights = plain("large")
+    state, fusion = weights.pretraining(), weights.fusion()
+    saved = {"model": ddp(state), "att_fusion": ddp(fusion), "args": run_args, "epoch": 199}
+    torch.save(saved, tmp_path / "run.pth")
+    loaded = load_pretraining(open_source(tmp_path / "run.pth"))
+    scene, person = weights.pictures(seed=1), weights.pictures(seed=2)
+    noises = [torch.rand(2, 9, generator=torch.Generator().manual_seed(n)) for n in (3, 4)]
+    with torch.no_grad():
+        output = loaded.model.eval()(scene, person, *noises, 0.5)
+        alpha, pixels = mae(state, weights, scene, noises[0], 0.5)
+        beta, _ = mae(state, weights, person, noises[1], 0.5)
+    torch.testing.assert_close(output.prediction, pixels, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.embedding, fuse(fusion, alpha, beta), atol=1e-5, rtol=0)
+    assert loaded.facts.pretraining["embedding_width"] == 512
+    settings = json.loads(loaded.facts.provenance["settings"])
+    assert settings["epochs"] == "200"
+    assert "data_path" not in settings  # a stranger's paths mean nothing here
+
+
+def test_the_noise_decides_which_patches_are_hidden(plain, tmp_path):
+    weights = plain("base")
+    torch.save({"model": weights.pretraining()}, tmp_path / "mae.pth")
+    model = load_pretraining(open_source(tmp_path / "mae.pth")).model.eval()
+    noise = torch.arange(9.0).flip(0).repeat(2, 1)
+    with torch.no_grad():
+        one, two = (model(weights.pictures(), None, noise, None, 0.5) for _ in range(2))
+    assert torch.equal(one.prediction, two.prediction)
+    assert one.hiding.hidden[0].tolist() == [True] * 5 + [False] * 4
+
+
+@pytest.mark.parametrize("kind", ["encoder", "classifier"])
+def test_what_has_no_decoder_is_no_pretrained_model(plain, tmp_path, kind):
+    weights = plain("mini")
+    state = weights.mae_encoder() if kind == "encoder" else weights.classifier(8)
+    torch.save({"model": state}, tmp_path / "a.pth")
+    said = told_by(lambda: load_pretraining(open_source(tmp_path / "a.pth")))
+    assert "holds no decoder: begin a run with it" in said
+
+
+def test_a_decoder_whose_heads_cannot_be_told_is_refused(plain, tmp_path):
+    state = plain("mini").pretraining()
+    thin = {
+        "mask_token": torch.zeros(1, 1, 24),
+        "decoder_pos_embed": torch.zeros(1, 17, 24),
+        "decoder_embed.weight": torch.zeros(24, 128),
+        "decoder_embed.bias": torch.zeros(24),
+        "decoder_norm.weight": torch.zeros(24),
+        "decoder_norm.bias": torch.zeros(24),
+        "decoder_pred.weight": torch.zeros(192, 24),
+    }
+    kept = {k: v for k, v in state.items() if not k.startswith("decoder_blocks.")}
+    torch.save({"model": kept | thin}, tmp_path / "a.pth")
+    said = told_by(lambda: load_pretraining(open_source(tmp_path / "a.pth")))
+    assert "a decoder 24 wide, whose number of heads no tensor shows" in said
+
+
+# Classes
+
+
+def test_a_head_without_names_asks_for_its_data_set(plain, tmp_path):
+    torch.save(plain("mini").classifier(8), tmp_path / "a.pth")
+    source = open_source(tmp_path / "a.pth")
+    said = told_by(lambda: load_classifier(source))
+    assert "tells 8 classes apart and does not name them: say --dataset emoset or fi" in said
+    assert "drawn6" not in told_by(lambda: _load_of(plain, tmp_path, 6))
+    assert "a manifest of the data" in told_by(lambda: _load_of(plain, tmp_path, 97))
+
+
+def _load_of(plain, folder, num_classes):
+    torch.save(plain("mini").classifier(num_classes), folder / "b.pth")
+    return load_classifier(open_source(folder / "b.pth"))
+
+
+def test_a_data_set_with_another_number_of_classes_is_refused(plain, tmp_path):
+    torch.save(plain("mini").classifier(3), tmp_path / "a.pth")
+    source = open_source(tmp_path / "a.pth")
+    said = told_by(lambda: load_classifier(source, dataset="fi"))
+    assert "tells 3 classes apart, but fi has 8" in said
+    assert "give the manifest" in told_by(lambda: load_classifier(source, dataset="folders"))
+    with pytest.raises(DataError, match="no data set is called nowhere"):
+        load_classifier(source, dataset="nowhere")
+
+
+def test_a_manifest_names_the_classes(plain, painted, tmp_path):
+    torch.save(plain("mini").classifier(3), tmp_path / "a.pth")
+    loaded = load_classifier(open_source(tmp_path / "a.pth"), dataset=str(painted.path))
+    assert loaded.facts.classes == ("awe", "fear", "joy")
+    assert (loaded.facts.dataset, loaded.facts.emotion) == ("painted", "evoked")
+
+
+@pytest.mark.parametrize("num_classes", range(1, 30))
+def test_likely_data_sets_are_those_of_as_many_classes(num_classes):
+    expected = [
+        name
+        for name, spec in SPECS.items()
+        if len(spec.classes) == num_classes and name != "drawn6"
+    ]
+    assert list(likely_datasets(num_classes)) == expected
+
+
+# Folders of timm
+
+
+@pytest.fixture
+def timm_folder(plain, tmp_path):
+    """Save a classifier as timm does; `data` changes its preprocessing."""
+
+    def make(labels=("a", "b", "c"), pool="avg", **data):
+        weights = plain("mini")
+        torch.manual_seed(3)
+        model = timm.create_model(
+            "vit_tiny_patch16_224",
+            img_size=32,
+            patch_size=8,
+            embed_dim=128,
+            depth=6,
+            num_heads=4,
+            num_classes=3,
+            global_pool=pool,
+        ).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        usual = {"input_size": (3, 32, 32), "crop_pct": 0.875, "interpolation": "bicubic"}
+        folder = tmp_path / "timm"
+        save_for_hf(
+            model,
+            str(folder),
+            model_config={"label_names": list(labels)} if labels else {},
+            safe_serialization=True,
+            data_config=usual
+            | {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+            | data,
+        )
+        return folder, model, weights
+
+    return make
+
+
+def edit(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_folder_of_timm_is_a_classifier_by_its_labels(timm_folder):
+    folder, model, weights = timm_folder()
+    loaded = load_classifier(open_source(folder))
+    with torch.no_grad():
+        expected = model(weights.pictures())
+        torch.testing.assert_close(loaded.model(weights.pictures()), expected, atol=1e-6, rtol=0)
+    assert loaded.facts.classes == ("a", "b", "c")
+    assert loaded.facts.dataset == "unknown"
+
+
+def test_other_colours_are_folded_into_the_patch_projection(timm_folder):
+    folder, model, _ = timm_folder(mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.25))
+    source = open_source(folder)
+    assert "folded into the patch projection" in source.notes()[0]
+    loaded = load_classifier(source)
+    raw = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def normalised(mean, std):
+        return (raw - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+    with torch.no_grad():
+        expected = model(normalised((0.5, 0.4, 0.3), (0.5, 0.6, 0.25)))
+        found = loaded.model(normalised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"crop_pct": 0.9}, "pretrained_cfg.crop_pct 0.9, and pictures are prepared with 0.875"),
+        ({"interpolation": "bilinear"}, "pretrained_cfg.interpolation bilinear"),
+        ({"crop_mode": "squash"}, "pretrained_cfg.crop_mode squash"),
+    ],
+)
+def test_a_classifier_that_sees_pictures_otherwise_is_refused(timm_folder, data, said):
+    folder, _, _ = timm_folder(**data)
+    assert said in told_by(lambda: load_classifier(open_source(folder)))
+
+
+def test_a_head_on_the_class_token_is_told_and_refused(timm_folder):
+    folder, _, _ = timm_folder(pool="token")
+    source = open_source(folder)
+    assert source.foreign.unused == ("head.bias", "head.weight")
+    said = told_by(lambda: load_classifier(source))
+    assert "head.bias, head.weight read the class token, not the mean of the patches" in said
+
+
+def test_labels_that_contradict_the_data_set_are_refused(timm_folder, painted):
+    folder, _, _ = timm_folder(labels=("awe", "joy", "fear"))
+    source = open_source(folder)
+    said = told_by(lambda: load_classifier(source, dataset=str(painted.path)))
+    assert "names its classes awe, joy, fear, which are not painted's" in said
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["a", "a", "b"], {"0": "a"}, [1, 2, 3], "abc", ["a", "b", "c", "d"]]
+)
+def test_labels_that_name_no_three_classes_are_refused(timm_folder, names):
+    folder, _, _ = timm_folder()
+    edit(folder, lambda config: config.update(label_names=names))
+    assert "label_names must be 3 distinct names" in told_by(lambda: open_source(folder))
+
+
+@pytest.mark.parametrize("mean", [[0.5], "x", [0.5, 0.5, None], [0.5, 0.5, 1e9], None])
+def test_colours_that_are_no_numbers_are_refused(timm_folder, mean):
+    folder, _, _ = timm_folder()
+    edit(folder, lambda config: config["pretrained_cfg"].update(mean=mean))
+    source = open_source(folder)
+    assert "mean must be three numbers" in told_by(lambda: load_classifier(source))
+    edit(folder, lambda config: config["pretrained_cfg"].update(mean=[0.1] * 3, std=[0, 1, 1]))
+    source = open_source(folder)
+    assert "std must be above 0" in told_by(lambda: load_classifier(source))
+
+
+@pytest.mark.parametrize("name", ["file", "state_dict"])
+def test_a_configuration_that_points_elsewhere_is_refused(timm_folder, name):
+    folder, _, _ = timm_folder()
+    edit(folder, lambda config: config["pretrained_cfg"].update({name: "/etc/passwd"}))
+    assert f"pretrained_cfg.{name}" in told_by(lambda: open_source(folder))
+    edit(folder, lambda config: config.update(pretrained_cfg=[]))
+    assert "pretrained_cfg must be a table" in told_by(lambda: open_source(folder))
+
+
+def test_a_folder_with_a_pickle_alone_names_it(timm_folder):
+    folder, _, _ = timm_folder()
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    assert told_by(lambda: open_source(folder)).endswith("has no model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert "pytorch_model.bin can be given by itself" in told_by(lambda: open_source(folder))
+
+
+def test_a_licence_that_a_folder_states_is_kept(timm_folder):
+    folder, _, _ = timm_folder()
+    edit(folder, lambda config: config["pretrained_cfg"].update(license="cc-by-nc-4.0"))
+    assert open_source(folder).licence == "cc-by-nc-4.0"
+    assert open_source(folder).notes() == ("licence: cc-by-nc-4.0",)
+
+
+def test_the_sizes_of_the_tests_are_those_of_the_package():
+    assert ENCODER_SHAPES["base"] == (768, 12, 12)
+    assert ENCODER_SHAPES["large"] == (1024, 24, 16)
+    assert ENCODER_SHAPES["huge"] == (1280, 32, 16)
