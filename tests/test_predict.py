@@ -17,7 +17,15 @@ from timm.data import create_transform, resolve_data_config
 
 import uniemox
 from uniemox.checkpoints import facts
+from uniemox.checkpoints.bundle import save_classifier
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.config import PersonConfig
+from uniemox.data.images import read_image
+from uniemox.data.manifest import Box
+from uniemox.data.pixels import EvaluationViews
+from uniemox.data.transforms import evaluation
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.predict import Prediction, Predictor, find_pictures, write_predictions
 
 CLASSES = ("awe", "fear", "joy")
@@ -69,7 +77,7 @@ def test_predictions_come_as_they_are_made(predictor, pictures):
 class Stub:
     """A backend that counts what it is asked for, and says of each picture how red it is."""
 
-    facts = types.SimpleNamespace(classes=("red", "other"))
+    facts = types.SimpleNamespace(classes=("red", "other"), view="scene")
 
     def __init__(self):
         self.prepared = 0
@@ -190,6 +198,182 @@ def test_a_model_is_loaded_by_its_folder_or_its_embedded_name(finetuned, monkeyp
         Predictor.load(finetuned.model, device="abacus")
 
 
+# People
+
+
+def build_reader(view, folder):
+    """An untrained predictor whose head is far from 0."""
+    torch.manual_seed(0)
+    plain = build_classifier("mini", patch_size=8, image_size=32, num_classes=3, head_std=0.5)
+    both = view == "both"
+    known = ModelFacts(
+        kind="classifier",
+        size="mini",
+        patch_size=8,
+        image_size=32,
+        dataset="painted",
+        emotion=None,
+        classes=CLASSES,
+        view=view,
+        fusion="scaled_sum" if both else "none",
+        person=PersonConfig(margin=0.2, shape="squeeze"),
+    )
+    model = TwoViewClassifier(plain, "scaled_sum") if both else plain
+    save_classifier(model, folder, known)
+    return Predictor.load(folder, device="cpu")
+
+
+@pytest.fixture(params=["scene", "person", "both"])
+def reader(request, tmp_path):
+    return build_reader(request.param, tmp_path / "model")
+
+
+def shares_of(reader, *views):
+    """Probabilities that the model gives views, which are pictures or (picture, box) of a crop."""
+    prepared = []
+    for view in views:
+        image, box = view if isinstance(view, tuple) else (view, None)
+        if box is None:
+            prepared.append(evaluation(32)(image))
+            continue
+        person = EvaluationViews(size=32, view="person", person=reader.facts.person)
+        prepared.append(torch.from_numpy(person(image, [box])[0]))
+    with torch.no_grad():
+        logits = reader.backend.model(*(view[None] for view in prepared))
+    return logits.double().softmax(1)[0].tolist()
+
+
+BOXES = (Box(4, 6, 20, 38, 0.9), Box(25, 0, 48, 40))
+
+
+def test_a_picture_gives_a_row_for_the_scene_and_one_for_each_person(reader, tmp_path):
+    paths = [noisy(tmp_path / f"{index}.png", seed=index) for index in range(3)]
+    people = {paths[0]: BOXES, paths[2]: BOXES[1:]}
+    found = list(reader.predict(paths, people=people, batch_size=2))
+    scene = () if reader.facts.view == "person" else (None,)
+    boxes = [*scene, *BOXES, None, *scene, BOXES[1]]
+    assert [prediction.box for prediction in found] == boxes
+    rows = [paths[0]] * (len(scene) + 2) + [paths[1]] + [paths[2]] * (len(scene) + 1)
+    assert [prediction.path for prediction in found] == rows
+    for prediction in found:
+        image = read_image(prediction.path)
+        person = (image, prediction.box)
+        match reader.facts.view:
+            case "scene" if prediction.box is not None:
+                continue  # below
+            case "both":
+                expected = shares_of(reader, image, person)
+            case _:
+                expected = shares_of(reader, person)
+        assert list(prediction.probabilities.values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_of_scenes_reads_a_person_as_a_picture_of_it_alone(tmp_path):
+    reader = build_reader("scene", tmp_path / "model")
+    image = Image.new("RGB", (60, 40), (200, 0, 0))
+    image.paste((0, 0, 200), (30, 0, 60, 40))
+    image.save(tmp_path / "halves.png")
+    people = {tmp_path / "halves.png": [Box(0, 0, 24, 40), Box(36, 0, 60, 40)]}
+    _, left, right = reader.predict(people, people=people)
+    for prediction, colour in ((left, (200, 0, 0)), (right, (0, 0, 200))):
+        expected = shares_of(reader, Image.new("RGB", (32, 32), colour))
+        assert list(prediction.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+
+
+class Seen:
+    """A detector that finds somebody in wide pictures, and counts its calls."""
+
+    source = "a test"
+
+    def __init__(self):
+        self.sizes = []
+
+    def detect(self, images):
+        self.sizes += [image.size for image in images]
+        return [BOXES[:1] if image.width == 50 else () for image in images]
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_a_detector_sees_each_readable_picture_once_at_its_own_size(reader, tmp_path, num_workers):
+    paths = [noisy(tmp_path / f"{index}.png", seed=index) for index in range(4)]
+    Image.new("RGB", (30, 90)).save(paths[1])
+    paths[2].write_text("no picture")
+    detector = Seen()
+    found = list(reader.predict(paths, people=detector, num_workers=num_workers, batch_size=3))
+    assert sorted(detector.sizes) == [(30, 90), (50, 40), (50, 40)]
+    assert [prediction.path for prediction in found if prediction.reason] == [paths[2]]
+    assert [prediction.path for prediction in found if prediction.box] == [paths[0], paths[3]]
+    given = {paths[0]: BOXES[:1], paths[3]: BOXES[:1]}
+    assert found == list(reader.predict(paths, people=given, batch_size=3))
+
+
+def test_a_box_outside_the_picture_is_a_row_with_its_reason(reader, tmp_path):
+    path = noisy(tmp_path / "a.png")
+    outside = Box(900, 0, 950, 10)
+    *_, last = reader.predict([path], people={path: [outside]})
+    assert (last.box, last.label, last.reason) == (
+        outside,
+        None,
+        "the box lies outside the picture",
+    )
+
+
+def test_a_crowd_that_no_picture_shows_is_refused(reader, tmp_path):
+    path = noisy(tmp_path / "a.png")
+    (row,) = reader.predict([path], people={path: [BOXES[0]] * 257})
+    assert row.reason == "257 people are more than 256"
+
+
+def test_where_no_person_is_known_the_scene_stands_in_and_that_is_told(reader, tmp_path, caplog):
+    paths = [noisy(tmp_path / f"{index}.png", seed=index) for index in range(3)]
+    list(reader.predict(paths, people={paths[0]: BOXES}))
+    told = "the model reads a person, and 2 pictures have no box of one: the scene stands in"
+    assert (told in caplog.text) == (reader.facts.view != "scene")
+    caplog.clear()
+    alone = list(reader.predict(paths))
+    assert ("3 pictures" in caplog.text) == (reader.facts.view != "scene")
+    image = read_image(paths[0])
+    views = (image, image) if reader.facts.view == "both" else (image,)
+    expected = shares_of(reader, *views)
+    assert list(alone[0].probabilities.values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_people_of_pictures_in_memory_are_predicted_like_those_of_files(reader, tmp_path):
+    path = noisy(tmp_path / "a.png")
+    rows = [row for row in reader.predict([path], people={path: BOXES}) if row.box]
+    image = read_image(path)
+    found = reader.predict_images([image, image, image], boxes=[*BOXES, None])
+    for shares, row in zip(found, rows, strict=False):
+        assert shares == pytest.approx(row.probabilities, abs=1e-6)
+    with pytest.raises(DataError, match=r"outside the picture: Box.*the picture has 50 × 40"):
+        reader.predict_images([image], boxes=[Box(900, 0, 950, 10)])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_tables_carry_the_boxes(reader, tmp_path, ending):
+    path = noisy(tmp_path / "a.png")
+    rows = [row for row in reader.predict([path], people={path: BOXES}) if row.box]
+    rows.append(Prediction(path, "awe", 1.0, dict.fromkeys(CLASSES, 0.0)))
+    out = tmp_path / f"table{ending}"
+    write_predictions(rows, out, CLASSES, people=True)
+    if ending == ".jsonl":
+        found = [json.loads(line)["box"] for line in out.read_text().splitlines()]
+        assert found[0] == {"x0": 4, "y0": 6, "x1": 20, "y1": 38, "score": 0.9}
+        assert found[1]["score"] is None
+        assert found[2] is None
+        return
+    names = ["x0", "y0", "x1", "y1", "box_score"]
+    if ending == ".parquet":
+        found = pq.read_table(out).to_pylist()
+    else:
+        with out.open(newline="") as file:
+            read = list(csv.DictReader(file))
+        found = [{k: float(row[k]) if row[k] else None for k in names} for row in read]
+    assert [found[0][name] for name in names] == [4, 6, 20, 38, 0.9]
+    assert [found[1][name] for name in names] == [25, 0, 48, 40, None]
+    assert [found[2][name] for name in names] == [None] * 5
+
+
 # Finding
 
 
@@ -267,6 +451,7 @@ def test_lines_of_json_keep_every_name(hostile, tmp_path):
         "confidence": None,
         "probabilities": None,
         "reason": "empty file",
+        "box": None,
     }
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from uniemox import terminal
 from uniemox.data.layouts import Problem
-from uniemox.data.manifest import Facts
+from uniemox.data.manifest import Box, Facts
 from uniemox.metrics import evaluate_predictions
 from uniemox.train.events import Message, Progress
 
@@ -228,12 +228,13 @@ def test_tracked_items_come_through_unchanged(console, tty, seconds):
 
 
 class Prediction:
-    def __init__(self, path, probabilities, reason=None):
+    def __init__(self, path, probabilities, reason=None, box=None):
         self.path = Path(path)
         self.probabilities = probabilities
         self.label = max(probabilities, key=probabilities.get) if probabilities else None
         self.confidence = max(probabilities.values()) if probabilities else None
         self.reason = reason
+        self.box = box
 
     def top(self, count):
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
@@ -249,6 +250,20 @@ def test_predictions_show_the_likeliest_classes_or_the_reason(console):
     assert "fear 62.0, awe 25.0" in text
     assert "joy" not in text
     assert "not read: not an image" in text
+
+
+def test_predictions_of_people_say_of_whom(console):
+    rows = [
+        Prediction("a.png", {"awe": 1.0}),
+        Prediction("a.png", {"awe": 1.0}, box=Box(12.4, 3.0, 52.4, 99.6)),
+        Prediction("a.png", None, "the box lies outside the picture", Box(900, 0, 950, 10)),
+    ]
+    console.print(terminal.predictions_table(rows, top_k=1))
+    text = text_of(console)
+    assert "person" in text
+    assert "12,3 40×97" in text
+    (line,) = (line for line in text.splitlines() if "900,0 50×10" in line)
+    assert "not read: the box lies outside" in line
 
 
 def test_a_long_path_is_folded_and_not_cut(console):

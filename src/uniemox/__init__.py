@@ -19,12 +19,13 @@ if TYPE_CHECKING:
         LossConfig,
         ModelConfig,
         OptimConfig,
+        PersonConfig,
         PretrainConfig,
         TeacherConfig,
         ViewsConfig,
     )
     from uniemox.data.layouts import import_dataset
-    from uniemox.data.manifest import Manifest, read_manifest, write_manifest
+    from uniemox.data.manifest import Box, Manifest, read_manifest, write_manifest
     from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError, UniEmoXError
     from uniemox.predict import Prediction, Predictor
     from uniemox.settings import load_config, save_config
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AugmentConfig",
+    "Box",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -40,6 +42,7 @@ __all__ = [
     "Manifest",
     "ModelConfig",
     "OptimConfig",
+    "PersonConfig",
     "Prediction",
     "Predictor",
     "PretrainConfig",
@@ -62,6 +65,7 @@ __all__ = [
 _CONFIG, _ERRORS, _MANIFEST = "uniemox.config", "uniemox.errors", "uniemox.data.manifest"
 _HOMES = {
     "AugmentConfig": _CONFIG,
+    "Box": _MANIFEST,
     "CheckpointError": _ERRORS,
     "ConfigError": _ERRORS,
     "DataError": _ERRORS,
@@ -70,6 +74,7 @@ _HOMES = {
     "Manifest": _MANIFEST,
     "ModelConfig": _CONFIG,
     "OptimConfig": _CONFIG,
+    "PersonConfig": _CONFIG,
     "Prediction": "uniemox.predict",
     "Predictor": "uniemox.predict",
     "PretrainConfig": _CONFIG,

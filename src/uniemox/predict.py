@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from uniemox.data.images import EXTENSIONS, Unreadable, read_image
+from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
 from uniemox.runtime.backend import load_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import TypeAlias
 
     import numpy.typing as npt
     from PIL import Image
 
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.data.detectors.detector import Detector
+    from uniemox.data.manifest import Box
     from uniemox.runtime.backend import Backend
 
     Pixels = npt.NDArray[np.float32]
+    People: TypeAlias = Mapping[Path, Sequence[Box]] | Detector
+
+log = logging.getLogger(__name__)
+
+_MOST_PEOPLE = 256
+"""In one picture: more is no picture of people but a mistake, and would take all memory."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one file; either a label or a reason why there is none."""
+    """What a model says of one picture or one of its people; either a label or a reason why there is none."""
 
     path: Path
     label: str | None
@@ -43,7 +56,9 @@ class Prediction:
     probabilities: Mapping[str, float] | None
     """Probability of each emotion, in label order; they sum to 1."""
     reason: str | None = None
-    """Why the file could not be read."""
+    """Why the file could not be read, or the person not cut."""
+    box: Box | None = None
+    """The person that is meant; None means the picture as a whole."""
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """Give the likeliest emotions with their probabilities, the likeliest first; none for an unreadable file."""
@@ -58,6 +73,7 @@ class Prediction:
             "confidence": self.confidence,
             "probabilities": None if self.probabilities is None else dict(self.probabilities),
             "reason": self.reason,
+            "box": None if self.box is None else asdict(self.box),
         }
 
 
@@ -94,64 +110,156 @@ class Predictor:
         return self.backend.facts
 
     def predict(
-        self, paths: Iterable[Path], *, batch_size: int = 32, num_workers: int = 0
+        self,
+        paths: Iterable[Path],
+        *,
+        people: People | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
     ) -> Iterator[Prediction]:
         """Predict file after file, in their order; a file that cannot be read gives a reason.
 
+        With `people` there is a row for the picture and one for each person in it. A model of both views reads the
+        person in the scene, one of scenes reads the person's crop as if that were the picture, and one of persons says
+        nothing of a picture as a whole in which somebody is. Where a model that reads persons gets none, the scene
+        stands in, and a warning says how often.
+
         Args:
             paths: Picture files; they are taken as they are needed.
+            people: Boxes of the people in each file, or a detector that finds them.
             batch_size: Pictures in one forward pass.
             num_workers: Threads that decode ahead while the model computes; 0 decodes here.
         """
-        samples = self._read_all(paths, batch_size, num_workers)
+        reader = _Reader(self.backend, people)
+        ahead = 2 * batch_size if people is None else num_workers + 1
+        samples = _read_all(reader, paths, ahead=ahead, num_workers=num_workers)
         while batch := list(islice(samples, batch_size)):
             yield from self._predict_batch(batch)
+        if reader.num_alone and self.facts.view != "scene":
+            log.warning(
+                "the model reads a person, and %d pictures have no box of one: the scene stands in",
+                reader.num_alone,
+            )
 
-    def predict_images(self, images: Sequence[Image.Image]) -> list[dict[str, float]]:
-        """Predict pictures that are in memory; give the probability of each emotion, in label order."""
-        return self._probabilities([self.backend.prepare(image.convert("RGB")) for image in images])
+    def predict_images(
+        self, images: Sequence[Image.Image], *, boxes: Sequence[Box | None] | None = None
+    ) -> list[dict[str, float]]:
+        """Predict pictures that are in memory; give the probability of each emotion, in label order.
 
-    def _read(self, path: Path) -> tuple[Path, Pixels | str]:
-        """Prepare a picture, or say why it cannot be read."""
-        image = read_image(path)
-        if isinstance(image, Unreadable):
-            return path, image.reason
-        return path, self.backend.prepare(image)
+        Args:
+            images: Upright pictures.
+            boxes: The person that is meant in each of them; None means the picture as a whole.
 
-    def _read_all(
-        self, paths: Iterable[Path], batch_size: int, num_workers: int
-    ) -> Iterator[tuple[Path, Pixels | str]]:
-        """Prepare pictures in their order; threads are two batches ahead, and no more (DECISIONS export-1)."""
-        if num_workers == 0:
-            yield from map(self._read, paths)
-            return
-        queue = iter(paths)
-        with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
-            ahead: deque[Future[tuple[Path, Pixels | str]]] = deque()
-            try:
-                while True:
-                    wanted = 2 * batch_size - len(ahead)
-                    ahead.extend(pool.submit(self._read, path) for path in islice(queue, wanted))
-                    if not ahead:
-                        return
-                    yield ahead.popleft().result()
-            finally:  # whoever took the predictions may have had enough
-                pool.shutdown(wait=False, cancel_futures=True)
+        Raises:
+            DataError: A box lies outside its picture.
+        """
+        meant = [None] * len(images) if boxes is None else boxes
+        pixels = []
+        for image, box in zip(images, meant, strict=True):
+            prepared = prepare_sample(self.backend, image.convert("RGB"), box)
+            if isinstance(prepared, str):
+                raise DataError(
+                    f"{prepared}: {box}, the picture has {image.width} × {image.height}"
+                )
+            pixels.append(prepared)
+        return self._probabilities(pixels)
 
-    def _predict_batch(self, batch: Sequence[tuple[Path, Pixels | str]]) -> Iterator[Prediction]:
-        readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+    def _predict_batch(self, batch: Sequence[_Sample]) -> Iterator[Prediction]:
+        readable = [sample.pixels for sample in batch if not isinstance(sample.pixels, str)]
         found = iter(self._probabilities(readable) if readable else [])
-        for path, pixels in batch:
+        for path, box, pixels in batch:
             if isinstance(pixels, str):
-                yield Prediction(path, None, None, None, pixels)
+                yield Prediction(path, None, None, None, pixels, box)
                 continue
             probabilities = next(found)
             label = max(probabilities, key=probabilities.__getitem__)
-            yield Prediction(path, label, probabilities[label], probabilities)
+            yield Prediction(path, label, probabilities[label], probabilities, None, box)
 
     def _probabilities(self, pixels: Sequence[Pixels]) -> list[dict[str, float]]:
         rows = _softmax(self.backend.logits(np.stack(pixels))).tolist()
         return [dict(zip(self.facts.classes, row, strict=True)) for row in rows]
+
+
+class _Sample(NamedTuple):
+    """What becomes a prediction."""
+
+    path: Path
+    box: Box | None
+    pixels: Pixels | str
+    """Ready for the model, or the reason why not."""
+
+
+class _Reader:
+    """Reads a file, finds its people, and prepares what the model says something of; called from several threads."""
+
+    def __init__(self, backend: Backend, people: People | None) -> None:
+        self.backend = backend
+        self.people = people
+        self.num_alone = 0
+        """Pictures without a person so far."""
+        self._turn = Lock()
+
+    def __call__(self, path: Path) -> list[_Sample]:
+        image = read_image(path)
+        if isinstance(image, Unreadable):
+            return [_Sample(path, None, image.reason)]
+        boxes = self._find(path, image)
+        if len(boxes) > _MOST_PEOPLE:
+            return [_Sample(path, None, f"{len(boxes)} people are more than {_MOST_PEOPLE}")]
+        meant: list[Box | None] = [*boxes]
+        if not boxes or self.backend.facts.view != "person":
+            meant.insert(0, None)
+        return [_Sample(path, box, prepare_sample(self.backend, image, box)) for box in meant]
+
+    def _find(self, path: Path, image: Image.Image) -> Sequence[Box]:
+        with self._turn:  # a detector has all cores to itself, and need not be safe in threads
+            match self.people:
+                case None:
+                    boxes: Sequence[Box] = ()
+                case Mapping():
+                    boxes = self.people.get(path, ())
+                case detector:
+                    boxes = detector.detect([image])[0]
+            self.num_alone += not boxes
+        return boxes
+
+
+def prepare_sample(backend: Backend, image: Image.Image, box: Box | None) -> Pixels | str:
+    """Prepare a picture or one of its people, or say why the person cannot be cut."""
+    facts = backend.facts
+    if box is None:
+        return backend.prepare(image)
+    from uniemox.data.people import person_region  # brings Arrow
+
+    region = person_region([box], facts.person, width=image.width, height=image.height)
+    if region is None:
+        return "the box lies outside the picture"
+    if facts.view != "scene":
+        return backend.prepare(image, [box])
+    # Preparation keeps the centre: as much as a crop with the usual margin can spare.
+    side = int(facts.image_size / CROP_SHARE)
+    return backend.prepare(cut_region(image, region, size=side, shape=facts.person.shape))
+
+
+def _read_all(
+    reader: _Reader, paths: Iterable[Path], *, ahead: int, num_workers: int
+) -> Iterator[_Sample]:
+    """Read files in their order; threads are so many files ahead, and no more (DECISIONS export-1)."""
+    if num_workers == 0:
+        yield from chain.from_iterable(map(reader, paths))
+        return
+    queue = iter(paths)
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[list[_Sample]]] = deque()
+        try:
+            while True:
+                wanted = ahead - len(waiting)
+                waiting.extend(pool.submit(reader, path) for path in islice(queue, wanted))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:  # whoever took the predictions may have had enough
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -193,13 +301,20 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"the folder {error.filename} cannot be listed ({error.strerror})") from error
 
 
-def write_predictions(predictions: Iterable[Prediction], out: Path, classes: Sequence[str]) -> int:
+def write_predictions(
+    predictions: Iterable[Prediction],
+    out: Path,
+    classes: Sequence[str],
+    *,
+    people: bool = False,
+) -> int:
     """Write a table with a row for each prediction: path, label, confidence, a column for each class, reason.
 
     Args:
         predictions: Rows; they are written as they come, except for Parquet.
         out: File whose ending, .csv, .jsonl or .parquet, says the format; it is there only when it is whole.
         classes: Names in label order.
+        people: Whether there are columns for the box of the person, x0, y0, x1, y1 and box_score.
 
     Returns:
         The number of rows.
@@ -214,33 +329,42 @@ def write_predictions(predictions: Iterable[Prediction], out: Path, classes: Seq
             f"{out} ends in {out.suffix or 'nothing'}, but must end in .csv, .jsonl or .parquet"
         )
     with _whole_or_not(out) as beside:
-        return writer(predictions, beside, classes)
+        return writer(predictions, beside, _columns(classes, people=people))
 
 
-def _flat(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    probabilities = prediction.probabilities or {}
+def _columns(classes: Sequence[str], *, people: bool) -> dict[str, type]:
+    """Name the columns of a table and what they hold."""
+    box = ("x0", "y0", "x1", "y1", "box_score") if people else ()
+    numbers = ("confidence", *(f"p_{name}" for name in classes))
     return {
-        "path": str(prediction.path),
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        **{f"p_{name}": probabilities.get(name) for name in classes},
-        "reason": prediction.reason,
+        "path": str,
+        **dict.fromkeys(box, float),
+        "label": str,
+        **dict.fromkeys(numbers, float),
+        "reason": str,
     }
 
 
-def _write_csv(predictions: Iterable[Prediction], path: Path, classes: Sequence[str]) -> int:
+def _flat(prediction: Prediction) -> dict[str, Any]:
+    row = prediction.to_dict()
+    box = row.pop("box") or {}
+    probabilities = row.pop("probabilities") or {}
+    box["box_score"] = box.pop("score", None)
+    return row | box | {f"p_{name}": share for name, share in probabilities.items()}
+
+
+def _write_csv(predictions: Iterable[Prediction], path: Path, columns: Mapping[str, type]) -> int:
     count = 0
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        names = ["path", "label", "confidence", *(f"p_{name}" for name in classes), "reason"]
-        table = csv.DictWriter(file, names)
+        table = csv.DictWriter(file, list(columns), extrasaction="ignore")
         table.writeheader()
         for count, prediction in enumerate(predictions, 1):  # noqa: B007
-            table.writerow(_flat(prediction, classes))
+            table.writerow(_flat(prediction))
     return count
 
 
-def _write_jsonl(predictions: Iterable[Prediction], path: Path, classes: Sequence[str]) -> int:
-    del classes  # each line names its own
+def _write_jsonl(predictions: Iterable[Prediction], path: Path, columns: Mapping[str, type]) -> int:
+    del columns  # each line names its own
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for count, prediction in enumerate(predictions, 1):  # noqa: B007
@@ -248,20 +372,15 @@ def _write_jsonl(predictions: Iterable[Prediction], path: Path, classes: Sequenc
     return count
 
 
-def _write_parquet(predictions: Iterable[Prediction], path: Path, classes: Sequence[str]) -> int:
+def _write_parquet(
+    predictions: Iterable[Prediction], path: Path, columns: Mapping[str, type]
+) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = ["confidence", *(f"p_{name}" for name in classes)]
-    schema = pa.schema(
-        [
-            ("path", pa.string()),
-            ("label", pa.string()),
-            *((name, pa.float64()) for name in numbers),
-            ("reason", pa.string()),
-        ]
-    )
-    rows = [_flat(prediction, classes) for prediction in predictions]
+    kinds = {str: pa.string(), float: pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    rows = [_flat(prediction) for prediction in predictions]
     for row in rows:  # Parquet holds UTF-8 alone
         row["path"] = row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

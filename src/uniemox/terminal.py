@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uniemox.checkpoints.inspection import Inspection
     from uniemox.data.agreement import Agreement
     from uniemox.data.layouts import Problem
-    from uniemox.data.manifest import Facts
+    from uniemox.data.manifest import Box, Facts
     from uniemox.data.population import Population
     from uniemox.metrics import Report
     from uniemox.predict import Prediction
@@ -253,23 +253,36 @@ def report_tables(report: Report) -> Iterable[Table]:
 
 
 def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table:
-    """Show predictions, a row each; a picture that could not be read has its reason instead of a label."""
+    """Show predictions, a row each; a picture that could not be read has its reason instead of a label.
+
+    Where one of them is of a person, a column says of whom each is.
+    """
+    has_people = any(prediction.box is not None for prediction in predictions)
+    who = [Column("person", justify="right")] if has_people else []
     table = Table(
-        Column("path", overflow="fold"), "emotion", Column("%", justify="right"), "likeliest"
+        Column("path", overflow="fold"), *who, "emotion", Column("%", justify="right"), "likeliest"
     )
     for prediction in predictions:
-        path = _cell(str(prediction.path))
+        start = [_cell(str(prediction.path))]
+        if has_people:
+            start.append(_cell(_describe_box(prediction.box)))
         if prediction.label is None or prediction.confidence is None:
-            table.add_row(path, "", "", _cell(f"not read: {prediction.reason}"))
+            table.add_row(*start, "", "", _cell(f"not read: {prediction.reason}"))
             continue
         likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
         table.add_row(
-            path,
+            *start,
             _cell(prediction.label),
             percent(prediction.confidence),
             _cell(likeliest),
         )
     return table
+
+
+def _describe_box(box: Box | None) -> str:
+    if box is None:
+        return ""
+    return f"{box.x0:.0f},{box.y0:.0f} {box.x1 - box.x0:.0f}×{box.y1 - box.y0:.0f}"
 
 
 def facts_table(facts: Facts, *, rows: int) -> Table:

@@ -141,7 +141,7 @@ def test_known_boxes_are_imported_and_problems_told(run, pictures, tmp_path):
     code, shown, _ = run("data", "people", pictures, *words)
     assert code == cli.SUCCESS
     assert boxes_of(out) == [(Box(1, 2, 3, 4),), (), (), (Box(1, 2, 3, 4),)]
-    assert re.search(r"picture that is not in the manifest +│ +1 │ z\.png", shown)
+    assert re.search(r"picture that is not among these +│ +1 │ z\.png", shown)
     assert re.search(r"box that is no box +│ +1 │ line 4", shown)
     assert read_manifest(out).facts.people_source == "boxes.csv, a file of boxes"
 

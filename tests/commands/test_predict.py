@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from uniemox import cli
+from uniemox.commands import predict as commands
 from uniemox.commands.predict import TABLE_SUFFIXES
+from uniemox.data.manifest import Box
 from uniemox.metrics import evaluate_predictions
 
 
@@ -70,6 +72,7 @@ class Prediction:
     confidence: float | None
     probabilities: dict[str, float] | None
     reason: str | None = None
+    box: Box | None = None
 
     def top(self, count):
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
@@ -96,14 +99,19 @@ class Predictor:
                 yield Prediction(path, None, None, None, "not an image")
             else:
                 yield Prediction(path, "awe", 0.75, {"awe": 0.75, "fear": 0.25})
+            people = options.get("people")
+            for box in people.get(path, ()) if people else ():
+                yield Prediction(path, "fear", 0.5, {"awe": 0.5, "fear": 0.5}, box=box)
 
 
 @pytest.fixture
 def predictor(fake):
-    def write_predictions(predictions, out, classes):
+    def write_predictions(predictions, out, classes, *, people):
         assert classes == ("awe", "fear")
         rows = list(predictions)
-        out.write_text("".join(f"{row.path}\n" for row in rows))
+        out.write_text(
+            "".join(f"{row.path}{' person' * (people and row.box is not None)}\n" for row in rows)
+        )
         return len(rows)
 
     fake("predict", Predictor=Predictor, find_pictures=list, write_predictions=write_predictions)
@@ -130,6 +138,7 @@ def test_predictions_are_a_line_of_json_each(run, predictor):
         "confidence": 0.75,
         "probabilities": {"awe": 0.75, "fear": 0.25},
         "reason": None,
+        "box": None,
     }
     assert (second["label"], second["reason"]) == (None, "not an image")
 
@@ -156,3 +165,62 @@ def test_a_name_that_is_no_text_is_printed_escaped(run, predictor):
     code, out, _ = run("predict", "m", name)
     assert code == cli.SUCCESS
     assert "m\\udcff.png" in out
+
+
+# People
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(
+        "path,x0,y0,x1,y1,score\na.png,1,2,11,22,0.9\na.png,5,5,9,9,\nz.png,1,1,2,2,1\n"
+    )
+    return path
+
+
+def test_given_boxes_make_a_row_for_each_person(run, predictor, boxes):
+    code, out, err = run("predict", "m", "a.png", "b.png", "--people", "--boxes", boxes)
+    assert code == cli.SUCCESS
+    assert predictor.asked["people"] == {Path("a.png"): (Box(1, 2, 11, 22, 0.9), Box(5, 5, 9, 9))}
+    assert [line.count("awe") > 0 for line in out.splitlines()].count(True) == 4
+    assert "1,2 10×20" in out
+    assert err == f"uniemox: {boxes}: 1 x picture that is not among these (z.png)\n"
+
+
+def test_boxes_alone_ask_for_people_too_and_a_table_keeps_them(run, predictor, boxes, tmp_path):
+    out = tmp_path / "table.csv"
+    code, _, _ = run("predict", "m", "a.png", "bad.png", "--boxes", boxes, "--out", out)
+    assert code == cli.SUCCESS
+    assert out.read_text() == "a.png\na.png person\na.png person\nbad.png\n"
+    words = ["--boxes", boxes, "--out", out, "--overwrite", "--json"]
+    _, text, _ = run("predict", "m", "a.png", *words)
+    assert json.loads(text) == {"out": str(out), "rows": 3}
+
+
+def test_a_detector_is_made_as_for_data_people(run, predictor, fake, monkeypatch):
+    made = []
+    monkeypatch.setattr(commands, "detector_of", lambda given: made.append(given.detector) or {})
+    assert run("predict", "m", "a.png", "--people", "--detector", "x.onnx")[0] == cli.SUCCESS
+    assert made == ["x.onnx"]
+    assert predictor.asked["people"] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--people"], "--people needs boxes: find them with --detector, or give a file of them"),
+        (["--detector", "ssdlite", "--boxes", "b.csv"], "--detector and --boxes both give boxes"),
+    ],
+)
+def test_people_need_one_source_of_boxes(run, words, said):
+    code, _, err = run("predict", "m", "a.png", *words)
+    assert code == cli.WRONG_USE
+    assert said in err
+
+
+def test_boxes_that_cannot_be_read_are_told_before_the_model_is_loaded(run, predictor, tmp_path):
+    (tmp_path / "boxes.csv").write_text("what,is,this\n")
+    code, _, err = run("predict", "m", "a.png", "--boxes", tmp_path / "boxes.csv")
+    assert code == cli.FAILURE
+    assert "boxes need a header such as path,x0,y0,x1,y1,score" in err

@@ -204,5 +204,5 @@ def test_names_are_found_by_their_path_or_by_its_end_if_one_picture_has_it(tmp_p
     assert sides == {"x/a.jpg": [1, 7], "x/b.jpg": [2], "z/y/e.jpg": [5], "f.jpg": [6]}
     assert kinds(given.problems) == {
         "name that several pictures end in": 1,
-        "picture that is not in the manifest": 1,
+        "picture that is not among these": 1,
     }

@@ -12,16 +12,18 @@ from uniemox.commands.command import (
     add_compute_flags,
     check_compute_flags,
 )
+from uniemox.commands.people import add_detector_flags, detector_of
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jsonargparse import Namespace
 
     from uniemox.commands.command import Output
     from uniemox.flags import Parser
-    from uniemox.predict import Prediction
+    from uniemox.predict import People, Prediction, Predictor
+    from uniemox.terminal import Item
 
 MODEL_HELP: Final = "A classifier: its folder, a file of weights, demo, or hf-hub:org/name."
 TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".parquet")
@@ -94,10 +96,16 @@ def _add_predict(parser: Parser) -> None:
     parser.add_switch(
         "--json", "Print a JSON object in a line for each picture, instead of a table."
     )
+    parser.add_switch(
+        "--people", "A row for each person too, found by --detector or given by --boxes."
+    )
+    parser.add_flag("--boxes", Path, "Boxes of people: CSV or COCO's JSON.")
+    add_detector_flags(parser)
 
 
 def _check_predict_flags(given: Namespace) -> None:
     check_compute_flags(given)
+    _check_people_flags(given)
     if given.top_k < 1:
         raise ConfigError(f"--top-k is {given.top_k}, but must be at least 1")
     if given.out is None:
@@ -108,22 +116,29 @@ def _check_predict_flags(given: Namespace) -> None:
         raise ConfigError(f"{given.out} exists; --overwrite replaces it")
 
 
+def _check_people_flags(given: Namespace) -> None:
+    sources = [name for name in ("detector", "boxes") if getattr(given, name) is not None]
+    if len(sources) == 2:
+        raise ConfigError("--detector and --boxes both give boxes: choose one")
+    if given.people and not sources:
+        raise ConfigError(
+            "--people needs boxes: find them with --detector, or give a file of them with --boxes"
+        )
+
+
 def _predict(given: Namespace, output: Output) -> int:
     _check_predict_flags(given)
     from uniemox.predict import Predictor, find_pictures
-    from uniemox.terminal import track
 
     paths = find_pictures(given.paths)
+    people = _people(paths, given, output)
     predictor = Predictor.load(given.model, device=given.device, dataset=given.dataset)
-    predictions = predictor.predict(
-        paths, batch_size=given.batch_size, num_workers=given.num_workers
-    )
     failed = 0
 
     def counted() -> Iterator[Prediction]:
         nonlocal failed
-        for prediction in track(predictions, output.console, total=len(paths), what="pictures"):
-            failed += prediction.label is None
+        for prediction in _predictions(predictor, paths, people, given, output):
+            failed += prediction.label is None and prediction.box is None
             yield prediction
 
     _put_out(counted(), given, output, predictor.facts.classes)
@@ -132,15 +147,53 @@ def _predict(given: Namespace, output: Output) -> int:
     return FAILURE if failed == len(paths) else SUCCESS
 
 
+def _predictions(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    people: People | None,
+    given: Namespace,
+    output: Output,
+) -> Iterator[Prediction]:
+    """Predict, showing how many pictures are done."""
+    from uniemox.terminal import track
+
+    def shown(items: Iterable[Item]) -> Iterator[Item]:
+        return track(items, output.console, total=len(paths), what="pictures")
+
+    options = {"batch_size": given.batch_size, "num_workers": given.num_workers}
+    if people is None:
+        yield from shown(predictor.predict(paths, **options))
+    else:  # a picture has several rows, but few pictures are read ahead
+        yield from predictor.predict(shown(paths), people=people, **options)
+
+
+def _people(paths: Sequence[Path], given: Namespace, output: Output) -> People | None:
+    """Make what finds people, or read their boxes; None where nobody is asked for."""
+    if given.detector is not None:
+        return detector_of(given)
+    if given.boxes is None:
+        return None
+    from uniemox.data.boxes import read_boxes
+
+    names = {path.as_posix(): path for path in paths}
+    assigned = read_boxes(given.boxes).assign(names)
+    for problem in assigned.problems:
+        output.complain(f"{given.boxes}: {problem}")
+    return {
+        names[name]: found.boxes for name, found in zip(assigned.paths, assigned.found, strict=True)
+    }
+
+
 def _put_out(
     predictions: Iterator[Prediction], given: Namespace, output: Output, classes: Sequence[str]
 ) -> None:
     if given.out is not None:
         from uniemox.predict import write_predictions
 
-        count = write_predictions(predictions, given.out, classes)
+        people = given.detector is not None or given.boxes is not None
+        count = write_predictions(predictions, given.out, classes, people=people)
         if given.json:
-            output.say_json({"out": str(given.out), "pictures": count})
+            output.say_json({"out": str(given.out), "rows" if people else "pictures": count})
         else:
             output.say(given.out)
     elif given.json:

@@ -91,7 +91,7 @@ class BoxList:
                 kind = (
                     "name that several pictures end in"
                     if fitting
-                    else "picture that is not in the manifest"
+                    else "picture that is not among these"
                 )
                 problems.add(kind, name)
         found = [Found(boxes) for boxes in assigned.values()]
