@@ -1,9 +1,20 @@
 """Descriptions of detectors in ONNX."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
-from uniemox.data.detectors.formats import Format, Input, Output, format_names, load_format
+from uniemox.data.detectors.formats import (
+    Format,
+    Input,
+    Output,
+    format_names,
+    load_format,
+    parse_format,
+)
 from uniemox.errors import ConfigError
 
 GOOD = {"input": {}, "outputs": [{"columns": ["x0", "y0", "x1", "y1", "score"]}]}
@@ -150,3 +161,28 @@ def test_an_unknown_name_is_answered_with_those_that_are_known():
         load_format("yolov99")
     with pytest.raises(ConfigError, match=r"cannot read the settings in nowhere\.yaml"):
         load_format("nowhere.yaml")
+
+
+DOCS = (Path(__file__).parents[3] / "docs/people.md").read_text(encoding="utf-8")
+
+
+def test_every_format_of_the_documentation_is_valid():
+    formats = re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL)
+    assert len(formats) >= 5
+    for text in formats:
+        parse_format(yaml.safe_load(text), "docs")
+
+
+def test_the_documentation_shows_every_word_with_its_default():
+    (text,) = (t for t in re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL) if "picture_size" in t)
+    tree = yaml.safe_load(text)
+    shown = parse_format(tree, "docs")
+    assert set(tree["input"]) == {field.name for field in dataclasses.fields(Input)}
+    assert shown.input == Input()
+    (output,) = shown.outputs
+    assert output == Output(columns=output.columns)
+    assert shown == Format(name="docs", input=Input(), outputs=(output,))
+
+
+def test_the_documentation_names_every_family():
+    assert all(f"| `{name}` |" in DOCS for name in format_names())

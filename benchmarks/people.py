@@ -1,0 +1,190 @@
+"""Measure how fast people are found, and how many of the demo's drawn people a detector finds.
+
+    python benchmarks/people.py [--onnx FILE --format NAME]
+
+Speed: pictures a second through the whole search (reading, detecting, keeping), with reading beside the detector and
+before it. torchvision's detectors have seeded weights, which cost as much as trained ones up to their lists of
+findings.
+Recall: the share of the exact boxes of the demo's test pictures that the ONNX model finds. Writes
+`results/people.{json,md}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from uniemox.data.agreement import compare_people
+from uniemox.data.detectors.choice import NICKNAMES, build_detector
+from uniemox.data.detectors.detector import Limits
+from uniemox.data.detectors.torchvision_detector import ARCHITECTURES
+from uniemox.data.manifest import read_manifest
+from uniemox.data.population import all_pictures, assign_people
+from uniemox.data.search import Search
+from uniemox.demo.drawn import unpack
+from uniemox.train.folder import describe_environment
+
+if TYPE_CHECKING:
+    from uniemox.data.detectors.detector import Detector
+
+SIZE = (1024, 768)
+PICTURES = 32
+BATCH = 8
+SCORES = (0.3, 0.5)
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+def paint(folder: Path) -> pa.Array:
+    """Write JPEG pictures of clouds, with grain, as costly to decode as photographs."""
+    generator = np.random.default_rng(0)
+    names = [f"{index}.jpg" for index in range(PICTURES)]
+    for name in names:
+        clouds = Image.fromarray(generator.integers(0, 256, (12, 16, 3), np.uint8))
+        pixels = np.asarray(clouds.resize(SIZE, Image.Resampling.BICUBIC)).astype(int)
+        pixels += generator.integers(-12, 13, pixels.shape)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name, quality=90)
+    return pa.array(names)
+
+
+def seed_weights(name: str, folder: Path) -> str:
+    """Save seeded weights of one of torchvision's detectors."""
+    torch.manual_seed(0)
+    path = folder / f"{name}.pth"
+    model = ARCHITECTURES[name].build(weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+def pictures_a_second(
+    detector: Detector, root: Path, paths: pa.Array, folder: Path, *, num_workers: int
+) -> float:
+    """Search all pictures, and say how fast it went."""
+    search = Search(root, paths, source=detector.source, folder=folder)
+    began = time.perf_counter()
+    for _ in search.run(detector, batch_size=BATCH, num_workers=num_workers):
+        pass
+    seconds = time.perf_counter() - began
+    search.clear()
+    return len(search) / seconds
+
+
+def measure_speed(detectors: dict[str, Detector], folder: Path) -> list[Row]:
+    """Time every detector, the best of two passes."""
+    root = folder / "pictures"
+    root.mkdir()
+    paths = paint(root)
+    rows: list[Row] = []
+    for name, detector in detectors.items():
+        detector.detect([Image.new("RGB", SIZE)])  # the first call allocates
+        speeds = [
+            max(
+                pictures_a_second(detector, root, paths, folder / "parts", num_workers=workers)
+                for _ in range(2)
+            )
+            for workers in (2, 0)
+        ]
+        rows.append(
+            {"detector": name, "beside": round(speeds[0], 2), "before": round(speeds[1], 2)}
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def measure_recall(onnx: Path, form: str, folder: Path) -> list[Row]:
+    """Find the drawn people, and compare them with the exact boxes."""
+    data = unpack(folder / "data")
+    rows: list[Row] = []
+    for what, path in (("unseen pairs", data.seen), ("unseen characters", data.unseen)):
+        truth = read_manifest(path).select(["test"])
+        paths = all_pictures(truth)
+        for score in SCORES:
+            detector = build_detector(str(onnx), Limits(score=score), form=form)
+            search = Search(
+                truth.facts.root, paths, source=detector.source, folder=folder / "parts"
+            )
+            for _ in search.run(detector, batch_size=BATCH):
+                pass
+            found = assign_people(
+                truth, paths, search.result(), source=detector.source, replace_boxes=True
+            )
+            search.clear()
+            told = compare_people(found, truth)
+            rows.append({"pictures": what, "score": score, **told.to_dict()})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def to_markdown(speed: list[Row], recall: list[Row], facts: Row) -> str:
+    """Write the results as a page."""
+    lines = [
+        "# How fast people are found, and how many of the drawn ones",
+        "",
+        f"Made by `python benchmarks/people.py`: {PICTURES} JPEG pictures of {SIZE[0]} × {SIZE[1]} pixels through the "
+        f"whole search, in batches of {BATCH}, the better of two passes. torchvision's detectors have seeded weights.",
+        "",
+        "| detector | pictures a second, read beside the detector | read before it |",
+        "|---|---|---|",
+        *(f"| {row['detector']} | {row['beside']:.2f} | {row['before']:.2f} |" for row in speed),
+    ]
+    if recall:
+        lines += [
+            "",
+            "Drawn people of the demo's test pictures, found by the ONNX model, which was trained on photographs; a "
+            "box is found if it overlaps the exact one by 0.5 or more.",
+            "",
+            "| pictures | score from | exact boxes | found | recall | found boxes that are right | mean overlap |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {row['pictures']} | {row['score']:g} | {row['second_boxes']} | {row['matched']} | "
+                f"{row['second_found']:.3f} | {row['first_confirmed'] or 0:.3f} | {row['mean_iou'] or 0:.3f} |"
+                for row in recall
+            ),
+        ]
+    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--onnx", type=Path)
+    parser.add_argument("--format", default="centernet")
+    given = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        detectors = {
+            short: build_detector(short, Limits(), weights=seed_weights(full, folder), device="cpu")
+            for short, full in NICKNAMES.items()
+        }
+        recall: list[Row] = []
+        if given.onnx is not None:
+            detector = build_detector(str(given.onnx), Limits(), form=given.format, device="cpu")
+            detectors[f"{given.onnx.name} ({given.format})"] = detector
+            facts["onnx"] = detector.source
+            recall = measure_recall(given.onnx, given.format, folder)
+        speed = measure_speed(detectors, folder)
+    RESULTS.mkdir(exist_ok=True)
+    told = {"facts": facts, "speed": speed, "recall": recall}
+    (RESULTS / "people.json").write_text(json.dumps(told, indent=2) + "\n")
+    page = to_markdown(speed, recall, facts)
+    (RESULTS / "people.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
