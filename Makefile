@@ -37,6 +37,7 @@ type: setup
 
 bench: setup
 	$(BIN)/python benchmarks/demo_gain.py
+	$(BIN)/python benchmarks/people.py
 
 build: setup
 	$(BIN)/python -m build

@@ -108,6 +108,20 @@ def test_boxes_that_are_there_stay_unless_they_are_to_be_replaced(run, painted, 
     assert boxes_of(out) == [new] * len(before)
 
 
+def test_a_manifest_full_of_boxes_is_left_as_it_is_and_that_is_told(
+    run, pictures, detector, tmp_path
+):
+    out = tmp_path / "n.parquet"
+    (tmp_path / "boxes.csv").write_text(
+        "path,x0,y0,x1,y1\n" + "".join(f"{n}.png,0,0,1,1\n" for n in "abc")
+    )
+    run("data", "people", pictures, "--boxes", tmp_path / "boxes.csv", "--out", out)
+    code, _, err = run("data", "people", out, *detector, "--out", out)
+    assert code == cli.SUCCESS
+    assert "every row has boxes already, so they stay; --replace finds them anew" in err
+    assert read_manifest(out).facts.people_source == "boxes.csv, a file of boxes"
+
+
 def test_a_killed_search_goes_on_and_says_so(run, pictures, detector, tmp_path, monkeypatch):
     from uniemox.data.detectors.onnx_detector import OnnxDetector
 
@@ -179,6 +193,7 @@ def test_two_sets_of_boxes_are_compared(run, painted, detector, tmp_path):
         (["--each"], "--out must be given"),
         (["--detector", "ssdlite", "--boxes", "b.csv", "--out", "o"], "both give boxes"),
         (["--compare", "m.parquet", "--out", "o"], "--compare alone makes no new manifest"),
+        (["--each", "--out", "."], "--out is ., but must be a file and not a folder"),
         (["--each", "--out", "no/where.parquet"], "the folder of --out no/where.parquet is not"),
         (["--detector", "nobody", "--out", "o"], "there is no detector nobody"),
         (["--detector", "ssdlite", "--score", "2", "--out", "o"], "--score is 2.0, but must be"),
@@ -224,7 +239,8 @@ def test_a_sheet_of_people_is_written(run, painted, tmp_path, name):
 def test_without_a_sheet_people_are_counted(run, painted):
     code, shown, _ = run("data", "show", painted.path, "--people", "--json")
     assert code == cli.SUCCESS
-    assert json.loads(shown)["people"]["boxes"] == 31
+    told = json.loads(shown)
+    assert (told["people"]["boxes"], told["sheet"]) == (31, None)
 
 
 @pytest.mark.parametrize(

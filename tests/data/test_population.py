@@ -109,6 +109,12 @@ def test_boxes_of_rows_that_nobody_looked_at_are_told_too(tmp_path):
     assert given.facts.people_source == "given; elsewhere eye"
 
 
+def test_where_every_row_keeps_its_boxes_nobody_has_looked(tmp_path):
+    manifest = rows(tmp_path, [(A,)] * 5, source="annotated")
+    assert assign(manifest, {"p": Found((C,))}) is manifest
+    assert assign(manifest, {}) is manifest
+
+
 def test_a_picture_that_could_not_be_read_is_a_row_with_its_reason_and_no_box(tmp_path):
     given = assign(rows(tmp_path, None), {"q": Found(reason="empty file")})
     assert column(given, "people_reason") == [None, "empty file", None, None, None]

@@ -112,6 +112,8 @@ def _check_people_flags(given: Namespace) -> None:
         raise ConfigError("--out must be given; see `uniemox data people --help`")
     if not makes and given.out is not None:
         raise ConfigError("--compare alone makes no new manifest: leave --out away")
+    if given.out is not None and given.out.is_dir():
+        raise ConfigError(f"--out is {given.out}, but must be a file and not a folder")
     if given.out is not None and not given.out.absolute().parent.is_dir():
         raise ConfigError(f"the folder of --out {given.out} is not there: make it first")
 
@@ -150,6 +152,8 @@ def _detect(manifest: Manifest, given: Namespace, output: Output) -> tuple[Manif
     paths = (all_pictures if given.replace else pictures_without_boxes)(manifest)
     detector = detector_of(given)
     folder = given.out.with_name(f"{given.out.name}.parts")
+    if not len(paths):
+        output.complain("every row has boxes already, so they stay; --replace finds them anew")
     search = Search(manifest.facts.root, paths, source=detector.source, folder=folder)
     if search.done:
         write_line(output.console, f"going on after {search.done} of {len(search)} pictures")
@@ -247,15 +251,17 @@ def show_people(manifest: Manifest, given: Namespace, output: Output) -> None:
         raise ConfigError(f"--out is {given.out}, but must end in {' or '.join(SHEET_SUFFIXES)}")
     if given.count < 1:
         raise ConfigError(f"--count is {given.count}, but must be at least 1")
-    population = count_people(manifest)
-    if given.json:
-        output.say_json({"people": asdict(population)})
-    else:
-        output.show(population_table(population))
     if given.out is not None:
         from uniemox.report.contact import write_sheet
 
         write_sheet(manifest, given.out, person, count=given.count)
+    population = count_people(manifest)
+    if given.json:
+        sheet = None if given.out is None else str(given.out)
+        output.say_json({"people": asdict(population), "sheet": sheet})
+        return
+    output.show(population_table(population))
+    if given.out is not None:
         output.say(given.out)
 
 

@@ -111,6 +111,8 @@ def assign_people(
         if name in ("width", "height"):
             taken = pc.coalesce(taken, table[name].combine_chunks())
         table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), taken)
+    if not is_new.any():
+        return manifest
     others = Manifest(manifest.table.filter(pa.array(~is_new)), manifest.facts)
     if pc.any(has_boxes(others)).as_py():
         source = f"{manifest.facts.people_source or 'given'}; elsewhere {source}"

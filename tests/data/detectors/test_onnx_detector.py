@@ -203,6 +203,20 @@ def test_an_output_without_candidates_is_nobody(onnx_model):
     assert detector(path, "yolo-nms").detect([PICTURE]) == [()]
 
 
+def test_scores_that_are_no_numbers_are_nobody(onnx_model):
+    path = onnx_model({"o": [[[*PERSON, np.nan, 0], [np.nan, 0, 9, 9, 0.9, 0]]]})
+    assert detector(path, "yolo-nms").detect([PICTURE]) == [()]
+
+
+def test_softmax_makes_probabilities_of_logits(onnx_model, tmp_path):
+    path = onnx_model({"o": [[[*PERSON, 0, np.log(3.0)], [*CAT, 800, -800]]]})
+    columns = ["x0", "y0", "x1", "y1", "scores"]
+    outputs = [{"columns": columns, "activation": "softmax"}]
+    form = own(tmp_path, input={}, outputs=outputs, person=1)
+    ((box,),) = OnnxDetector(path, form, LIMITS, device="cpu").detect([PICTURE])
+    assert box.score == pytest.approx(0.75)
+
+
 def test_a_detector_says_what_it_is(onnx_model):
     source = detector(onnx_model(table()), "yolo-nms").source
     assert source.startswith("detector.onnx (SHA-256 ")
@@ -260,6 +274,8 @@ def test_an_output_that_does_not_fit_is_named_with_its_shape(onnx_model, name, o
         ((1, 3, 64), r"the shape \(1, 3, 64\), not that"),
         ((1, 1, 64, 64), r"the shape \(1, 1, 64, 64\)"),
         ((0, 3, 64, 64), r"the shape \(0, 3, 64, 64\)"),
+        ((1, 3, 9000, 64), r"input images of \(1, 3, 9000, 64\) is too large"),
+        ((10**6, 3, 64, 64), r"is too large"),
     ],
 )
 def test_an_input_that_is_no_picture_is_named_with_its_shape(onnx_model, shape, complaint):

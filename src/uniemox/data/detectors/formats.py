@@ -67,6 +67,21 @@ class Output:
     activation: Activation = "none"
     """What turns scores into probabilities."""
 
+    @property
+    def has_all_scores(self) -> bool:
+        """Whether it gives a score of every class."""
+        return "scores" in self.columns
+
+    @property
+    def scores(self) -> slice | None:
+        """Which numbers of a candidate are scores; None where none is."""
+        if self.has_all_scores:
+            return slice(self.columns.index("scores"), None)
+        if "score" not in self.columns:
+            return None
+        place = self.columns.index("score")
+        return slice(place, place + 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Format:

@@ -32,6 +32,10 @@ _SIZE_TYPES: Final = {
     "tensor(int32)": np.int32,
     "tensor(float)": np.float32,
 }
+_MAX_SIDE: Final = 8192
+"""Pixels of an input's side, and pictures at once; a graph that wants more is a mistake or an attack."""
+_MAX_BATCH: Final = 1024
+_ROUNDING: Final = 1e-3
 
 
 class Place(NamedTuple):
@@ -175,7 +179,10 @@ class OnnxDetector:
             raise self._misfit(
                 f"its input {self._input.name} leaves width and height open: give input.size"
             )
-        return shape[0] if isinstance(shape[0], int) else None, (size[0], size[1])
+        batch = shape[0] if isinstance(shape[0], int) else None
+        if max(size[0], size[1]) > _MAX_SIDE or (batch or 1) > _MAX_BATCH:
+            raise self._misfit(f"its input {self._input.name} of {_show(shape)} is too large")
+        return batch, (size[0], size[1])
 
     # The outputs
 
@@ -212,19 +219,17 @@ class OnnxDetector:
     ) -> np.ndarray:
         """Bring an output to (B, N, K) and check it."""
         is_joint = "batch" in self._form.columns
-        is_single = len(output.columns) == 1 and output.columns != ("scores",)
+        is_single = len(output.columns) == 1 and not output.has_all_scores
         values = tensor[..., None] if is_single and tensor.ndim < 3 else tensor
         if values.ndim == 2 and (count == 1 or is_joint):
             values = values[None]
         if output.transposed and values.ndim == 3:
             values = values.transpose(0, 2, 1)
-        needed = len(output.columns)
-        if "scores" in output.columns:
-            needed += self._form.person
+        needed = len(output.columns) + self._form.person * output.has_all_scores
         width = values.shape[-1] if values.ndim else 0
-        fits = width >= needed if "scores" in output.columns else width == needed
+        fits = width == needed or (width > needed and output.has_all_scores)
         if values.ndim != 3 or values.shape[0] != (1 if is_joint else count) or not fits:
-            least = "at least " if "scores" in output.columns else ""
+            least = "at least " if output.has_all_scores else ""
             where = "second" if output.transposed else "last"
             raise self._misfit(
                 f"its output {name} has the shape {_show(tensor.shape)}, but the columns {', '.join(output.columns)} "
@@ -232,20 +237,18 @@ class OnnxDetector:
             )
         if not np.issubdtype(values.dtype, np.number):
             raise self._misfit(f"its output {name} holds {values.dtype}, not numbers")
-        if "score" in output.columns or "scores" in output.columns:
-            values = self._activate(values, output, name)
-        return values
+        return values if output.scores is None else self._activate(values, output, name)
 
     def _activate(self, values: np.ndarray, output: Output, name: str) -> np.ndarray:
-        start = output.columns.index("scores" if "scores" in output.columns else "score")
-        scores = slice(start, None if "scores" in output.columns else start + 1)
+        """Make probabilities of scores, and refuse what then is none."""
         values = values.astype(np.float32)
-        values[..., scores] = _activated(values[..., scores], output.activation)
-        seen = values[..., scores]
-        if seen.size and np.nanmax(np.abs(seen - 0.5), initial=0) > 0.5 + 1e-3:
-            worst = float(seen.flat[np.nanargmax(np.abs(seen - 0.5))])
+        seen = _activated(values[..., output.scores], output.activation)
+        values[..., output.scores] = seen
+        # Some graphs round; NaN compares false, and is nobody later.
+        wrong = seen[(seen < -_ROUNDING) | (seen > 1 + _ROUNDING)]
+        if wrong.size:
             raise self._misfit(
-                f"its output {name} of the shape {_show(values.shape)} has the score {worst:g}, which is not from 0 "
+                f"its output {name} of the shape {_show(values.shape)} has the score {wrong[0]:g}, which is not from 0 "
                 "to 1: another column, or activation: sigmoid"
             )
         return values
