@@ -9,6 +9,7 @@ from uniemox.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from uniemox.data.merge import merge_manifests
 from uniemox.data.population import (
     FOUND,
     Found,
@@ -177,3 +178,13 @@ def test_a_table_has_the_columns_of_a_manifest(found):
     table = to_table(found)
     assert table.schema == FOUND
     assert len(table) == len(found)
+
+
+def test_persons_of_one_picture_survive_the_join_of_two_sets(tmp_path):
+    parted = one_row_per_person(rows(tmp_path / "a", [(A, B), (), (C,), (), ()]))
+    unread = assign(rows(tmp_path / "b", None), {"q": Found(reason="damaged"), "s": Found((C,))})
+    merged = merge_manifests([parted, unread]).manifest
+    write_manifest(merged, tmp_path / "m.parquet")
+    again = read_manifest(tmp_path / "m.parquet", check_root=False)
+    assert boxes_of(again) == [*boxes_of(parted), *boxes_of(unread)]
+    assert column(again, "people_reason") == [None] * 6 + column(unread, "people_reason")
