@@ -121,7 +121,7 @@ def measure_recall(onnx: Path, form: str, folder: Path) -> list[Row]:
                 for one in all_found
             ]
             seen = assign_people(
-                truth, paths, to_table(found), source=detector.source, replace_boxes=True
+                truth, paths, found=to_table(found), source=detector.source, replace_boxes=True
             )
             rows.append({"set": what, "score": score, **compare_people(seen, truth).to_dict()})
             print(rows[-1], flush=True)

@@ -403,7 +403,8 @@ def population_table(population: Population) -> Table:
             table.add_row(name, str(count))
     table.add_section()
     table.add_row("all", str(population.pictures))
-    table.caption = f"{population.boxes} boxes in {population.rows} rows"
+    boxes = "1 box" if population.boxes == 1 else f"{population.boxes} boxes"
+    table.caption = f"{boxes} in {population.rows} rows"
     if population.shared:
         table.caption += f", {population.shared} of which share their picture with another"
     return table

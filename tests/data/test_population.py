@@ -59,7 +59,7 @@ def assign(manifest, found, *, replace_boxes=False):
 
     paths = pa.array(list(found), pa.string())
     return assign_people(
-        manifest, paths, to_table(found.values()), source="eye", replace_boxes=replace_boxes
+        manifest, paths, found=to_table(found.values()), source="eye", replace_boxes=replace_boxes
     )
 
 

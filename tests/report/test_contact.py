@@ -83,7 +83,7 @@ def test_no_more_rows_are_shown_than_there_are(manifest):
 
 
 def test_a_page_holds_every_card_and_escapes_what_it_is_told(manifest, tmp_path):
-    write_sheet(manifest, tmp_path / "sheet.html", TIGHT, count=4)
+    write_sheet(manifest, tmp_path / "sheet.html", person=TIGHT, count=4)
     page = (tmp_path / "sheet.html").read_text()
     assert page.count("data:image/webp") == 4
     assert "&lt;X&gt;" in page
@@ -94,7 +94,7 @@ def test_a_page_holds_every_card_and_escapes_what_it_is_told(manifest, tmp_path)
 
 
 def test_a_picture_holds_every_card(manifest, tmp_path):
-    write_sheet(manifest, tmp_path / "sheet.png", TIGHT, count=4)
+    write_sheet(manifest, tmp_path / "sheet.png", person=TIGHT, count=4)
     with Image.open(tmp_path / "sheet.png") as sheet:
         card = make_cards(manifest, TIGHT, count=1)[0].picture
         assert sheet.width > 2 * card.width
@@ -107,7 +107,7 @@ def test_a_name_of_any_letters_and_length_can_be_shown(tmp_path):
     Image.new("RGB", (5, 5)).save(tmp_path / name)
     facts = Facts(name="x", title="X", classes=(), emotion=None, root=tmp_path)
     manifest = manifest_from_columns(facts, paths=[name], splits=["train"])
-    write_sheet(manifest, tmp_path / "sheet.png", TIGHT, count=1)
+    write_sheet(manifest, tmp_path / "sheet.png", person=TIGHT, count=1)
     assert (tmp_path / "sheet.png").stat().st_size > 100
 
 
@@ -131,5 +131,5 @@ def test_an_empty_manifest_has_nothing_to_show(tmp_path):
 def test_a_sheet_that_cannot_be_written_is_told_and_leaves_nothing(manifest, tmp_path, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     with pytest.raises(DataError, match="cannot write the"):
-        write_sheet(manifest, tmp_path / "out" / name, TIGHT, count=1)
+        write_sheet(manifest, tmp_path / "out" / name, person=TIGHT, count=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

@@ -164,7 +164,7 @@ def _detect(manifest: Manifest, given: Namespace, output: Output) -> tuple[Manif
     manifest = assign_people(
         manifest,
         paths,
-        search.result(),
+        found=search.result(),
         source=detector.source,
         replace_boxes=given.replace,
     )
@@ -175,14 +175,15 @@ def _import(manifest: Manifest, given: Namespace) -> tuple[Manifest, tuple[Probl
     import pyarrow as pa
 
     from uniemox.data.boxes import read_boxes
+    from uniemox.data.detectors.detector import fingerprint
     from uniemox.data.population import all_pictures, assign_people, to_table
 
     assigned = read_boxes(given.boxes).assign(all_pictures(manifest).to_pylist())
     manifest = assign_people(
         manifest,
         pa.array(assigned.paths, pa.string()),
-        to_table(assigned.found),
-        source=f"{given.boxes.name}, a file of boxes",
+        found=to_table(assigned.found),
+        source=f"{given.boxes.name} (SHA-256 {fingerprint(given.boxes)}…), a file of boxes",
         replace_boxes=given.replace,
     )
     return manifest, assigned.problems
@@ -254,7 +255,7 @@ def show_people(manifest: Manifest, given: Namespace, output: Output) -> None:
     if given.out is not None:
         from uniemox.report.contact import write_sheet
 
-        write_sheet(manifest, given.out, person, count=given.count)
+        write_sheet(manifest, given.out, person=person, count=given.count)
     population = count_people(manifest)
     if given.json:
         sheet = None if given.out is None else str(given.out)

@@ -83,7 +83,7 @@ def all_pictures(manifest: Manifest) -> pa.Array:
 
 
 def assign_people(
-    manifest: Manifest, paths: pa.Array, found: pa.Table, *, source: str, replace_boxes: bool
+    manifest: Manifest, paths: pa.Array, *, found: pa.Table, source: str, replace_boxes: bool
 ) -> Manifest:
     """Give every row the people that were found in its picture.
 

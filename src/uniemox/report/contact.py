@@ -45,7 +45,7 @@ class Card(NamedTuple):
     """What is to be seen."""
 
 
-def write_sheet(manifest: Manifest, path: Path, person: PersonConfig, *, count: int) -> None:
+def write_sheet(manifest: Manifest, path: Path, *, person: PersonConfig, count: int) -> None:
     """Write a sheet of rows, evenly chosen from all.
 
     Args:

@@ -85,7 +85,7 @@ def detector(path, name, limits=LIMITS, **changes):
     """Take a ready format, but with the name of the input that the models of constants have."""
     form = load_format(name)
     how = dataclasses.replace(form.input, name="images", **changes)
-    return OnnxDetector(path, dataclasses.replace(form, input=how), limits, device="cpu")
+    return OnnxDetector(path, dataclasses.replace(form, input=how), limits=limits, device="cpu")
 
 
 def own(tmp_path, **tree):
@@ -154,7 +154,7 @@ def test_the_input_is_made_as_the_format_says(onnx_model, tmp_path, change, watc
     path = onnx_model(table() | {"output0": [[[*PERSON, 0, 0]]]}, shape=shape, watch=watch)
     columns = {"columns": ["x0", "y0", "x1", "y1", "score", "class"]}
     form = own(tmp_path, input=change, outputs=[columns])
-    found = OnnxDetector(path, form, Limits(score=0), device="cpu").detect(
+    found = OnnxDetector(path, form, limits=Limits(score=0), device="cpu").detect(
         [Image.new("RGB", (200, 100), (200, 100, 0))]
     )
     assert found[0][0].score == pytest.approx(expected, abs=1e-6)
@@ -164,7 +164,7 @@ def test_bytes_are_given_to_a_model_that_takes_bytes(onnx_model, tmp_path):
     path = onnx_model({"o": [[[*PERSON, 0, 0]]]}, kind=TensorProto.UINT8, watch=0)
     columns = {"columns": ["x0", "y0", "x1", "y1", "score", "class"]}
     form = own(tmp_path, input={"range": [0, 255]}, outputs=[columns])
-    made = OnnxDetector(path, form, Limits(score=0), device="cpu")
+    made = OnnxDetector(path, form, limits=Limits(score=0), device="cpu")
     assert made.detect([Image.new("RGB", (9, 9), (1, 0, 0))])[0][0].score == 1
 
 
@@ -213,7 +213,7 @@ def test_softmax_makes_probabilities_of_logits(onnx_model, tmp_path):
     columns = ["x0", "y0", "x1", "y1", "scores"]
     outputs = [{"columns": columns, "activation": "softmax"}]
     form = own(tmp_path, input={}, outputs=outputs, person=1)
-    ((box,),) = OnnxDetector(path, form, LIMITS, device="cpu").detect([PICTURE])
+    ((box,),) = OnnxDetector(path, form, limits=LIMITS, device="cpu").detect([PICTURE])
     assert box.score == pytest.approx(0.75)
 
 
@@ -302,7 +302,7 @@ def test_inputs_that_the_format_does_not_mention_are_named(onnx_model, tmp_path)
                 input={"name": "x"},
                 outputs=[{"columns": ["x0", "y0", "x1", "y1", "score"]}],
             ),
-            LIMITS,
+            limits=LIMITS,
         )
 
 
@@ -311,20 +311,20 @@ def test_a_file_that_is_no_model_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(DataError, match="is no model that onnxruntime runs") as caught:
-        OnnxDetector(path, load_format("yolov8"), LIMITS)
+        OnnxDetector(path, load_format("yolov8"), limits=LIMITS)
     assert "\n" not in str(caught.value)
 
 
 def test_a_device_that_is_not_there_is_told(onnx_model):
     path = onnx_model(table())
     with pytest.raises(ConfigError, match="--device is mps, but a detector in ONNX runs on auto"):
-        OnnxDetector(path, load_format("yolo-nms"), LIMITS, device="mps")
+        OnnxDetector(path, load_format("yolo-nms"), limits=LIMITS, device="mps")
 
 
 def test_a_missing_onnxruntime_is_told_with_what_to_install(onnx_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'uniemox\[people\]'"):
-        OnnxDetector(onnx_model(table()), load_format("yolo-nms"), LIMITS)
+        OnnxDetector(onnx_model(table()), load_format("yolo-nms"), limits=LIMITS)
 
 
 def test_detecting_brings_no_torch():
@@ -343,7 +343,7 @@ def test_detecting_brings_no_torch():
 
 @pytest.fixture(scope="module")
 def real(person_detector):
-    return OnnxDetector(person_detector, load_format("centernet"), Limits(), device="cpu")
+    return OnnxDetector(person_detector, load_format("centernet"), limits=Limits(), device="cpu")
 
 
 def test_the_astronaut_is_one_person_where_she_is(real):

@@ -68,7 +68,7 @@ def test_all_that_torchvision_itself_finds_is_found(weights, name):
     images = [noisy(300, 200, 0), noisy(120, 260, 1)]
     with torch.inference_mode():
         expected = model([pil_to_tensor(image) / 255 for image in images])
-    found = TorchvisionDetector(name, weights[name], EVERYTHING, device="cpu").detect(images)
+    found = TorchvisionDetector(name, weights[name], limits=EVERYTHING, device="cpu").detect(images)
     for boxes, one in zip(found, expected, strict=True):
         sides = one["boxes"][:, 2:] - one["boxes"][:, :2]
         is_person = (one["labels"] == PERSON) & (sides > 0).all(1)
@@ -80,7 +80,9 @@ def test_all_that_torchvision_itself_finds_is_found(weights, name):
 
 def test_the_limits_are_those_of_the_person(weights):
     image = noisy(300, 200, 0)
-    (everything,) = TorchvisionDetector(SSD, weights[SSD], EVERYTHING, device="cpu").detect([image])
+    (everything,) = TorchvisionDetector(SSD, weights[SSD], limits=EVERYTHING, device="cpu").detect(
+        [image]
+    )
     assert len(everything) > 3
     for changes, expected in (
         ({"max_people": 3}, everything[:3]),
@@ -88,16 +90,16 @@ def test_the_limits_are_those_of_the_person(weights):
         ({"min_size": 1000}, ()),
     ):
         limits = replace(EVERYTHING, **changes)
-        detector = TorchvisionDetector(SSD, weights[SSD], limits, device="cpu")
+        detector = TorchvisionDetector(SSD, weights[SSD], limits=limits, device="cpu")
         assert detector.detect([image]) == [expected]
 
 
 def test_no_picture_is_no_work(weights):
-    assert TorchvisionDetector(SSD, weights[SSD], Limits(), device="cpu").detect([]) == []
+    assert TorchvisionDetector(SSD, weights[SSD], limits=Limits(), device="cpu").detect([]) == []
 
 
 def test_a_detector_says_what_it_is(weights):
-    source = TorchvisionDetector(SSD, weights[SSD], Limits(), device="cpu").source
+    source = TorchvisionDetector(SSD, weights[SSD], limits=Limits(), device="cpu").source
     assert source.startswith(f"{SSD} ({SSD}.pth, SHA-256 ")
     assert "torchvision 0." in source
     assert source.endswith(f"; {Limits()}")
@@ -108,7 +110,7 @@ def test_safetensors_are_read_too(weights, tmp_path):
     save_file(torch.load(weights[SSD], weights_only=True), path)
     image = noisy(100, 80, 3)
     found = [
-        TorchvisionDetector(SSD, file, EVERYTHING, device="cpu").detect([image])
+        TorchvisionDetector(SSD, file, limits=EVERYTHING, device="cpu").detect([image])
         for file in (weights[SSD], str(path))
     ]
     assert found[0] == found[1]
@@ -134,7 +136,7 @@ def test_a_file_of_other_things_is_refused_in_one_line(tmp_path, save, complaint
     path = tmp_path / "w.pth"
     save(path)
     with pytest.raises(DataError, match=complaint) as caught:
-        TorchvisionDetector(SSD, str(path), Limits(), device="cpu")
+        TorchvisionDetector(SSD, str(path), limits=Limits(), device="cpu")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -145,7 +147,7 @@ def test_weights_of_another_number_of_classes_are_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"another model: head\..* has the shape \(30, 672, 1, 1\), not"
     ):
-        TorchvisionDetector(SSD, str(path), Limits(), device="cpu")
+        TorchvisionDetector(SSD, str(path), limits=Limits(), device="cpu")
 
 
 @pytest.fixture
@@ -166,14 +168,14 @@ def test_without_weights_nothing_is_downloaded_and_both_ways_are_told(hub):
     with pytest.raises(
         DataError, match=r"--weights default downloads 13 MB .*--weights FILE"
     ) as told:
-        TorchvisionDetector(SSD, None, Limits(), device="cpu")
+        TorchvisionDetector(SSD, None, limits=Limits(), device="cpu")
     assert "https://download.pytorch.org/models/ssdlite320" in str(told.value)
     assert hub == []
 
 
 def test_a_hub_out_of_reach_gives_the_way_by_a_file(hub):
     with pytest.raises(DataError, match=r"cannot be downloaded \(.*unreachable.*by --weights FILE"):
-        TorchvisionDetector(SSD, "default", Limits(), device="cpu")
+        TorchvisionDetector(SSD, "default", limits=Limits(), device="cpu")
     ((url, path, mark),) = hub
     assert url.endswith(f"-{mark}.pth")
     assert path.endswith(f"hub/checkpoints/{url.rpartition('/')[2]}")
@@ -185,5 +187,5 @@ def test_weights_that_are_on_the_machine_already_are_taken(hub, tmp_path, weight
     path.parent.mkdir(parents=True)
     shutil.copy(weights[SSD], path)
     for words in (None, "default"):
-        assert known in TorchvisionDetector(SSD, words, Limits(), device="cpu").source
+        assert known in TorchvisionDetector(SSD, words, limits=Limits(), device="cpu").source
     assert hub == []

@@ -56,7 +56,7 @@ def build_detector(
         raise ConfigError(f"--format is for models in ONNX; {name} needs none")
     from uniemox.data.detectors.torchvision_detector import TorchvisionDetector
 
-    return TorchvisionDetector(full, weights, limits, device=device)
+    return TorchvisionDetector(full, weights, limits=limits, device=device)
 
 
 def _build_onnx(path: Path, limits: Limits, form: str | None, device: str) -> Detector:
@@ -68,4 +68,4 @@ def _build_onnx(path: Path, limits: Limits, form: str | None, device: str) -> De
         )
     from uniemox.data.detectors.onnx_detector import OnnxDetector
 
-    return OnnxDetector(path, load_format(form or str(beside)), limits, device=device)
+    return OnnxDetector(path, load_format(form or str(beside)), limits=limits, device=device)

@@ -69,8 +69,8 @@ class Limits:
 def select_people(
     corners: np.ndarray,
     scores: np.ndarray,
-    limits: Limits,
     *,
+    limits: Limits,
     width: int,
     height: int,
     nms: bool = True,
@@ -156,7 +156,7 @@ def fingerprint(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
-        raise DataError(f"cannot read the detector {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _flag(name: str) -> str:

@@ -61,7 +61,7 @@ class OnnxDetector:
         DataError: The file is no model, or not one that the format describes.
     """
 
-    def __init__(self, path: Path, form: Format, limits: Limits, *, device: str = "auto") -> None:
+    def __init__(self, path: Path, form: Format, *, limits: Limits, device: str = "auto") -> None:
         self._path = path
         self._form = form
         self._limits = limits
@@ -271,7 +271,7 @@ class OnnxDetector:
         return select_people(
             self._to_picture(corners, image, place),
             scores,
-            self._limits,
+            limits=self._limits,
             width=image.width,
             height=image.height,
             nms=self._form.duplicates,

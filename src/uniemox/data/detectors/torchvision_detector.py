@@ -82,7 +82,7 @@ class TorchvisionDetector:
     """
 
     def __init__(
-        self, name: str, weights: str | None, limits: Limits, *, device: str = "auto"
+        self, name: str, weights: str | None, *, limits: Limits, device: str = "auto"
     ) -> None:
         self._limits = limits
         self._device = build_accelerator(device).device
@@ -111,7 +111,9 @@ class TorchvisionDetector:
     def _to_people(self, found: dict[str, Tensor], width: int, height: int) -> tuple[Box, ...]:
         is_person = found["labels"] == PERSON
         corners, scores = (found[key][is_person].cpu().numpy() for key in ("boxes", "scores"))
-        return select_people(corners, scores, self._limits, width=width, height=height, nms=False)
+        return select_people(
+            corners, scores, limits=self._limits, width=width, height=height, nms=False
+        )
 
 
 def _find_weights(name: str, architecture: Architecture, weights: str | None) -> Path:
