@@ -1,6 +1,7 @@
 """Two sets of boxes on the same pictures."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ FAR = Box(50, 50, 60, 60)
 def manifest(tmp_path, people, reasons=None):
     """A manifest of pictures by name; a list of lists is several rows of one picture."""
     paths = list(people)
-    facts = Facts(name="x", title="X", classes=("a",), emotion=None, root=tmp_path)
+    facts = Facts(
+        name="x", title="X", classes=("a",), emotion=None, root=tmp_path, people_source="an eye"
+    )
     return manifest_from_columns(
         facts,
         paths=paths,
@@ -104,6 +107,14 @@ def test_boxes_without_an_area_are_no_boxes(tmp_path):
     bad = manifest(tmp_path, {"a": (Box(5, 5, 5, 5), Box(math.nan, 0, 1, 1), TEN)})
     found = compare_people(bad, bad)
     assert (found.first_boxes, found.matched) == (1, 1)
+
+
+def test_a_manifest_that_nobody_searched_is_not_compared(tmp_path):
+    searched = manifest(tmp_path, {"a": (TEN,)})
+    facts = replace(searched.facts, people_source="")
+    fresh = manifest_from_columns(facts, paths=["a"], splits=["train"], people=[()])
+    with pytest.raises(DataError, match="no picture of x has been looked at in both"):
+        compare_people(searched, fresh)
 
 
 def test_manifests_of_other_pictures_are_refused(tmp_path):

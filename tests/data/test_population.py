@@ -173,6 +173,13 @@ def test_pictures_are_counted_once_and_boxes_each(tmp_path):
     )
 
 
+def test_the_empty_lists_of_an_import_are_not_a_search(tmp_path):
+    nobody = [()] * 5
+    assert count_people(rows(tmp_path, nobody)).unasked == 4
+    assert count_people(rows(tmp_path, nobody, source="eye")).without == 4
+    assert count_people(rows(tmp_path, [(A,), *nobody[1:]])).without == 3
+
+
 @pytest.mark.parametrize("found", [[], [Found()], [Found((A, C), width=3)]])
 def test_a_table_has_the_columns_of_a_manifest(found):
     table = to_table(found)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from uniemox.data.detectors.detector import overlaps
+from uniemox.data.population import was_searched
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
@@ -117,10 +118,10 @@ def _boxes_of(manifest: Manifest) -> dict[str, tuple[Box, ...]]:
     """Boxes of each picture that was looked at; rows that share one have their boxes together."""
     table = manifest.table
     paths = table["path"].to_pylist()
-    asked = pc.and_(pc.is_valid(table["people"]), pc.is_null(table["people_reason"])).to_pylist()
+    searched = was_searched(manifest).to_pylist()
     found: dict[str, tuple[Box, ...]] = {}
     for index, path in enumerate(paths):
-        if asked[index]:
+        if searched[index]:
             # A table may hold anything; what has no area overlaps nothing.
             boxes = [
                 box for box in manifest.row(index).boxes if box.x1 > box.x0 and box.y1 > box.y0

@@ -72,6 +72,17 @@ def has_boxes(manifest: Manifest) -> pa.ChunkedArray:
     return pc.greater(pc.fill_null(pc.list_value_length(manifest.table["people"]), 0), 0)
 
 
+def was_searched(manifest: Manifest) -> pa.ChunkedArray:
+    """Tell of each row whether somebody looked for people in its picture, and could.
+
+    A manifest that names nobody who looked, and has no box, was not searched: its empty lists are those of an import.
+    """
+    table = manifest.table
+    if not manifest.facts.people_source and not pc.any(has_boxes(manifest)).as_py():
+        return pa.chunked_array([np.zeros(len(table), bool)])
+    return pc.and_(pc.is_valid(table["people"]), pc.is_null(table["people_reason"]))
+
+
 def pictures_without_boxes(manifest: Manifest) -> pa.Array:
     """Paths of the rows that have no box, each once, in the order of the table."""
     return pc.unique(manifest.table["path"].filter(pc.invert(has_boxes(manifest))))
@@ -154,21 +165,21 @@ def count_people(manifest: Manifest) -> Population:
             "path": table["path"],
             "people": has_boxes(manifest),
             "reason": pc.is_valid(table["people_reason"]),
-            "asked": pc.is_valid(table["people"]),
+            "searched": was_searched(manifest),
         }
     )
     each = marks.group_by("path").aggregate(
-        [("people", "any"), ("reason", "any"), ("asked", "any"), ("path", "count")]
+        [("people", "any"), ("reason", "any"), ("searched", "any"), ("path", "count")]
     )
-    people, reason, asked, rows = (
-        each[name].to_numpy() for name in ("people_any", "reason_any", "asked_any", "path_count")
+    people, reason, searched, rows = (
+        each[name].to_numpy() for name in ("people_any", "reason_any", "searched_any", "path_count")
     )
     return Population(
         pictures=len(people),
         with_people=int(people.sum()),
-        without=int((asked & ~people & ~reason).sum()),
-        unread=int((reason & ~people).sum()),
-        unasked=int((~asked & ~people & ~reason).sum()),
+        without=int((searched & ~people).sum()),
+        unread=int((reason & ~searched & ~people).sum()),
+        unasked=int((~searched & ~reason & ~people).sum()),
         boxes=pc.sum(pc.list_value_length(table["people"])).as_py() or 0,
         rows=len(table),
         shared=int(rows[rows > 1].sum()),
