@@ -327,11 +327,11 @@ def test_a_crowd_that_no_picture_shows_is_refused(reader, tmp_path):
 def test_where_no_person_is_known_the_scene_stands_in_and_that_is_told(reader, tmp_path, caplog):
     paths = [noisy(tmp_path / f"{index}.png", seed=index) for index in range(3)]
     list(reader.predict(paths, people={paths[0]: BOXES}))
-    told = "the model reads a person, and 2 pictures have no box of one: the scene stands in"
+    told = "the model reads a person, and where there is no box the scene stands in (pictures: 2)"
     assert (told in caplog.text) == (reader.facts.view != "scene")
     caplog.clear()
     alone = list(reader.predict(paths))
-    assert ("3 pictures" in caplog.text) == (reader.facts.view != "scene")
+    assert ("(pictures: 3)" in caplog.text) == (reader.facts.view != "scene")
     image = read_image(paths[0])
     views = (image, image) if reader.facts.view == "both" else (image,)
     expected = shares_of(reader, *views)

@@ -137,7 +137,7 @@ class Predictor:
             yield from self._predict_batch(batch)
         if reader.num_alone and self.facts.view != "scene":
             log.warning(
-                "the model reads a person, and %d pictures have no box of one: the scene stands in",
+                "the model reads a person, and where there is no box the scene stands in (pictures: %d)",
                 reader.num_alone,
             )
 

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -347,3 +348,10 @@ def test_names_build_what_they_say():
     for name, kind in kinds.items():
         assert isinstance(build_fusion(name, 4), kind)
     assert isinstance(build_fusion("attention", 4).attention, ViewAttention)
+
+
+def test_the_page_about_views_tells_every_fusion():
+    page = (Path(__file__).parents[2] / "docs" / "views.md").read_text(encoding="utf-8")
+    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [
+        *FUSIONS
+    ]
