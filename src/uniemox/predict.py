@@ -156,7 +156,7 @@ class Predictor:
         meant = [None] * len(images) if boxes is None else boxes
         pixels = []
         for image, box in zip(images, meant, strict=True):
-            prepared = prepare_sample(self.backend, image.convert("RGB"), box)
+            prepared = _prepare_sample(self.backend, image.convert("RGB"), box)
             if isinstance(prepared, str):
                 raise DataError(
                     f"{prepared}: {box}, the picture has {image.width} × {image.height}"
@@ -209,10 +209,10 @@ class _Reader:
         meant: list[Box | None] = [*boxes]
         if not boxes or self.backend.facts.view != "person":
             meant.insert(0, None)
-        return [_Sample(path, box, prepare_sample(self.backend, image, box)) for box in meant]
+        return [_Sample(path, box, _prepare_sample(self.backend, image, box)) for box in meant]
 
     def _find(self, path: Path, image: Image.Image) -> Sequence[Box]:
-        with self._turn:  # a detector has all cores to itself, and need not be safe in threads
+        with self._turn:  # a detector need not be safe in threads (DECISIONS views-6)
             match self.people:
                 case None:
                     boxes: Sequence[Box] = ()
@@ -224,7 +224,7 @@ class _Reader:
         return boxes
 
 
-def prepare_sample(backend: Backend, image: Image.Image, box: Box | None) -> Pixels | str:
+def _prepare_sample(backend: Backend, image: Image.Image, box: Box | None) -> Pixels | str:
     """Prepare a picture or one of its people, or say why the person cannot be cut."""
     facts = backend.facts
     if box is None:
