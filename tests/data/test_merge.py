@@ -143,6 +143,16 @@ def test_two_sets_of_one_name_are_numbered(tmp_path):
     assert [problem.count for problem in problems] == [1]
 
 
+def test_no_two_sets_get_the_same_name(tmp_path):
+    names = ["a", "a", "a 2", "x/y", "x-y"]
+    manifests = [
+        make(facts(tmp_path / str(i), name), [0], groups=["g"]) for i, name in enumerate(names)
+    ]
+    merged = merge_manifests(manifests).manifest
+    assert merged.table["source"].to_pylist() == ["a", "a 2", "a 2 2", "x-y", "x-y 2"]
+    assert len(set(merged.table["group"].to_pylist())) == 5
+
+
 def test_a_merge_of_a_merge_remembers_the_first_sets(tmp_path):
     a, b, c = (make(facts(tmp_path / name, name), [0]) for name in "abc")
     merged = merge_manifests([merge_manifests([a, b]).manifest, c]).manifest
@@ -261,6 +271,15 @@ def test_sets_of_labels_keep_what_can_be_mapped_once(tmp_path):
     assert Counter(problem.count for problem in problems) == {1: 3}
     kept = merge_manifests([emotic, plain], target=TAXONOMIES["emotion6"], unmapped="keep")
     assert kept.manifest.table["label_set"].to_pylist() == [[0], [], [], None, [3], None]
+
+
+def test_a_label_becomes_a_set_of_one_in_a_taxonomy_of_several(tmp_path):
+    emotic = make(facts(tmp_path / "e", "emotic", EMOTIC), [None] * 2, label_sets=[[1, 2], None])
+    heco = make(facts(tmp_path / "h", "heco", TAXONOMIES["heco"].classes), [0, None, 4])
+    merged = merge_manifests([emotic, heco], target=TAXONOMIES["emotic"]).manifest
+    happiness = EMOTIC.index("happiness")
+    assert merged.table["label_set"].to_pylist() == [[1, 2], None, [1], None, [happiness]]
+    assert merged.table["label"].null_count == 5
 
 
 def test_shares_of_lost_classes_are_shared_out_by_the_others(tmp_path):
@@ -406,3 +425,13 @@ def test_roots_are_told_apart_as_folders_not_as_text(tmp_path):
     merged = merge_manifests([first, second]).manifest
     assert merged.facts.root == tmp_path
     assert Path(merged.table["path"][1].as_py()) == Path("set2/0.jpg")
+
+
+@pytest.mark.parametrize("target", [None, "mikels", "emotic"])
+def test_an_empty_manifest_adds_nothing(tmp_path, target):
+    empty = make(facts(tmp_path / "a", "a"), [])
+    other = make(facts(tmp_path / "b", "b", MIKELS), [0], label_sets=[[0, 1]])
+    options = {"target": target and TAXONOMIES[target], "unmapped": "drop"}
+    merged, _ = merge_manifests([empty, other], **options)
+    assert merged.table["path"].to_pylist() == ["b/0.jpg"]
+    assert len(merge_manifests([empty, empty], **options).manifest) == 0

@@ -5,6 +5,7 @@ Whole columns are handled in Arrow and NumPy, so that millions of rows take seco
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections import Counter
@@ -50,6 +51,7 @@ def merge_manifests(
     Paths become relative to the deepest folder that holds all roots. Groups are told apart by data set. A picture that
     an earlier manifest lists is left out of the later ones. Valence, arousal and dominance are brought to the first
     scale that there is. Raters' shares follow the labels; where classes are lost, the others share out what they had.
+    Where the target gives several labels to a sample, a label that stands alone becomes a set of one.
 
     Args:
         manifests: At least two.
@@ -77,6 +79,8 @@ def merge_manifests(
         table = _without_known(table, earlier, source, problems)
         relabelling = _relabel(manifest.facts, classes, target)
         table = _map_labels(table, relabelling, source, problems, unmapped=unmapped)
+        if target is not None and target.several:
+            table = _labels_as_sets(table)
         table = _to_scale(table, manifest.facts.vad_range, scale)
         tables.append(_name_rows(table, source))
         earlier.append(own_paths)
@@ -105,17 +109,16 @@ def _join_emotions(facts: Sequence[Facts], *, mixed: bool) -> Emotion | None:
 
 
 def _name_sources(manifests: Sequence[Manifest]) -> list[str]:
-    """Name the data set of each manifest: its short name; two sets of one name in two folders are numbered."""
-    names: list[str] = []
-    known: dict[str, list[Path]] = {}
+    """Name the data set of each manifest: its short name, numbered where another folder's set has the same."""
+    names: dict[tuple[str, Path], str] = {}
     for manifest in manifests:
-        roots = known.setdefault(manifest.facts.name, [])
-        root = _root(manifest)
-        if root not in roots:
-            roots.append(root)
-        number = roots.index(root)
-        names.append(manifest.facts.name if number == 0 else f"{manifest.facts.name} {number + 1}")
-    return names
+        # Without a slash, which parts the set from the name of a group.
+        name = manifest.facts.name.replace("/", "-")
+        candidates = (f"{name} {number}" if number > 1 else name for number in itertools.count(1))
+        key = (manifest.facts.name, _root(manifest))
+        if key not in names:
+            names[key] = next(own for own in candidates if own not in names.values())
+    return [names[manifest.facts.name, _root(manifest)] for manifest in manifests]
 
 
 def _join_facts(facts: Sequence[Facts], sources: Sequence[str]) -> Facts:
@@ -175,7 +178,7 @@ def _rebase(table: pa.Table, root: Path, common: Path) -> pa.Table:
 def _without_known(
     table: pa.Table, earlier: Sequence[pa.ChunkedArray], source: str, problems: list[Problem]
 ) -> pa.Table:
-    """Leave out the pictures of earlier manifests, since one picture must not stand in two splits."""
+    """Leave out the pictures of earlier manifests: none must stand in two splits (DECISIONS splits-5)."""
     for paths in earlier:
         known = pc.is_in(table["path"], value_set=pa.chunked_array(paths.chunks, pa.string()))
         count = pc.sum(known).as_py() or 0
@@ -278,6 +281,17 @@ def _map_labels(
         Problem(f"row of {source} without a label now; {fate}", int(emptied.sum()), example)
     )
     return table.filter(pa.array(~emptied)) if unmapped == "drop" else table
+
+
+def _labels_as_sets(table: pa.Table) -> pa.Table:
+    """Make a set of one of each label that stands alone, for a taxonomy that gives several to a sample."""
+    labels, sets = _single(table["label"]), _single(table["label_set"])
+    alone = pc.and_(labels.is_valid(), sets.is_null())
+    ends = np.zeros(len(table) + 1, np.int32)
+    np.cumsum(alone.to_numpy(zero_copy_only=False), out=ends[1:])
+    own = pa.ListArray.from_arrays(pa.array(ends), labels.filter(alone), mask=pc.invert(alone))
+    table = _with(table, "label_set", pc.coalesce(sets, own))
+    return _with(table, "label", pc.if_else(alone, pa.scalar(None, labels.type), labels))
 
 
 def _tell_lost(
