@@ -273,6 +273,21 @@ def test_sets_of_labels_keep_what_can_be_mapped_once(tmp_path):
     assert kept.manifest.table["label_set"].to_pylist() == [[0], [], [], None, [3], None]
 
 
+def test_a_null_in_a_set_or_among_shares_is_no_label(tmp_path):
+    # No importer writes them, but a Parquet file may hold them.
+    odd = make(
+        facts(tmp_path / "e", "emoset", MIKELS),
+        [None],
+        label_sets=[[None, 4]],
+        distributions=[[None] * 8],
+    )
+    other = make(facts(tmp_path / "f"), [0])
+    merged, problems = merge_manifests([other, odd])
+    assert merged.table["label_set"].to_pylist() == [None, [1]]
+    assert merged.table["distribution"].to_pylist() == [None, None]
+    assert problems == ()
+
+
 def test_a_label_becomes_a_set_of_one_in_a_taxonomy_of_several(tmp_path):
     emotic = make(facts(tmp_path / "e", "emotic", EMOTIC), [None] * 2, label_sets=[[1, 2], None])
     heco = make(facts(tmp_path / "h", "heco", TAXONOMIES["heco"].classes), [0, None, 4])

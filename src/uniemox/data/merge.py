@@ -265,8 +265,9 @@ def _map_labels(
     new_labels = _look_up(relabelling.table, labels)
     rows, old, new, sets = _map_sets(table["label_set"], relabelling.table)
     lost = (labels >= 0) & (new_labels < 0)
-    lost_rows = np.concatenate([np.flatnonzero(lost), rows[new < 0]])
-    lost_labels = np.concatenate([labels[lost], old[new < 0]])
+    lost_in_sets = (old >= 0) & (new < 0)
+    lost_rows = np.concatenate([np.flatnonzero(lost), rows[lost_in_sets]])
+    lost_labels = np.concatenate([labels[lost], old[lost_in_sets]])
     _tell_lost(table, lost_rows, lost_labels, relabelling, source, problems, unmapped=unmapped)
     has_some = (new_labels >= 0) | (np.bincount(rows[new >= 0], minlength=len(table)) > 0)
     emptied = np.bincount(lost_rows, minlength=len(table)).astype(bool) & ~has_some

@@ -163,7 +163,7 @@ def _strata(manifest: Manifest, paths: Sequence[str], by: Stratum) -> Sequence[H
             if sets.null_count == len(manifest):
                 return labels
             return [
-                label if own is None else (label, *sorted(own))
+                label if own is None else (label, frozenset(own))
                 for label, own in zip(labels, sets.to_pylist(), strict=True)
             ]
         case "folder":
