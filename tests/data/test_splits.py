@@ -374,6 +374,7 @@ def test_every_fraction_takes_what_it_always_took(fraction):
             {"ratios": (2, 0, 1), "by": "class", "seed": 1, "grouped_by": "films"},
             "66.6667/0/33.3333 per class, films kept whole, seed 1",
         ),
+        ({"ratios": (1, 1, 2), "by": "all", "seed": 0}, "25/25/50 of all rows, seed 0"),
     ],
 )
 def test_a_cut_is_told_in_one_line(options, text):

@@ -80,7 +80,7 @@ def cut_again(
     )
     recipe = describe_split(
         ratios=ratios,
-        by="all rows" if by == "all" else by,
+        by=by,
         seed=seed,
         grouped_by=_GROUPED_BY[kept],
         rounding=rounding,
@@ -142,7 +142,8 @@ def keep_fraction(
     taken = take_fraction(paths, _strata(train, paths, by), fraction=fraction, seed=seed)
     kept = np.ones(len(manifest), dtype=bool)
     kept[_is_train(manifest)] = taken
-    recipe = f"{100 * fraction:.6g} % of train per {'all rows' if by == 'all' else by}, seed {seed}"
+    strata = "" if by == "all" else f" per {by}"
+    recipe = f"{100 * fraction:.6g} % of train{strata}, seed {seed}"
     before = manifest.facts.split_recipe
     facts = replace(manifest.facts, split_recipe=f"{before}; {recipe}" if before else recipe)
     return Recut(manifest_from_table(facts, manifest.table.filter(pa.array(kept))))

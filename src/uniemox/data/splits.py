@@ -147,11 +147,20 @@ def describe_split(
     grouped_by: str = "",
     rounding: Rounding = "largest_remainder",
 ) -> str:
-    """Say in one line how a cut was made, for `Facts.split_recipe`."""
+    """Say in one line how a cut was made, for `Facts.split_recipe`.
+
+    Args:
+        ratios: Shares of train, val and test.
+        by: What was cut by itself, such as class; "all" where all rows were cut at once.
+        seed: Seed of the cut.
+        grouped_by: What was kept whole, in the plural.
+        rounding: How shares became numbers of rows.
+    """
     shares = "/".join(f"{100 * share:.6g}" for share in _to_shares(ratios))
     kept = f", {grouped_by} kept whole" if grouped_by else ""
     cut_off = ", truncated" if rounding == "truncate" else ""
-    return f"{shares} per {by}{kept}{cut_off}, seed {seed}"
+    strata = "of all rows" if by == "all" else f"per {by}"
+    return f"{shares} {strata}{kept}{cut_off}, seed {seed}"
 
 
 def _to_shares(ratios: Ratios) -> list[float]:
