@@ -378,6 +378,21 @@ def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(folder, monke
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+def test_an_interrupt_between_the_old_folder_and_the_new_one_leaves_the_old(folder, monkeypatch):
+    rename = Path.rename
+
+    def interrupt(self, target):
+        if Path(target) == folder and not self.name.endswith(".old"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_classifier(classifier(seed=1), folder, FACTS)
+    assert read_facts(folder) == FACTS
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def test_a_new_folder_that_cannot_be_put_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", full_disk)
     with pytest.raises(CheckpointError, match="cannot be written"):

@@ -51,13 +51,13 @@ LARGE, BASE, HUGE = (1024, 24, 16), (768, 12, 12), (1280, 32, 16)
 @pytest.mark.parametrize(
     ("name", "layout", "kind", "size", "shape", "patch", "classes", "decoder", "unused"),
     [
-        ("released_classifier_large", "state dict", "classifier", "large", LARGE, 16, 8, None,
+        ("released_classifier_large", "bare state dict", "classifier", "large", LARGE, 16, 8, None,
          ("norm.bias", "norm.weight")),
         ("released_run_large", "UniEmoX, released pretraining run", "pretraining", "large", LARGE,
          16, 0, (512, 8, 16), ()),
         ("mae_encoder_base", "run of MAE's form", "encoder", "base", BASE, 16, 0, None, ()),
         ("mae_huge", "run of MAE's form", "pretraining", "huge", HUGE, 14, 0, (512, 8, 16), ()),
-        ("timm_vit_base", "state dict", "encoder", "base", BASE, 16, 0, None,
+        ("timm_vit_base", "bare state dict", "encoder", "base", BASE, 16, 0, None,
          ("head.bias", "head.weight")),
         ("transformers_timm_wrapper_base", "timm, wrapped by transformers", "classifier", "base",
          BASE, 16, 8, None, ()),

@@ -102,6 +102,14 @@ def test_every_format_gives_the_same(plain, tmp_path, suffix):
             assert torch.equal(loaded[name], tensor)
 
 
+def test_what_is_left_out_is_said_when_a_file_is_loaded(plain, tmp_path, caplog):
+    torch.save(plain("mini").classifier(8), tmp_path / "a.pth")
+    with caplog.at_level("INFO"):
+        load_classifier(open_source(tmp_path / "a.pth"), dataset="fi")
+    assert "norm.bias, norm.weight: not used by the model, left out" in caplog.text
+    assert "CC-BY-NC-4.0" in caplog.text
+
+
 def test_half_precision_is_read_as_full(plain, tmp_path):
     state = {k: v.half() for k, v in plain("mini").classifier(8).items()}
     torch.save(state, tmp_path / "a.pth")

@@ -17,7 +17,7 @@ def test_a_released_classifier_is_told_in_full(plain, tmp_path):
     state = plain("mini").classifier(8)
     torch.save(state, tmp_path / "fi.pth")
     found = inspect(str(tmp_path / "fi.pth"))
-    assert (found.format, found.layout, found.kind) == ("torch", "state dict", "classifier")
+    assert (found.format, found.layout, found.kind) == ("torch", "bare state dict", "classifier")
     assert found.architecture == {
         "size": "mini", "width": 128, "depth": 6, "num_heads": 4, "patch_size": 8,
         "image_size": 32, "num_classes": 8,

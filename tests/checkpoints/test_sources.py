@@ -88,7 +88,7 @@ def test_a_start_of_a_classifiers_file_is_its_encoder(released):
     start = load_start(str(path))
     assert not [name for name in start.encoder if name.startswith(("head.", "fc_norm.", "norm."))]
     assert torch.equal(start.encoder["cls_token"], state["cls_token"])
-    assert start.name.startswith("state dict, sha256 ")
+    assert start.name.startswith("bare state dict, sha256 ")
     assert "CC-BY-NC-4.0" in start.licence
     assert len(start.notes) == 2
 
@@ -122,7 +122,7 @@ def test_a_converted_classifier_is_a_model_folder_of_the_same_numbers(released, 
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert weights.keys() == {name for name in state if not name.startswith("norm.")}
     assert all(torch.equal(weights[name], state[name]) for name in weights)
-    assert facts.provenance["source"].startswith("state dict, sha256 ")
+    assert facts.provenance["source"].startswith("bare state dict, sha256 ")
     assert "cc-by-nc-4.0" in (tmp_path / "model" / "README.md").read_text()
 
 

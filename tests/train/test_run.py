@@ -397,7 +397,7 @@ def test_fine_tuning_from_a_file_keeps_its_licence_and_tells_what_it_leaves(
     config = finetune_config(tmp_path / "run", init=str(tmp_path / "a.pth"), max_steps=1, **TAKEN)
     facts = read_facts(finetune(config, heard))
     assert "the start, norm.bias, norm.weight: not used by the model, left out" in heard.texts
-    assert facts.provenance["init"].startswith("state dict, sha256 ")
+    assert facts.provenance["init"].startswith("bare state dict, sha256 ")
     assert "CC-BY-NC-4.0" in facts.licence
     assert {"val_top1", "test_top1", "test_macro_f1"} <= facts.metrics.keys()
     card = (tmp_path / "run" / "model" / "README.md").read_text()

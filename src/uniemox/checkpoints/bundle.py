@@ -313,14 +313,13 @@ def _put(beside: Path, folder: Path) -> None:
         path.chmod(0o644)  # safetensors' and mkdtemp's are private, but a model is for others
     beside.chmod(0o755)
     old = beside.with_name(f"{beside.name}.old")
-    if folder.exists():
-        folder.rename(old)
     try:
+        if folder.exists():
+            folder.rename(old)
         beside.rename(folder)
-    except OSError:
-        if old.exists():
+    finally:  # also where Ctrl-C comes between the two
+        if old.exists() and not folder.exists():
             old.rename(folder)
-        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -173,7 +173,7 @@ def _bare(tree: Mapping[str, Any]) -> Named | None:
     state = _tensors(tree)
     if state is None or not _is_transformer(_without("module.", state)):
         return None
-    return Named("state dict", _without("module.", state))
+    return Named("bare state dict", _without("module.", state))
 
 
 _LAYOUTS: tuple[Callable[[Mapping[str, Any]], Named | None], ...] = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+log = logging.getLogger(__name__)
 _EMBEDDED_SETS = {"drawn6"}  # its models come with the package
 _POSITIONS = ("pos_embed", "decoder_pos_embed")
 _WEIGHTS = "model.safetensors"
@@ -185,6 +187,7 @@ def load_classifier(
         provenance=_provenance(source),
         licence=source.licence,
     )
+    _tell(source)
     model = make_classifier(facts, read_state(source, side), source.path)
     return Classifier(model.to(device).eval(), facts)
 
@@ -228,11 +231,17 @@ def load_pretraining(source: Source, *, image_size: int | None = None) -> Pretra
         provenance=_provenance(source),
         licence=source.licence,
     )
+    _tell(source)
     weights = {
         own_name(name) if is_beside_encoder(name) else f"encoder.{name}": tensor
         for name, tensor in read_state(source, side).items()
     }
     return Pretrained(make_pretraining(facts, weights, source.path), facts)
+
+
+def _tell(source: Source) -> None:
+    for note in source.notes():
+        log.info("%s: %s", source.place, note)
 
 
 def decoder_settings(foreign: Foreign) -> dict[str, Any]:

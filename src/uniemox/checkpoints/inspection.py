@@ -90,8 +90,7 @@ def _inspect_own(folder: Path) -> Inspection:
             **shape._asdict(),
             "patch_size": facts.patch_size,
             "image_size": facts.image_size,
-            "num_classes": len(facts.classes),
-            "view": facts.view,
+            **({"num_classes": len(facts.classes), "view": facts.view} if facts.classes else {}),
             **({"fusion": facts.fusion} if facts.view == "both" else {}),
             **facts.pretraining,
         },
@@ -120,8 +119,9 @@ def _inspect_foreign(source: Source) -> Inspection:
         "num_heads": found.num_heads,
         "patch_size": found.patch_size,
         "image_size": found.image_size,
-        "num_classes": found.num_classes,
     }
+    if found.num_classes:
+        architecture["num_classes"] = found.num_classes
     if found.decoder is not None:
         width, depth, num_heads = found.decoder
         architecture |= {"decoder_width": width, "decoder_depth": depth, "decoder_heads": num_heads}
