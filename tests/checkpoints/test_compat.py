@@ -185,6 +185,13 @@ def test_shapes_that_are_no_picture_are_refused(name, shape, said):
     assert said in told_by(lambda: recognise(tree, Path("x")))
 
 
+def test_a_wrapped_state_without_its_embedding_is_told():
+    tree = {f"timm_model.{name}": torch.empty(1) for name in ("norm.weight", "norm.bias")}
+    assert "is without cls_token, patch_embed.proj.weight, pos_embed" in told_by(
+        lambda: recognise(tree, Path("x"))
+    )
+
+
 @pytest.mark.parametrize("name", ["decoder_embed.weight", "head.weight", "norm.weight"])
 def test_a_number_in_the_place_of_a_table_is_told(name):
     tree = read_keys("mae_huge")["model"] | {"fc_norm.weight": torch.empty(1280)}

@@ -110,6 +110,7 @@ HOSTILE = {
     "pretraining": [None, [], "x"],
     "provenance": [None, [], "x"],
     "licence": [None, 3],
+    "metrics": [None, [], {"top1": "high"}, {"top1": float("nan")}, {"top1": True}],
 }
 
 

@@ -1,6 +1,7 @@
 """Files of weights: formats, limits, and hostile ones, of which none runs anything or takes much time or memory."""
 
 import argparse
+import copy
 import gzip
 import io
 import json
@@ -231,6 +232,16 @@ def giant_header(path):
     path.write_bytes(struct.pack("<Q", 2**24 + 1) + b"{" + b" " * (2**24 + 9))
 
 
+def overlapping(path):
+    """A thousand entries that are the same megabyte of the file."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data/0", b"\0" * 10**6)
+        for index in range(1, 1000):
+            entry = copy.copy(file.filelist[0])
+            entry.filename = f"archive/data/{index}"
+            file.filelist.append(entry)
+
+
 def repeated(path):
     data = torch.ones(1000)
     torch.save({f"a{index}": data for index in range(1000)}, path)
@@ -281,6 +292,7 @@ HOSTILE = {
         p, tensor_pickle(16, (4, 4), (4, 1)),
         entries=[("archive/data/1", b"\0" * 2**26)], compress=zipfile.ZIP_DEFLATED,
     ),
+    "entries that overlap": overlapping,
     "many entries": lambda p: archive(
         p, b"\x80\x02N.", entries=[(f"archive/data/{n}", b"") for n in range(1, 20_001)]
     ),
@@ -360,6 +372,7 @@ def test_hostile_files_take_little_memory_and_run_nothing(told_in_a_child):
         ("a giant shape of one number", "declares a with the shape (100000000000,), more than"),
         ("one tensor a thousand times", "more than it holds"),
         ("a bomb of compression", "compressed entries, which torch never writes"),
+        ("entries that overlap", "declares more bytes than it has"),
         ("many entries", "more than 20000 entries"),
         ("the other byte order", "a machine of the other byte order"),
         ("a pickle without end", "a pickle of more than 2097152 bytes"),
@@ -370,8 +383,9 @@ def test_hostile_files_take_little_memory_and_run_nothing(told_in_a_child):
         ("a giant header", "was cut off or is damaged"),
     ],
 )
-def test_a_hostile_file_is_told_for_what_it_is(told_in_a_child, name, said):
-    assert said in told_in_a_child[0][name][0]
+def test_a_hostile_file_is_told_for_what_it_is(tmp_path, name, said):
+    HOSTILE[name](tmp_path / "a")
+    assert said in told_by(read_file, tmp_path / "a")
 
 
 def test_tables_that_hold_each_other_many_times_are_walked_once(tmp_path):
