@@ -108,7 +108,7 @@ HOSTILE = {
     "emotion": ["shown", 3, []],
     "temperature": [0, -1, "1", None, True, float("nan"), float("inf")],
     "pretraining": [None, [], "x"],
-    "provenance": [None, [], "x"],
+    "provenance": [None, [], "x", {"settings": 3}, {"a": float("nan")}],
     "licence": [None, 3],
     "metrics": [None, [], {"top1": "high"}, {"top1": float("nan")}, {"top1": True}],
 }

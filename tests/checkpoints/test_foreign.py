@@ -320,6 +320,7 @@ def test_other_colours_are_folded_into_the_patch_projection(timm_folder):
     [
         ({"crop_pct": 0.9}, "pretrained_cfg.crop_pct 0.9, and pictures are prepared with 0.875"),
         ({"interpolation": "bilinear"}, "pretrained_cfg.interpolation bilinear"),
+        ({"interpolation": "x" * 10**5}, "pretrained_cfg.interpolation xxx"),
         ({"crop_mode": "squash"}, "pretrained_cfg.crop_mode squash"),
     ],
 )
@@ -386,6 +387,16 @@ def test_a_licence_that_a_folder_states_is_kept(timm_folder):
     edit(folder, lambda config: config["pretrained_cfg"].update(license="cc-by-nc-4.0"))
     assert open_source(folder).licence == "cc-by-nc-4.0"
     assert open_source(folder).notes() == ("licence: cc-by-nc-4.0",)
+
+
+def test_more_classes_than_a_folder_may_name_are_refused(timm_folder, tmp_path, painted):
+    folder, model, _ = timm_folder(labels=())
+    state = {name: tensor for name, tensor in model.state_dict().items() if "head" not in name}
+    head = {"head.weight": torch.zeros(10_001, 128), "head.bias": torch.zeros(10_001)}
+    save_file(state | head, folder / "model.safetensors")
+    edit(folder, lambda config: config.update(label_names=[str(n) for n in range(10_001)]))
+    said = told_by(lambda: load_classifier(open_source(folder)))
+    assert "uniemox.classes must be distinct and no more than 10000" in said
 
 
 def test_the_sizes_of_the_tests_are_those_of_the_package():

@@ -393,6 +393,10 @@ def test_tables_that_hold_each_other_many_times_are_walked_once(tmp_path):
     assert read_file(tmp_path / "a.pth").tree.keys() == {str(index) for index in range(50)}
 
 
+def test_long_names_are_cut():
+    assert name_first(["x" * 10**6]) == "x" * 80
+
+
 # Values
 
 

@@ -159,6 +159,16 @@ def read_facts(folder: Path) -> ModelFacts:
     return _facts_from_dict(section, path)
 
 
+def check_facts(facts: ModelFacts, source: Path) -> None:
+    """Refuse facts that no folder may hold, such as those of weights that others wrote.
+
+    Raises:
+        CheckpointError: Says the first thing that is wrong.
+    """
+    for problem in _problems({**facts.to_dict(), "classes": list(facts.classes)}):
+        raise CheckpointError(f"{source}: {problem}")
+
+
 def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
     version = section.get("format_version")
     if type(version) is not int or version < 1:
@@ -183,6 +193,7 @@ def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     """Give what is wrong with a section that a stranger may have written; what comes later trusts what came before."""
     yield from _kind_problems(values)
+    yield from _record_problems(values)
     yield from _size_problems(values)
     yield from _class_problems(values)
     yield from _view_problems(values)
@@ -205,14 +216,19 @@ def _kind_problems(values: Mapping[str, Any]) -> Iterator[str]:
     for name, kind in kinds.items():
         if not isinstance(values.get(name, kind()), kind):
             yield f"uniemox.{name} is {_short(values[name])}, but must be a {kind.__name__}"
-    metrics = values.get("metrics", {}).values()
-    if not all(type(value) in (int, float) and abs(value) < float("inf") for value in metrics):
-        yield "uniemox.metrics must hold numbers"
     if "dataset" not in values:
         yield "uniemox.dataset must be given"
     temperature = values.get("temperature", 1.0)
     if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
         yield f"uniemox.temperature is {_short(temperature)}, but must be a number greater than 0"
+
+
+def _record_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if not all(isinstance(text, str) for text in values.get("provenance", {}).values()):
+        yield "uniemox.provenance must hold texts"
+    metrics = values.get("metrics", {}).values()
+    if not all(type(value) in (int, float) and abs(value) < float("inf") for value in metrics):
+        yield "uniemox.metrics must hold numbers"
 
 
 def _size_problems(values: Mapping[str, Any]) -> Iterator[str]:

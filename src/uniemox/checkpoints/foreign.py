@@ -17,8 +17,14 @@ import torch
 from uniemox.checkpoints.bundle import Classifier, Pretrained, make_classifier, make_pretraining
 from uniemox.checkpoints.card import NON_COMMERCIAL
 from uniemox.checkpoints.compat import Foreign, is_beside_encoder, own_name, recognise
-from uniemox.checkpoints.facts import ModelFacts, member, read_config
-from uniemox.checkpoints.weights import as_floats, hash_file, read_file, read_weights
+from uniemox.checkpoints.facts import ModelFacts, check_facts, member, read_config
+from uniemox.checkpoints.weights import (
+    as_floats,
+    hash_file,
+    name_first,
+    read_file,
+    read_weights,
+)
 from uniemox.data.manifest import read_manifest
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.data.specs import SPECS, get_spec
@@ -187,6 +193,7 @@ def load_classifier(
         provenance=_provenance(source),
         licence=source.licence,
     )
+    check_facts(facts, source.place)
     _tell(source)
     model = make_classifier(facts, read_state(source, side), source.path)
     return Classifier(model.to(device).eval(), facts)
@@ -231,6 +238,7 @@ def load_pretraining(source: Source, *, image_size: int | None = None) -> Pretra
         provenance=_provenance(source),
         licence=source.licence,
     )
+    check_facts(facts, source.place)
     _tell(source)
     weights = {
         own_name(name) if is_beside_encoder(name) else f"encoder.{name}": tensor
@@ -308,8 +316,9 @@ def _check_preprocessing(source: Source) -> None:
     }
     for name, value in usual.items():
         if config.get(name, value) != value:
+            theirs = str(config[name])[:40]
             raise CheckpointError(
-                f"{source.place}/config.json: this classifier was made for pretrained_cfg.{name} {config[name]}, and "
+                f"{source.place}/config.json: this classifier was made for pretrained_cfg.{name} {theirs}, and "
                 f"pictures are prepared with {value} here: fine-tune from it with --init, or use it with timm"
             )
 
@@ -336,8 +345,9 @@ def _labels(source: Source, dataset: str | None) -> tuple[str, str | None, tuple
             "trained on"
         )
     if source.classes and classes != source.classes:
+        own = name_first(list(source.classes))
         raise CheckpointError(
-            f"{source.place} names its classes {', '.join(source.classes)}, which are not {name}'s in their order"
+            f"{source.place} names its classes {own}, which are not {name}'s in their order"
         )
     return name, emotion, classes
 

@@ -92,7 +92,7 @@ def _inspect_own(folder: Path) -> Inspection:
             "image_size": facts.image_size,
             **({"num_classes": len(facts.classes), "view": facts.view} if facts.classes else {}),
             **({"fusion": facts.fusion} if facts.view == "both" else {}),
-            **facts.pretraining,
+            **(facts.pretraining if facts.kind == "pretraining" else {}),
         },
         parameters=_count(state.values()),
         sha256={path.name: hash_file(path) for path in paths},

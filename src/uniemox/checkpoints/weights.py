@@ -175,7 +175,9 @@ def name_first(names: list[str]) -> str:
     """Name the first three, and count the others."""
     if not names:
         return "none"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(name[:80] for name in names[:3]) + (
+        f" and {len(names) - 3} more" if len(names) > 3 else ""
+    )
 
 
 def _size_of(path: Path) -> int:
