@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from uniemox import terminal
+from uniemox.checkpoints.inspection import Inspection
 from uniemox.data.layouts import Problem
 from uniemox.data.manifest import Box, Facts
 from uniemox.metrics import evaluate_predictions
@@ -341,3 +342,26 @@ def test_an_evaluation_shows_scores_with_intervals_and_every_class(console):
     assert f"{100 * low:.1f} to {100 * high:.1f}" in text
     assert all(name in text for name in report.classes)
     assert "60 pictures" in text
+
+
+def test_an_inspection_shows_what_there_is_to_say_and_nothing_else(console):
+    found = Inspection(
+        path="a.pth",
+        format="torch",
+        layout="bare state dict",
+        kind="encoder",
+        architecture={"width": 768},
+        parameters=1234,
+        sha256={"a.pth": "abc"},
+        extra=tuple(f"blocks.{index}.{ESCAPE}" for index in range(9)),
+        facts={"metrics": {"test_top1": 0.5}, "emotion": None},
+    )
+    console.print(terminal.inspection_table(found))
+    shown = text_of(console)
+    assert "1,234" in shown
+    assert "(9 in all)" in shown
+    assert "\x1b" not in shown
+    assert "test_top1: 0.5" in shown
+    assert "not stated" in shown
+    for absent in ("missing", "classes", "note", "emotion"):
+        assert absent not in shown

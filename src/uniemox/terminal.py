@@ -329,6 +329,7 @@ def inspection_table(found: Inspection) -> Table:
                 ("left over", found.extra),
                 ("misshapen", found.misshapen),
                 ("not used", found.unused),
+                ("beside the weights", found.beside),
                 ("not finite", found.not_finite),
             )
         },

@@ -123,6 +123,9 @@ def test_the_norm_that_released_classifiers_do_not_use_is_told(plain, tmp_path):
     notes = open_source(tmp_path / "a.pth").notes()
     assert notes[0] == "norm.bias, norm.weight: not used by the model, left out"
     assert "CC-BY-NC-4.0" in notes[1]
+    torch.save({"model": plain("mini").mae_encoder(), "optimizer": {}}, tmp_path / "b.pth")
+    notes = open_source(tmp_path / "b.pth").notes()
+    assert notes[0] == "optimizer: beside the weights, left out"
 
 
 # Pretraining

@@ -47,6 +47,7 @@ def test_a_run_tells_its_decoder_fusion_and_settings(plain, run_args, tmp_path):
     weights = plain("large")
     state = {f"module.{name}": tensor for name, tensor in weights.pretraining().items()}
     saved = {"model": state, "att_fusion": weights.fusion(), "args": run_args, "epoch": 99}
+    saved |= {"optimizer": {"state": {}}, "scaler": {}}
     torch.save(saved, tmp_path / "run.pth")
     found = inspect(str(tmp_path / "run.pth"))
     assert found.kind == "pretraining"
@@ -54,6 +55,7 @@ def test_a_run_tells_its_decoder_fusion_and_settings(plain, run_args, tmp_path):
     assert found.architecture["fusion"] == "sum"
     assert found.arguments["epochs"] == "200"
     assert found.arguments["epoch"] == "99"
+    assert found.beside == ("optimizer", "scaler")
     assert found.likely_datasets == {}
 
 

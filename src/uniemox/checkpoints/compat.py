@@ -40,6 +40,8 @@ class Named:
     state: Mapping[str, Tensor]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """The settings of the run that made them, where the file keeps them; a stranger's words."""
+    beside: tuple[str, ...] = ()
+    """What else the file holds, such as an optimiser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class Foreign:
     misshapen: tuple[str, ...]
     """Names whose shape does not go with the others, with the shape that would."""
     arguments: Mapping[str, str]
+    beside: tuple[str, ...]
+    """What else the file holds, such as an optimiser; it is not read."""
 
     def check(self, source: Path) -> None:
         """Refuse weights that would not be understood in full.
@@ -141,7 +145,7 @@ def _released_run(tree: Mapping[str, Any]) -> Named | None:
     for name, tensor in _without("module.", fusion).items():
         part, _, rest = name.partition(".")
         state[f"fusion.{names.get(part, part)}.{rest}"] = tensor
-    return Named("UniEmoX, released pretraining run", state, _arguments(tree))
+    return Named("UniEmoX, released pretraining run", state, _arguments(tree), _beside(tree))
 
 
 def _run(tree: Mapping[str, Any]) -> Named | None:
@@ -149,7 +153,7 @@ def _run(tree: Mapping[str, Any]) -> Named | None:
     state = _tensors(tree.get("model"))
     if state is None or not _is_transformer(_without("module.", state)):
         return None
-    return Named("run of MAE's form", _without("module.", state), _arguments(tree))
+    return Named("run of MAE's form", _without("module.", state), _arguments(tree), _beside(tree))
 
 
 def _timm_run(tree: Mapping[str, Any]) -> Named | None:
@@ -157,7 +161,9 @@ def _timm_run(tree: Mapping[str, Any]) -> Named | None:
     state = _tensors(tree.get("state_dict"))
     if state is None or not _is_transformer(_without("module.", state)):
         return None
-    return Named("timm, training checkpoint", _without("module.", state), _arguments(tree))
+    return Named(
+        "timm, training checkpoint", _without("module.", state), _arguments(tree), _beside(tree)
+    )
 
 
 def _transformers(tree: Mapping[str, Any]) -> Named | None:
@@ -223,6 +229,11 @@ def _arguments(tree: Mapping[str, Any]) -> dict[str, Any]:
     return told | {name: tree[name] for name in ("epoch",) if name in tree}
 
 
+def _beside(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    read = {"model", "att_fusion", "state_dict", "args", "epoch"}
+    return tuple(sorted(name[:_LONGEST_ARGUMENT] for name in tree.keys() - read))
+
+
 # What follows from names and shapes
 
 
@@ -269,6 +280,7 @@ def _analyse(named: Named, source: Path) -> Foreign:
             if name in used and tuple(used[name].shape) != shape
         ),
         arguments={_shown(name): _shown(value) for name, value in named.arguments.items()},
+        beside=named.beside,
     )
 
 

@@ -69,6 +69,8 @@ class Source:
         notes = []
         if self.foreign.unused:
             notes.append(f"{', '.join(self.foreign.unused)}: not used by the model, left out")
+        if self.foreign.beside:
+            notes.append(f"{', '.join(self.foreign.beside[:6])}: beside the weights, left out")
         mean, std = _colours(self)
         if (mean, std) != (MEAN, STD):
             notes.append(

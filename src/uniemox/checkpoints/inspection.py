@@ -46,6 +46,8 @@ class Inspection:
     misshapen: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     """Known names that the model does not use."""
+    beside: tuple[str, ...] = ()
+    """What else the file holds, such as an optimiser."""
     not_finite: tuple[str, ...] = ()
     arguments: Mapping[str, str] = field(default_factory=dict)
     """Settings saved beside the weights."""
@@ -140,6 +142,7 @@ def _inspect_foreign(source: Source) -> Inspection:
         extra=found.extra,
         misshapen=found.misshapen,
         unused=found.unused,
+        beside=found.beside,
         not_finite=_not_finite(found.state),
         arguments=found.arguments,
         licence=source.licence,
