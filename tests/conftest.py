@@ -272,6 +272,14 @@ def person_detector():
     return path
 
 
+@pytest.fixture(scope="session")
+def exported(finetuned, tmp_path_factory):
+    """The fine-tuned model as an ONNX folder in fp32; nobody may write to it."""
+    from uniemox.export.run import export_onnx
+
+    return export_onnx(str(finetuned.model), tmp_path_factory.mktemp("exported") / "fp32").out
+
+
 # The command line
 
 

@@ -59,6 +59,7 @@ def test_what_is_called_takes_what_it_is_given():
     """The fakes below are only worth something while the real ones take the same arguments."""
     from uniemox.demo.run import run_demo
     from uniemox.evaluate import evaluate
+    from uniemox.export.run import export_onnx
     from uniemox.predict import Predictor, find_pictures, write_predictions
     from uniemox.train.run import finetune, pretrain
 
@@ -67,6 +68,11 @@ def test_what_is_called_takes_what_it_is_given():
         (run_demo, (Path("x"),), {"device": "auto", "seed": 0, "observer": print}),
         (evaluate, ("m",), {"data": Path("d"), "split": "test", "out": None, **compute}),
         (Predictor.load, ("m",), {"device": "auto"}),
+        (
+            export_onnx,
+            ("m", Path("o")),
+            {"quantize": None, "calibration": [], "opset": 20, "dataset": None},
+        ),
         (Predictor.predict, (None, []), {"batch_size": 1, "num_workers": 0}),
         (find_pictures, ([],), {}),
         (write_predictions, ([], Path("x.csv"), ()), {}),

@@ -83,6 +83,17 @@ def test_each_prediction_is_that_of_the_predictor_for_its_path(evaluated, finetu
             assert row[f"p_{name}"] == pytest.approx(prediction.probabilities[name], abs=1e-5)
 
 
+def test_an_exported_model_is_evaluated_as_its_original_is(exported, finetuned, painted, tmp_path):
+    tables = []
+    for name, model in (("exported", exported), ("original", finetuned.model)):
+        score(model, painted, out=tmp_path / name)
+        tables.append(pq.read_table(tmp_path / name / "predictions.parquet").to_pydict())
+    ours, theirs = tables
+    assert ours["path"] == theirs["path"]
+    for name in CLASSES:
+        assert ours[f"p_{name}"] == pytest.approx(theirs[f"p_{name}"], abs=1e-4)
+
+
 def test_the_report_is_written_as_it_is_returned(evaluated):
     report, out = evaluated
     assert {path.name for path in out.iterdir()} == {"report.json", "predictions.parquet"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from uniemox.commands import checkpoint, demo, people, predict, prepare, split, train
+from uniemox.commands import checkpoint, demo, export, people, predict, prepare, split, train
 from uniemox.commands.command import FAILURE, INTERRUPTED, SUCCESS, WRONG_USE
 from uniemox.errors import ConfigError, UniEmoXError
 from uniemox.version import __version__
@@ -176,4 +176,5 @@ COMMANDS: dict[str, Command] = {
     **train.COMMANDS,
     **predict.COMMANDS,
     **checkpoint.COMMANDS,
+    **export.COMMANDS,
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy.special import softmax
+from torch import nn
 
 from uniemox.checkpoints.sources import load_model
 from uniemox.data.batch import evaluation_loader
@@ -20,17 +21,20 @@ from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import DataError
 from uniemox.metrics import evaluate_predictions
+from uniemox.runtime.backend import find_onnx
+from uniemox.runtime.onnx_backend import load_onnx
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
     from accelerate import Accelerator
-    from torch import nn
 
+    from uniemox.checkpoints.facts import ModelFacts
     from uniemox.data.batch import LabelledBatch
     from uniemox.data.manifest import Manifest
     from uniemox.metrics import Report
+    from uniemox.runtime.onnx_backend import OnnxBackend
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +143,7 @@ def evaluate(
     """Score a classifier on a split of a manifest.
 
     Args:
-        model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
+        model: A classifier: its folder, an export, a file that others wrote, `demo`, or a name on the hub.
         data: Manifest.
         split: Split to score on.
         out: Folder for `report.json` and `predictions.parquet`; None writes nothing.
@@ -153,7 +157,7 @@ def evaluate(
         DataError: The data cannot be read, or its classes are not the model's.
     """
     accelerator = build_accelerator(device)
-    classifier = load_model(model, dataset=dataset, device=accelerator.device)
+    classifier = _load(model, accelerator.device, device=device, dataset=dataset)
     manifest = read_manifest(data).select([split])
     facts = classifier.facts
     check_classes(facts.classes, manifest)
@@ -173,6 +177,35 @@ def evaluate(
     if out is not None and accelerator.is_main_process:
         write_evaluation(out, report, outputs, manifest)
     return report
+
+
+@dataclass(frozen=True)
+class _Runnable:
+    """A classifier of either kind, with what is known of it."""
+
+    model: nn.Module
+    facts: ModelFacts
+
+
+class _Exported(nn.Module):
+    """An exported classifier as a module, so that one loop evaluates every classifier."""
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, *views: torch.Tensor) -> torch.Tensor:
+        pixels = torch.stack(views, dim=1).cpu().numpy()
+        return torch.from_numpy(self.backend.logits(pixels)).to(views[0].device)
+
+
+def _load(model: str, place: torch.device, *, device: str, dataset: str | None) -> _Runnable:
+    file = find_onnx(model)
+    if file is None:
+        classifier = load_model(model, dataset=dataset, device=place)
+        return _Runnable(classifier.model, classifier.facts)
+    backend = load_onnx(file, device=device, dataset=dataset)
+    return _Runnable(_Exported(backend), backend.facts)
 
 
 def _tell_missing_boxes(manifest: Manifest) -> None:

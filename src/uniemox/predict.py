@@ -94,7 +94,8 @@ class Predictor:
         """Load a model.
 
         Args:
-            model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub (`hf-hub:org/name`).
+            model: A classifier: its folder, an export (its folder or its file), a file that others wrote, `demo`, or a
+                name on the hub (`hf-hub:org/name`).
             device: auto, cpu, cuda or mps.
             dataset: Data set or manifest that names the classes, for weights that do not.
 

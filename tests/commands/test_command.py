@@ -3,14 +3,23 @@
 import pytest
 
 from uniemox import cli
-from uniemox.commands import checkpoint, demo, people, predict, prepare, split, train
+from uniemox.commands import (
+    checkpoint,
+    demo,
+    export,
+    people,
+    predict,
+    prepare,
+    split,
+    train,
+)
 from uniemox.commands.command import add_compute_flags, check_compute_flags
 from uniemox.errors import ConfigError
 from uniemox.flags import Parser
 
 
 def test_no_two_groups_have_a_command_of_the_same_name():
-    groups = (demo, prepare, split, people, train, predict, checkpoint)
+    groups = (demo, prepare, split, people, train, predict, checkpoint, export)
     assert len(cli.COMMANDS) == sum(len(group.COMMANDS) for group in groups)
 
 

@@ -64,7 +64,7 @@ def save_classifier(
     Raises:
         CheckpointError: The folder cannot be written; an older one is left whole.
     """
-    with _replacing(folder) as beside:
+    with replacing(folder) as beside:
         if isinstance(model, TwoViewClassifier):
             _save_two_views(model, beside, facts)
         else:
@@ -78,7 +78,7 @@ def save_pretraining(model: UniEmoX, folder: Path, facts: ModelFacts) -> None:
     Raises:
         CheckpointError: The folder cannot be written; an older one is left whole.
     """
-    with _replacing(folder) as beside:
+    with replacing(folder) as beside:
         _save_timm(model.encoder, beside, facts)
         rest = {
             mae_name(name): tensor.contiguous()
@@ -96,7 +96,7 @@ def restate(folder: Path, facts: ModelFacts) -> None:
         CheckpointError: The folder cannot be read or written; the old one is left whole.
     """
     config = {**read_config(folder), SECTION: facts.to_dict()}
-    with _replacing(folder) as beside:
+    with replacing(folder) as beside:
         for path in folder.glob("*.safetensors"):
             shutil.copyfile(path, beside / path.name)
         text = json.dumps(config, indent=2)
@@ -289,7 +289,7 @@ def _drop_num_classes(path: Path) -> None:
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """Write a folder beside its place, then put it there; the old one stays until the new one is whole."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

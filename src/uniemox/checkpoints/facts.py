@@ -156,7 +156,7 @@ def read_facts(folder: Path) -> ModelFacts:
         raise CheckpointError(
             f"{path} has no section `{SECTION}`: the folder was made by another tool"
         )
-    return _facts_from_dict(section, path)
+    return facts_from_dict(section, path)
 
 
 def check_facts(facts: ModelFacts, source: Path) -> None:
@@ -169,7 +169,16 @@ def check_facts(facts: ModelFacts, source: Path) -> None:
         raise CheckpointError(f"{source}: {problem}")
 
 
-def _facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
+def facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
+    """Make facts from plain values that a stranger may have written, the inverse of `ModelFacts.to_dict`.
+
+    Args:
+        section: The values.
+        path: File that they stand in, for messages.
+
+    Raises:
+        CheckpointError: A value is missing, wrong or of a newer version.
+    """
     version = section.get("format_version")
     if type(version) is not int or version < 1:
         raise CheckpointError(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from uniemox.predict import People, Prediction, Predictor
     from uniemox.terminal import Item
 
-MODEL_HELP: Final = "A classifier: its folder, a file of weights, demo, or hf-hub:org/name."
+MODEL_HELP: Final = (
+    "A classifier: its folder, an export, a file of weights, demo, or hf-hub:org/name."
+)
 TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".parquet")
 
 

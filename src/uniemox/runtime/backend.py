@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 from uniemox.checkpoints.facts import locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from uniemox.checkpoints.facts import ModelFacts
     from uniemox.data.manifest import Box
+
+
+ONNX_NAME: Final = "model.onnx"
+"""The file of an exported folder that is its model."""
 
 
 class Backend(Protocol):
@@ -39,7 +43,7 @@ def load_backend(model: str | Path, *, device: str = "auto", dataset: str | None
     """Load a classifier.
 
     Args:
-        model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
+        model: A classifier: its folder, an export, a file that others wrote, `demo`, or a name on the hub.
         device: auto, cpu, cuda or mps.
         dataset: Data set or manifest that names the classes, for weights that do not.
 
@@ -47,7 +51,21 @@ def load_backend(model: str | Path, *, device: str = "auto", dataset: str | None
         CheckpointError: The model cannot be read.
         ConfigError: The device is not there.
     """
+    file = find_onnx(model)
+    if file is not None:
+        from uniemox.runtime.onnx_backend import load_onnx
+
+        return load_onnx(file, device=device, dataset=dataset)
     place = locate(str(model))
     from uniemox.runtime.torch_backend import load_torch
 
     return load_torch(place, device=device, dataset=dataset)
+
+
+def find_onnx(model: str | Path) -> Path | None:
+    """Give the ONNX file of an exported model; None where a model is something else."""
+    path = Path(model)
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
+        return path
+    file = path / ONNX_NAME
+    return file if file.is_file() else None
