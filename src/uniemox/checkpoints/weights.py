@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # What a file may be before it is opened: more is no model of this kind.
 _MAX_FILE = 64 * 2**30  # bytes
-_MAX_HEADER = 16 * 2**20  # bytes of JSON before safetensors' numbers
+_MAX_HEADER = 2 * 2**20  # bytes of JSON before the numbers of safetensors; ViT-H needs 60 thousand
 _MAX_PICKLE = 2 * 2**20  # bytes; ViT-H with its optimiser needs half a megabyte
 _LONGEST_NUMBER = 64  # bits
 _MAX_ENTRIES = 20_000  # of a zip archive
@@ -106,7 +106,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         declared = file.read(8)
     header = int.from_bytes(declared, "little")
-    if header > min(_MAX_HEADER, size - 8):
+    if _MAX_HEADER < header <= size - 8:
+        raise CheckpointError(
+            f"{path} has a header of more than {_MAX_HEADER} bytes: it is refused"
+        )
+    if header > size - 8:
         turned = int.from_bytes(declared, "big") <= size - 8
         why = "its bytes are in big-endian order" if turned else "it was cut off or is damaged"
         raise CheckpointError(
