@@ -218,7 +218,7 @@ def write_script(path):
         def forward(self, x):
             return 2 * x
 
-    with zipfile.ZipFile(path, "w") as file:  # what torch.jit.save writes, in brief
+    with zipfile.ZipFile(path, "w") as file:  # the names that torch.jit.save writes
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
             file.writestr(f"clip/{name}", b"\x80\x02N.")
 

@@ -309,6 +309,7 @@ def test_pretraining_goes_on_from_a_model(pretrain_config, pretrained, tmp_path,
     ("change", "said"),
     [
         ({"loss": {"reconstruction": 0.0}}, r"missing none, left over decoder\.blocks\.0"),
+        ({"model": {"decoder_heads": 6}}, r"its decoder has 4 heads, the model's 6"),
         ({"model": {"decoder_depth": 2}}, r"missing decoder\.blocks\.1.*left over none"),
         (
             {"model": {"patch_size": 16}},

@@ -401,11 +401,8 @@ def _start_from(model: UniEmoX, start: Start, observer: Observer) -> None:
     own = model.state_dict()
     weights = {f"encoder.{name}": tensor for name, tensor in start.encoder.items()}
     weights |= start.beside
-    for name, grid in (
-        ("encoder.pos_embed", True),
-        ("decoder.pos_embed", model.decoder is not None),
-    ):
-        if grid and name in weights and start.image_size != model.config.image_size:
+    for name in ("encoder.pos_embed", "decoder.pos_embed"):
+        if name in weights and start.image_size != model.config.image_size:
             weights[name] = resample_positions(weights[name], grid=grid_size(model.encoder))
             observer(Message(f"{name} is resampled, from pictures of {start.image_size} pixels"))
     brought = {name.partition(".")[0] for name in weights}
@@ -414,11 +411,21 @@ def _start_from(model: UniEmoX, start: Start, observer: Observer) -> None:
         parts = sorted({name.partition(".")[0] for name in fresh})
         observer(Message(f"{', '.join(parts)}: begins fresh, since the start has none"))
     try:
+        _check_decoder_heads(model, start)
         fill(model, weights | fresh, "the start")
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}; pretrain with its settings {json.dumps(start.shape)}"
         ) from error
+
+
+def _check_decoder_heads(model: UniEmoX, start: Start) -> None:
+    """Refuse a decoder that was trained with other heads, which no shape shows."""
+    theirs, ours = start.decoder.get("decoder_heads"), model.config.decoder_heads
+    if any(name.startswith("decoder.") for name in start.beside) and theirs not in (None, ours):
+        raise CheckpointError(
+            f"the start does not fit the model: its decoder has {theirs} heads, the model's {ours}"
+        )
 
 
 def _note_start(start: Start | None) -> dict[str, str]:
