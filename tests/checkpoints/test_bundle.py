@@ -525,3 +525,9 @@ def test_no_pickle_is_read_from_a_folder(folder):
     torch.save({"head.bias": Evil()}, folder / "model.safetensors")
     assert "cannot be read" in told_by(load_classifier, folder)
     assert not (folder / "owned").exists()
+
+
+def test_an_export_is_told_from_a_folder_of_weights(exported):
+    for load in (load_classifier, load_encoder):
+        with pytest.raises(CheckpointError, match="is an export, which predicts and is evaluated"):
+            load(exported)

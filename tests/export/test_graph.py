@@ -33,7 +33,7 @@ def noise(views):
     return np.random.default_rng(0).standard_normal((3, views, 3, 32, 32)).astype(np.float32)
 
 
-@pytest.mark.parametrize("opset", [18, 22])
+@pytest.mark.parametrize("opset", [18, pytest.param(22, marks=pytest.mark.slow)])
 def test_the_graph_gives_what_torch_gives(classifier, tmp_path, opset):
     path = tmp_path / "model.onnx"
     write_onnx(classifier, facts(), path, opset=opset)

@@ -27,3 +27,10 @@ def test_an_exported_model_is_known_by_its_file(finetuned, exported, tmp_path):
         load_backend(tmp_path / "none.onnx")
     with pytest.raises(ConfigError, match="names its classes itself: leave --dataset fi out"):
         load_backend(exported, dataset="fi")
+
+
+def test_a_folder_whose_model_is_a_link_out_of_it_is_refused(exported, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.onnx").symlink_to(exported / "model.onnx")
+    with pytest.raises(CheckpointError, match="a link that leaves its folder"):
+        load_backend(tmp_path / "folder")

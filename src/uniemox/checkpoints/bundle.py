@@ -215,8 +215,13 @@ def weights_file(folder: Path, facts: ModelFacts) -> Path:
     """Give the file of a folder's weights; that of two views has another name (DECISIONS views-5).
 
     Raises:
-        CheckpointError: It is a link that leaves the folder.
+        CheckpointError: It is a link that leaves the folder, or the folder is an export.
     """
+    if (folder / "model.onnx").is_file():
+        raise CheckpointError(
+            f"{folder} is an export, which predicts and is evaluated but has no weights for torch: give the folder "
+            "that it was made from"
+        )
     return member(folder, "two_views.safetensors" if facts.view == "both" else "model.safetensors")
 
 

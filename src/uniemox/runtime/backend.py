@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from uniemox.checkpoints.facts import locate
+from uniemox.checkpoints.facts import locate, member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,13 @@ def load_backend(model: str | Path, *, device: str = "auto", dataset: str | None
 
 
 def find_onnx(model: str | Path) -> Path | None:
-    """Give the ONNX file of an exported model; None where a model is something else."""
+    """Give the ONNX file of an exported model; None where a model is something else.
+
+    Raises:
+        CheckpointError: The file in a folder is a link that leaves it.
+    """
     path = Path(model)
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         return path
-    file = path / ONNX_NAME
+    file = member(path, ONNX_NAME)
     return file if file.is_file() else None
