@@ -9,7 +9,7 @@ from rich.console import Console
 
 from uniemox import terminal
 from uniemox.checkpoints.inspection import Inspection
-from uniemox.data.layouts import Problem
+from uniemox.data.findings import Problem
 from uniemox.data.manifest import Box, Facts
 from uniemox.metrics import evaluate_predictions
 from uniemox.train.events import Message, Progress

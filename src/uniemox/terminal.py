@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from uniemox.checkpoints.inspection import Inspection
     from uniemox.data.agreement import Agreement
-    from uniemox.data.layouts import Problem
+    from uniemox.data.findings import Problem
     from uniemox.data.manifest import Box, Facts
     from uniemox.data.population import Population
+    from uniemox.data.specs import DatasetSpec
     from uniemox.metrics import Report
     from uniemox.predict import Prediction
     from uniemox.train.events import Event
@@ -353,6 +354,29 @@ def _told(value: object) -> str:
 def _some(names: Sequence[str]) -> str:
     """Name some, and say how many there are."""
     return ", ".join(names[:6]) + (f" … ({len(names)} in all)" if len(names) > 6 else "")
+
+
+def datasets_table(specs: Iterable[DatasetSpec]) -> Table:
+    """Show what is known about each data set, one fact a line."""
+    table = Table(Column("data set", no_wrap=True), "fact", Column("value", overflow="fold"))
+    for spec in specs:
+        sizes = {"pictures": spec.pictures, "people": spec.people}
+        shown = {
+            "title": spec.title,
+            "classes": ", ".join(spec.classes) or "told by the data",
+            "emotion": spec.emotion or "not known",
+            "size": ", ".join(f"{size:,} {what}" for what, size in sizes.items() if size),
+            "labels": spec.labelled_by,
+            "splits": spec.published_split,
+            "licence": spec.licence,
+            "source": spec.url,
+            "cite": spec.citation,
+            "mind": spec.note,
+        }
+        for count, (name, value) in enumerate((n, v) for n, v in shown.items() if v):
+            table.add_row("" if count else spec.name, name, value)
+        table.add_section()
+    return table
 
 
 def counts_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Table:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from uniemox import cli
-from uniemox.commands.prepare import parse_ratios
+from uniemox.commands.prepare import parse_columns, parse_ratios
 from uniemox.data.manifest import Facts, manifest_from_columns, read_manifest
+from uniemox.data.specs import SPECS
+from uniemox.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,8 @@ def test_a_data_set_is_prepared_and_shown_for_machines(run, class_folders, tmp_p
 
 
 def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
-    from uniemox.data.layouts import Import, Problem
+    from uniemox.data.findings import Problem
+    from uniemox.data.layouts import Import
 
     facts = Facts(name="x", title="X", classes=("awe",), emotion=None, root=tmp_path)
     manifest = manifest_from_columns(facts, paths=["a.png"], splits=["train"], labels=[None])
@@ -81,23 +84,89 @@ def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
 
     def import_dataset(name, root, **options):
         asked.update(options, name=name, root=root)
-        return Import(manifest, (Problem("box outside the picture", 7, "a.png"),))
+        return Import(manifest, (Problem("box outside the picture", 7, "a.png"),), ("a note",))
 
     fake("data.layouts", import_dataset=import_dataset)
     code, out, _ = run(
         *("data", "prepare", "fi", "--root", "r", "--out", tmp_path / "m.parquet"),
-        *("--people", "boxes.csv", "--seed", "5", "--strict"),
+        *("--people", "boxes.csv", "--seed", "5", "--strict", "--fraction", "0.5"),
+        *("--columns", "path=my image,label=mood", "--classes", "awe, fear"),
     )
     assert code == cli.SUCCESS
     assert re.search(r"box outside the picture +│ +7 │ a\.png", out)
     assert re.search(r"no label +│ +1", out)
+    assert "\nnote: a note\n" in out
     assert asked == {
         "name": "fi",
         "root": Path("r"),
         "people": Path("boxes.csv"),
         "ratios": None,
         "seed": 5,
+        "fraction": 0.5,
+        "split_list": None,
+        "labels": None,
+        "table": None,
+        "columns": {"path": "my image", "label": "mood"},
+        "classes": ["awe", "fear"],
+        "pictures": None,
         "strict": True,
+    }
+
+
+def test_ratios_have_two_names_of_which_one_is_given(run, class_folders, tmp_path):
+    code, _, err = run(*prepare(class_folders, tmp_path, "--ratios", "1/1/1"))
+    assert code == cli.WRONG_USE
+    assert "--split is another name of --ratios: give one of them" in err
+    words = [*prepare(class_folders, tmp_path)[:-2], "--ratios", "60/20/20"]
+    assert run(*words)[0] == cli.SUCCESS
+    assert read_manifest(tmp_path / "m.parquet").split_counts() == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+
+
+@pytest.mark.parametrize("text", ["path", "path=", "=a", "path=a,,label=b", "path=a,path=b"])
+def test_columns_that_are_not_said_clearly_are_refused(text):
+    with pytest.raises(ConfigError, match="--columns has the part"):
+        parse_columns(text)
+
+
+def test_columns_may_have_any_heading_without_a_comma():
+    assert parse_columns("path=my file, distribution=prob. a+prob. b,label=a=b") == {
+        "path": "my file",
+        "distribution": "prob. a+prob. b",
+        "label": "a=b",
+    }
+
+
+def test_the_data_sets_are_listed_with_what_one_must_know(run):
+    code, out, err = run("data", "datasets")
+    assert (code, err) == (cli.SUCCESS, "")
+    for spec in SPECS.values():
+        assert re.search(rf"│ {spec.name} +│ title +│ {re.escape(spec.title)} ", out)
+    assert "118,102 pictures" in out
+    assert "9,385 pictures, 19,781 people" in out
+
+
+def test_the_data_sets_are_listed_for_machines(run):
+    _, out, _ = run("data", "datasets", "--json")
+    listed = {entry["name"]: entry for entry in json.loads(out)}
+    assert list(listed) == list(SPECS)
+    assert listed["emotion6"] == {
+        "name": "emotion6",
+        "title": "Emotion6",
+        "classes": ["anger", "disgust", "fear", "joy", "sadness", "surprise"],
+        "emotion": "evoked",
+        "pictures": 1980,
+        "people": None,
+        "published_split": SPECS["emotion6"].published_split,
+        "labelled_by": "the searched keyword, or what raters chose: --labels",
+        "licence": SPECS["emotion6"].licence,
+        "url": SPECS["emotion6"].url,
+        "citation": SPECS["emotion6"].citation,
+        "layout": "emotion6",
+        "note": SPECS["emotion6"].note,
     }
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from uniemox.data.specs import SPECS, get_spec
+from uniemox.emotions import TAXONOMIES
 from uniemox.errors import DataError
 
 
@@ -45,5 +46,24 @@ def test_every_row_is_whole(spec):
     if spec.classes:
         assert all((spec.title, spec.licence, spec.url, spec.citation))
         assert spec.emotion in ("evoked", "felt")
-    if spec.ratios:
-        assert sum(spec.ratios) == pytest.approx(1)
+        assert spec.published_split
+        assert spec.labelled_by
+    if spec.recipe:
+        assert sum(spec.recipe.ratios) == pytest.approx(1)
+    for counts in spec.counts.values():
+        assert len(counts) == len(spec.classes)
+
+
+@pytest.mark.parametrize(
+    "name", ["emoset", "fi", "emotion6", "ube", "emo8", "caer-s", "heco", "emotic"]
+)
+def test_classes_and_emotion_are_those_of_the_taxonomy(name):
+    assert SPECS[name].classes == TAXONOMIES[name].classes
+    assert SPECS[name].emotion == TAXONOMIES[name].emotion
+
+
+def test_the_published_counts_of_emoset_add_up():
+    spec = SPECS["emoset"]
+    sums = {split: sum(counts) for split, counts in spec.counts.items()}
+    assert sums == {"train": 94_481, "val": 5_905, "test": 17_716}
+    assert sum(sums.values()) == spec.pictures

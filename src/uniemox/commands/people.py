@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniemox.commands.command import Output
     from uniemox.data.agreement import Agreement
     from uniemox.data.detectors.detector import Detector
-    from uniemox.data.layouts import Problem
+    from uniemox.data.findings import Problem
     from uniemox.data.manifest import Manifest
     from uniemox.data.search import Search
     from uniemox.flags import Parser

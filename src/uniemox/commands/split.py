@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from uniemox.commands.command import Output
-    from uniemox.data.layouts import Problem
+    from uniemox.data.findings import Problem
     from uniemox.data.manifest import Manifest
     from uniemox.data.recut import Recut
     from uniemox.data.specs import Ratios

@@ -9,11 +9,10 @@ import csv
 import json
 import math
 import posixpath
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from uniemox.data.layouts import Problem
+from uniemox.data.findings import Findings
 from uniemox.data.manifest import Box
 from uniemox.data.population import Found
 from uniemox.errors import DataError
@@ -21,6 +20,8 @@ from uniemox.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from uniemox.data.findings import Problem
 
 MAX_BYTES: Final = 1024**3
 """Most bytes of a JSON file; COCO's largest has 470,000,000."""
@@ -45,21 +46,6 @@ class Assigned(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-@dataclass
-class _Problems:
-    """Counts what is wrong, with the first example of each."""
-
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def add(self, kind: str, example: str) -> None:
-        self.counts[kind] += 1
-        self.examples.setdefault(kind, example)
-
-    def to_tuple(self) -> tuple[Problem, ...]:
-        return tuple(Problem(kind, n, self.examples[kind]) for kind, n in self.counts.items())
-
-
 @dataclass(frozen=True)
 class BoxList:
     """What a file says about people."""
@@ -75,7 +61,7 @@ class BoxList:
         names without their folder.
         """
         known = dict.fromkeys(paths)
-        problems = _Problems()
+        problems = Findings()
         ends: dict[str, list[str]] = {}
         if not self.people.keys() <= known.keys():
             for path in known:
@@ -95,7 +81,7 @@ class BoxList:
                 )
                 problems.add(kind, name)
         found = [Found(boxes) for boxes in assigned.values()]
-        return Assigned(list(assigned), found, (*self.problems, *problems.to_tuple()))
+        return Assigned(list(assigned), found, (*self.problems, *problems.problems()))
 
 
 def read_boxes(path: Path) -> BoxList:
@@ -127,7 +113,7 @@ def read_boxes(path: Path) -> BoxList:
 
 def _read_table(path: Path, *, delimiter: str) -> BoxList:
     people: dict[str, list[Box]] = {}
-    problems = _Problems()
+    problems = Findings()
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         header = tuple(reader.fieldnames or ())
@@ -135,14 +121,14 @@ def _read_table(path: Path, *, delimiter: str) -> BoxList:
         has_sides = columns in _SIDE_COLUMNS
         for line in reader:
             name = posixpath.normpath(line[name_column] or "")
-            box = _to_box(
+            box = to_box(
                 [line[column] for column in columns], line.get("score"), has_sides=has_sides
             )
             if box is None:
                 problems.add("box that is no box", f"line {reader.line_num}")
             else:
                 people.setdefault(name, []).append(box)
-    return BoxList(people, problems.to_tuple())
+    return BoxList(people, problems.problems())
 
 
 def _find_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -172,7 +158,7 @@ def _read_coco(path: Path) -> BoxList:
             f"{path} is not COCO's JSON: it needs the lists images and annotations (a list of results alone does not "
             "name its pictures)"
         )
-    problems = _Problems()
+    problems = Findings()
     names: dict[Any, str] = {}
     for entry in _objects(tree["images"], problems, "images"):
         name = entry.get("file_name")
@@ -185,10 +171,10 @@ def _read_coco(path: Path) -> BoxList:
     for entry in _objects(tree["annotations"], problems, "annotations"):
         if entry.get("category_id") in persons:
             _add_annotation(entry, names, people, problems)
-    return BoxList(people, problems.to_tuple())
+    return BoxList(people, problems.problems())
 
 
-def _objects(entries: list[Any], problems: _Problems, where: str) -> Iterator[dict[str, Any]]:
+def _objects(entries: list[Any], problems: Findings, where: str) -> Iterator[dict[str, Any]]:
     for entry in entries:
         if isinstance(entry, dict):
             yield entry
@@ -215,12 +201,12 @@ def _find_persons(path: Path, categories: Any) -> set[Any]:
 
 
 def _add_annotation(
-    entry: dict[str, Any], names: dict[Any, str], people: dict[str, list[Box]], problems: _Problems
+    entry: dict[str, Any], names: dict[Any, str], people: dict[str, list[Box]], problems: Findings
 ) -> None:
     which = f"annotation {entry.get('id')}"[:80]
     picture = entry.get("image_id")
     corners = entry.get("bbox")
-    box = _to_box(corners if isinstance(corners, list) else [], entry.get("score"), has_sides=True)
+    box = to_box(corners if isinstance(corners, list) else [], entry.get("score"), has_sides=True)
     if entry.get("iscrowd") == 1:
         problems.add("crowd, which is no person", which)
     elif not isinstance(picture, int | str) or picture not in names:
@@ -231,7 +217,7 @@ def _add_annotation(
         people[names[picture]].append(box)
 
 
-def _to_box(values: Sequence[Any], score: Any, *, has_sides: bool) -> Box | None:
+def to_box(values: Sequence[Any], score: Any = None, *, has_sides: bool = False) -> Box | None:
     """Make a box of texts or numbers; None where they are not finite, or leave no area in a picture."""
     try:
         x0, y0, x1, y1 = map(float, values)

@@ -169,7 +169,7 @@ def decode_image(
     Returns:
         The upright picture, mode RGB, without metadata, or the reason why there is none.
     """
-    name = _identify(data)
+    name = identify(data)
     if isinstance(name, Unreadable):
         return name
     with _quiet_pillow():
@@ -188,7 +188,8 @@ def decode_image(
     return upright
 
 
-def _identify(data: bytes) -> str | Unreadable:
+def identify(data: bytes) -> str | Unreadable:
+    """Name the format of a picture file by its first bytes, or say why it is none that is read."""
     if not data:
         return Unreadable("empty file")
     for offset, signature, name in _SIGNATURES:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uniemox.data.layouts import Problem
+from uniemox.data.findings import Problem
 from uniemox.data.manifest import SCHEMA, Facts, Manifest, manifest_from_table
 from uniemox.emotions import Taxonomy, build_bridge, resolve
 from uniemox.errors import DataError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 import numpy as np
 import pyarrow as pa
 
-from uniemox.data.layouts import Problem
+from uniemox.data.findings import Problem
 from uniemox.data.manifest import SCHEMA, Manifest, manifest_from_table
 from uniemox.data.splits import (
     SPLITS,
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     from uniemox.config import Rounding, Stratum, Together
     from uniemox.data.specs import Ratios
+
+UNLISTED: Final = "picture that the list does not name; left out"
+UNKNOWN: Final = "path of the list that the manifest does not have"
+"""What does not fit between a list and a manifest."""
 
 _GROUPED_BY: Final = {"group": "groups", "folder": "folders", "picture": ""}
 
@@ -103,8 +107,8 @@ def follow_list(manifest: Manifest, listed: Mapping[str, str], *, source: Path) 
     problems = [
         Problem(kind, len(names), names[0])
         for kind, names in (
-            ("picture that the list does not name; left out", found.unlisted),
-            ("path of the list that the manifest does not have", found.unknown),
+            (UNLISTED, found.unlisted),
+            (UNKNOWN, found.unknown),
         )
         if names
     ]
@@ -116,10 +120,15 @@ def follow_list(manifest: Manifest, listed: Mapping[str, str], *, source: Path) 
         )
     kept = pa.array([split is not None for split in found.splits])
     rows = Manifest(manifest.table.filter(kept), manifest.facts)
+    recipe = describe_list(listed, source)
+    return Recut(_with_splits(rows, splits, recipe), tuple(problems))
+
+
+def describe_list(listed: Mapping[str, str], source: Path) -> str:
+    """Say in one line which list splits come from, for `Facts.split_recipe`."""
     # Of the contents, since a list may be a folder, and names of files change.
     digest = hashlib.sha256(json.dumps(sorted(listed.items())).encode()).hexdigest()[:12]
-    recipe = f"the list {source.name} (sha256 of its entries {digest})"
-    return Recut(_with_splits(rows, splits, recipe), tuple(problems))
+    return f"the list {source.name} (sha256 of its entries {digest})"
 
 
 def keep_fraction(

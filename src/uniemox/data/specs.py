@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from uniemox.emotions import DRAWN6, MIKELS, MIKELS_ALPHABETICAL
+from uniemox.emotions import DRAWN6, MIKELS, MIKELS_ALPHABETICAL, TAXONOMIES
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
-    from uniemox.data.manifest import Emotion
+    from collections.abc import Mapping
 
-Layout = Literal["emoset", "class_folders", "split_folders"]
+    from uniemox.config import Rounding
+    from uniemox.emotions import Emotion
+
+Layout = Literal[
+    "emoset",
+    "class_folders",
+    "object_folders",
+    "split_folders",
+    "emotion6",
+    "heco",
+    "emotic",
+    "table",
+    "hub",
+]
 """Form of a data set on disk."""
+
+Labelling = Literal["folder", "majority", "distribution"]
+"""What a label is where raters were asked as well: the folder, what most of them chose, or the share of each choice."""
 
 Ratios = tuple[float, float, float]
 """Shares of train, val and test."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set without splits is cut, per class."""
+
+    ratios: Ratios
+    rounding: Rounding = "largest_remainder"
+    cuts: Literal["all", "test"] = "all"
+    """What is cut: all pictures, or the test split of a set that has no val."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +52,7 @@ class DatasetSpec:
     """What it is called on the command line."""
     title: str
     classes: tuple[str, ...]
-    """Names of the labels, the i-th being label i; empty where the folders tell them."""
+    """Names of the labels, the i-th being label i; empty where the data tells them."""
     layout: Layout
     emotion: Emotion | None
     """Whose emotion is labelled, the viewers' or the depicted person's; None where it is not known."""
@@ -36,9 +62,25 @@ class DatasetSpec:
     citation: str = ""
     folder: str = ""
     """Folder in which the published archive keeps its tree; the reader takes the one or the other as root."""
-    ratios: Ratios | None = None
-    """Split per class, for a set that comes without one."""
+    recipe: Recipe | None = None
+    """Cut, for a set that comes without one."""
+    published_split: str = ""
+    """What was published as split, in words."""
+    pictures: int | None = None
+    """How many pictures were published; None where that could not be sourced."""
+    people: int | None = None
+    """How many people are annotated in them, where each is a sample."""
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Published numbers of pictures of each class, by split."""
+    labelled_by: str = ""
+    """What a label is."""
+    has_clips: bool = False
+    """Whether pictures are frames of films."""
+    note: str = ""
+    """What to know before training on it."""
 
+
+_RESEARCH: Final = "none stated; for research, on the authors' terms"
 
 _ROWS: Final = (
     DatasetSpec(
@@ -47,10 +89,19 @@ _ROWS: Final = (
         classes=MIKELS,
         layout="emoset",
         emotion="evoked",
-        licence="none stated; for research, on the authors' terms",
+        licence=_RESEARCH,
         url="https://vcc.tech/EmoSet",
         citation="Yang, Huang, Ding, Lischinski, Cohen-Or, Huang: EmoSet: A Large-scale Visual Emotion Dataset with "
         "Rich Attributes, ICCV 2023",
+        published_split="given: 94,481 / 5,905 / 17,716",
+        pictures=118_102,
+        counts={
+            "train": (15681, 12022, 13036, 15837, 8434, 8467, 10786, 10218),
+            "val": (994, 755, 817, 977, 518, 538, 693, 613),
+            "test": (2770, 2260, 2484, 3014, 1708, 1661, 1974, 1845),
+        },
+        labelled_by="human annotators",
+        note="label order is not alphabetical; descriptions made for pretraining name the emotion",
     ),
     DatasetSpec(
         name="fi",
@@ -58,12 +109,49 @@ _ROWS: Final = (
         classes=MIKELS_ALPHABETICAL,
         layout="class_folders",
         emotion="evoked",
-        licence="none stated; for research, on the authors' terms",
+        licence=_RESEARCH,
         url="https://arxiv.org/abs/1605.02677",
         citation="You, Luo, Jin, Yang: Building a Large Scale Dataset for Image Emotion Recognition: The Fine Print "
         "and The Benchmark, AAAI 2016",
         folder="emotion_dataset",
-        ratios=(0.80, 0.05, 0.15),  # the official code's, which draws it unseeded
+        recipe=Recipe((0.80, 0.05, 0.15)),  # the official code's, which draws it unseeded
+        published_split="80/5/15 per class, unseeded",
+        pictures=23_308,
+        labelled_by="the searched keyword, kept where most of five raters agreed",
+        note="the archive that circulates has 23,185 pictures, some of them placeholders of removed ones",
+    ),
+    DatasetSpec(
+        name="emotion6",
+        title="Emotion6",
+        classes=TAXONOMIES["emotion6"].classes,
+        layout="emotion6",
+        emotion="evoked",
+        licence="academic research only; pictures belong to their owners",
+        url="http://chenlab.ece.cornell.edu/downloads.html",
+        citation="Peng, Sadovnik, Gallagher, Chen: A Mixed Bag of Emotions: Model, Predict, and Transfer Emotion "
+        "Distributions, CVPR 2015",
+        folder="images",
+        recipe=Recipe((0.70, 0.10, 0.20), rounding="truncate"),
+        published_split="70/10/20 per class, truncated: 1,380 / 198 / 402",
+        pictures=1_980,
+        labelled_by="the searched keyword, or what raters chose: --labels",
+        note="the folder is the searched keyword, not what raters chose; basenames repeat across folders",
+    ),
+    DatasetSpec(
+        name="ube",
+        title="UnbiasedEmo (UBE)",
+        classes=TAXONOMIES["ube"].classes,
+        layout="object_folders",
+        emotion="evoked",
+        licence=_RESEARCH,
+        url="https://rpand002.github.io/emotion.html",
+        citation="Panda, Zhang, Li, Lee, Lu, Roy-Chowdhury: Contemplating Visual Emotions: Understanding and "
+        "Overcoming Dataset Bias, ECCV 2018",
+        folder="images",
+        recipe=Recipe((0.70, 0.10, 0.20)),
+        published_split="70/10/20 per class and object, unseeded",
+        labelled_by="the folder",
+        note="the same objects appear in every emotion, so cuts keep them in proportion",
     ),
     DatasetSpec(
         name="emo8",
@@ -71,11 +159,64 @@ _ROWS: Final = (
         classes=MIKELS_ALPHABETICAL,
         layout="split_folders",
         emotion="evoked",
-        licence="none stated; for research, on the authors' terms",
+        licence=_RESEARCH,
         url="https://github.com/chincharles/u-emo",
         citation="Chen, Sun, Liu: UniEmoX: Cross-modal Semantic-Guided Large-Scale Pretraining for Universal Scene "
         "Emotion Perception, IEEE TIP 34, 2025",
         folder="emo8",
+        published_split="given",
+        labelled_by="the folder",
+        note="its size could not be sourced",
+    ),
+    DatasetSpec(
+        name="caer-s",
+        title="CAER-S",
+        classes=TAXONOMIES["caer-s"].classes,
+        layout="split_folders",
+        emotion="felt",
+        licence=_RESEARCH,
+        url="https://caer-dataset.github.io",
+        citation="Lee, Kim, Kim, Park, Sohn: Context-Aware Emotion Recognition Networks, ICCV 2019",
+        folder="CAER-S",
+        recipe=Recipe((0.0, 0.34, 0.66), cuts="test"),
+        published_split="given train; given test cut 34 % val, 66 % test per class",
+        labelled_by="the folder",
+        has_clips=True,
+        note="frames of one clip stand in train and test, so accuracy per frame rewards memory",
+    ),
+    DatasetSpec(
+        name="heco",
+        title="HECO",
+        classes=TAXONOMIES["heco"].classes,
+        layout="heco",
+        emotion="felt",
+        licence="non-commercial research only",
+        url="https://heco2022.github.io",
+        citation="Yang, Huang, Wang, Liu, Zhai, Su, Li, Zhang: Emotion Recognition for Multiple Context Awareness, "
+        "ECCV 2022",
+        folder="Data",
+        recipe=Recipe((0.70, 0.10, 0.20)),
+        published_split="none in common; 70/10/20 per class, by picture",
+        pictures=9_385,
+        people=19_781,
+        labelled_by="annotators, per person",
+        note="one row per person, split by picture; one row of the list says Happinesst",
+    ),
+    DatasetSpec(
+        name="emotic",
+        title="EMOTIC",
+        classes=TAXONOMIES["emotic"].classes,
+        layout="emotic",
+        emotion="felt",
+        licence="non-commercial research only, by a request form",
+        url="https://s3.sunai.uoc.edu/emotic/download.html",
+        citation="Kosti, Alvarez, Recasens, Lapedriza: Context Based Emotion Recognition Using EMOTIC Dataset, "
+        "IEEE TPAMI 42, 2020",
+        published_split="given",
+        pictures=23_571,
+        people=34_320,
+        labelled_by="annotators, several categories per person; val and test combine several annotators",
+        note="one row per person with a set of labels, so it trains no single-label classifier",
     ),
     DatasetSpec(
         name="drawn6",
@@ -86,6 +227,9 @@ _ROWS: Final = (
         licence="CC0-1.0 figures on public-domain backgrounds",
         url="comes with uniemox: run `uniemox demo`",
         citation="comicgen (Gramener, CC0) over openclipart (public domain), composed by uniemox",
+        published_split="given",
+        labelled_by="the drawing's file name",
+        note="drawings: nothing learned here carries over to photographs",
     ),
     DatasetSpec(
         name="folders",
@@ -93,6 +237,8 @@ _ROWS: Final = (
         classes=(),
         layout="class_folders",
         emotion=None,
+        published_split="cut by --ratios, per class",
+        labelled_by="the folder",
     ),
     DatasetSpec(
         name="split-folders",
@@ -100,6 +246,24 @@ _ROWS: Final = (
         classes=(),
         layout="split_folders",
         emotion=None,
+        published_split="given",
+        labelled_by="the folder",
+    ),
+    DatasetSpec(
+        name="table",
+        title="A table of pictures: CSV, TSV, JSON lines or Parquet",
+        classes=(),
+        layout="table",
+        emotion=None,
+        published_split="the column split, or cut by --ratios, per class",
+    ),
+    DatasetSpec(
+        name="hf",
+        title="A folder of Hugging Face datasets",
+        classes=(),
+        layout="hub",
+        emotion=None,
+        published_split="given, or cut by --ratios, per class",
     ),
 )
 

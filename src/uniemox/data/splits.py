@@ -306,6 +306,11 @@ class _Filling:
         )
 
 
+def split_of_word(word: str) -> str | None:
+    """Tell which split a word such as `training` or `validation` means, in any case; None for any other word."""
+    return _SPLIT_OF_WORD.get(word.strip().lower())
+
+
 # --- Lists -----------------------------------------------------------------------------------------------------------
 
 
@@ -369,7 +374,7 @@ _Entry = tuple[str, str, str]
 def _collect(entries: Iterable[_Entry]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, word, where in entries:
-        split = _SPLIT_OF_WORD.get(word.strip().lower())
+        split = split_of_word(word)
         if split is None:
             raise DataError(f"{where} has the split {_quote(word)}, not train, val or test")
         if found.setdefault(posixpath.normpath(name), split) != split:

@@ -1,0 +1,44 @@
+"""What is said of a wrong folder."""
+
+import pytest
+
+from uniemox.data.layouts import import_dataset
+from uniemox.data.specs import SPECS
+from uniemox.errors import DataError
+
+NAMED = [spec for spec in SPECS.values() if spec.classes]
+
+
+@pytest.mark.parametrize("spec", NAMED, ids=lambda spec: spec.name)
+def test_a_wrong_root_says_what_was_sought_and_found_where_to_get_it_and_on_which_terms(
+    trees, tmp_path, spec
+):
+    for name in ("b.txt", "a"):
+        trees.touch(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        import_dataset(spec.name, tmp_path)
+    text = str(caught.value)
+    assert f"{tmp_path} is not {spec.title}: looked for " in text
+    assert ", found a, b.txt;" in text
+    assert f"get the set from {spec.url} (licence: {spec.licence})" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("below", ["unpacked", "data/unpacked"])
+@pytest.mark.parametrize("spec", NAMED, ids=lambda spec: spec.name)
+def test_the_right_folder_below_a_wrong_one_is_told(trees, tmp_path, spec, below):
+    trees.any(spec.name, tmp_path / below)
+    with pytest.raises(DataError) as caught:
+        import_dataset(spec.name, tmp_path)
+    assert f"did you mean {tmp_path / below}" in str(caught.value)
+
+
+def test_a_missing_folder_says_where_to_get_the_set(tmp_path):
+    with pytest.raises(DataError, match=r"no folder at .*: give the folder of HECO; get the set"):
+        import_dataset("heco", tmp_path / "absent")
+
+
+def test_control_characters_of_names_are_escaped(trees, tmp_path):
+    trees.touch(tmp_path / "\x1b[2J")
+    with pytest.raises(DataError, match=r"found \\x1b\[2J"):
+        import_dataset("fi", tmp_path)
