@@ -9,11 +9,23 @@ import pytest
 import uniemox
 from uniemox import cli
 from uniemox.config import FinetuneConfig, PretrainConfig
+from uniemox.data.layouts.records import ROLES
+from uniemox.data.specs import SPECS
 from uniemox.settings import preset_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^uniemox (.+?)(?: +#.*)?$", README, re.MULTILINE)
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md"))}
+DATASETS = PAGES["datasets.md"]
+
+
+def commands_in(text):
+    return re.findall(r"^uniemox (.+?)(?: +#.*)?$", text, re.MULTILINE)
+
+
+COMMANDS = [
+    command for text in (README, *PAGES.values()) for command in dict.fromkeys(commands_in(text))
+]
 
 
 def help_of(words, capsys):
@@ -23,11 +35,11 @@ def help_of(words, capsys):
 
 
 def test_the_readme_shows_commands():
-    assert len(COMMANDS) >= 5
+    assert len(commands_in(README)) >= 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_flag_of_a_command_in_the_readme_exists(command, capsys):
+def test_every_flag_of_a_command_in_the_readme_and_the_docs_exists(command, capsys):
     words = shlex.split(command)
     text = help_of(words, capsys)
     for word in words:
@@ -58,3 +70,47 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmark():
     figures = re.findall(r"\d\.\d{3} ± \d\.\d{3}", README)
     assert len(figures) == 4
     assert all(figure in page for figure in figures)
+
+
+def section(name):
+    """The part of the page of data sets that is about one of them."""
+    (found,) = re.findall(
+        rf"^## [^\n]*`{name}`[^\n]*\n(.*?)(?=^## |\Z)", DATASETS, re.DOTALL | re.MULTILINE
+    )
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_the_page_of_data_sets_says_what_their_table_says(spec):
+    sizes = {"pictures": spec.pictures, "people": spec.people}
+    known = ", ".join(f"{size:,} {what}" for what, size in sizes.items() if size)
+    cells = (
+        f"`{spec.name}`",
+        spec.title,
+        ", ".join(spec.classes) or "told by the data",
+        spec.emotion or "not known",
+        known or ("not known" if spec.classes else ""),
+        spec.published_split,
+        spec.licence,
+    )
+    assert "".join(f"| {cell} " if cell else "| " for cell in cells) + "|" in DATASETS.splitlines()
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_each_data_set_has_a_section_with_its_command_its_source_and_its_traps(spec):
+    text = " ".join(section(spec.name).split())
+    assert f"uniemox data prepare {spec.name} --root " in text
+    assert spec.url in text
+    assert spec.note in text
+    assert spec.folder in text
+    assert spec.classes == () or "Mind: " in text
+
+
+def test_the_page_of_data_sets_has_no_row_of_another():
+    rows = re.findall(r"^\| `([\w-]+)` (?:\|.*){6}\|$", DATASETS, re.MULTILINE)
+    assert rows == list(SPECS)
+
+
+def test_the_page_of_data_sets_says_what_a_column_can_be():
+    shown = re.findall(r"^\| ((?:`\w+` ?)+)\|", section("table"), re.MULTILINE)
+    assert re.findall(r"\w+", " ".join(shown)) == list(ROLES)
