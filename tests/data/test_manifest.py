@@ -194,6 +194,21 @@ def test_splits_and_classes_are_counted(tmp_path):
     assert manifest.class_counts() == {name: labels[i] for i, name in enumerate(CLASSES)}
 
 
+def test_a_row_with_a_set_of_labels_counts_for_each_of_them(tmp_path):
+    manifest = manifest_from_columns(
+        facts_at(tmp_path),
+        paths=["a", "b", "c", "d"],
+        splits=["train"] * 3 + ["test"],
+        labels=[None, 2, None, None],
+        label_sets=[[0, 2], [0], None, [1]],  # one that has both counts for its label
+    )
+    assert manifest.class_counts() == {"awe": 1, "fear": 1, "joy": 2}
+    assert manifest.counts() == {
+        "train": {"awe": 1, "fear": 0, "joy": 2, "": 1},
+        "test": {"awe": 0, "fear": 1, "joy": 0},
+    }
+
+
 @pytest.mark.parametrize("splits", [["train"], ["val", "extra"], ["test", "train"], "val"])
 def test_a_selection_holds_the_rows_of_its_splits_in_order(tmp_path, splits):
     selection = make(tmp_path).select(splits)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from uniemox.commands.command import Output
     from uniemox.data.layouts import Import
-    from uniemox.data.manifest import Manifest
     from uniemox.data.specs import DatasetSpec
     from uniemox.flags import Parser
 
@@ -130,7 +129,7 @@ def _prepare(given: Namespace, output: Output) -> int:
 def _tell(result: Import, out: Path, output: Output, *, as_json: bool) -> None:
     from uniemox.terminal import counts_table, problems_table
 
-    counts = _count(result.manifest)
+    counts = result.manifest.counts()
     if as_json:
         problems = [asdict(problem) for problem in result.problems]
         entries = {"pictures": counts, "problems": problems, "notes": result.notes}
@@ -183,7 +182,7 @@ def _show(given: Namespace, output: Output) -> int:
     if given.people:
         show_people(manifest, given, output)
         return SUCCESS
-    counts = _count(manifest)
+    counts = manifest.counts()
     if given.json:
         facts = asdict(manifest.facts) | {"root": str(manifest.facts.root)}
         output.say_json({"facts": facts, "pictures": counts})
@@ -191,16 +190,6 @@ def _show(given: Namespace, output: Output) -> int:
     output.show(facts_table(manifest.facts, rows=len(manifest)))
     output.show(counts_table(counts, manifest.facts.classes))
     return SUCCESS
-
-
-def _count(manifest: Manifest) -> dict[str, dict[str, int]]:
-    """Count split to class to pictures; the class of pictures without a label is the empty text."""
-    counts = {}
-    for split, total in manifest.split_counts().items():
-        of_class = manifest.select([split]).class_counts()
-        unlabelled = total - sum(of_class.values())
-        counts[split] = of_class | ({"": unlabelled} if unlabelled else {})
-    return counts
 
 
 COMMANDS: Final = {

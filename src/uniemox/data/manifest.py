@@ -216,9 +216,15 @@ class Manifest:
         return {name: found[name] for name in _order_splits(found)}
 
     def class_counts(self) -> dict[str, int]:
-        """Count the rows of each class, in label order, with 0 for those that do not occur."""
+        """Count the rows of each class, in label order, with 0 for those that do not occur.
+
+        A row that has a set of labels instead of one counts once for each of them.
+        """
         labels = self.labels
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.facts.classes))
+        sets = self.table["label_set"].filter(pa.array(labels < 0))
+        of_sets = pc.list_flatten(sets).drop_null().to_numpy()
+        every = np.concatenate([labels[labels >= 0], of_sets.astype(np.int64)])
+        counts = np.bincount(every, minlength=len(self.facts.classes))
         return dict(zip(self.facts.classes, counts.tolist(), strict=True))
 
     @property
@@ -230,10 +236,11 @@ class Manifest:
     def counts(self) -> dict[str, dict[str, int]]:
         """Count split to class to rows; rows without a label, where there are some, have the empty text as class."""
         counts = {}
-        for split, total in self.split_counts().items():
-            of_class = self.select([split]).class_counts()
-            unlabelled = total - sum(of_class.values())
-            counts[split] = of_class | ({"": unlabelled} if unlabelled else {})
+        for split in self.split_counts():
+            rows = self.select([split])
+            has_none = pc.and_(rows.table["label"].is_null(), rows.table["label_set"].is_null())
+            unlabelled = pc.sum(has_none).as_py()
+            counts[split] = rows.class_counts() | ({"": unlabelled} if unlabelled else {})
         return counts
 
     def source_counts(self) -> dict[str, int]:

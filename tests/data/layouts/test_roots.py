@@ -42,3 +42,9 @@ def test_control_characters_of_names_are_escaped(trees, tmp_path):
     trees.touch(tmp_path / "\x1b[2J")
     with pytest.raises(DataError, match=r"found \\x1b\[2J"):
         import_dataset("fi", tmp_path)
+
+
+def test_a_root_of_one_class_is_doubted(trees, tmp_path):
+    trees.folders(tmp_path / "FI", ["awe", "fear"])
+    result = import_dataset("folders", tmp_path, ratios=(1, 0, 0))
+    assert result.notes == ("all are of one class, FI: is --root the right folder?",)

@@ -21,7 +21,7 @@ from uniemox.data.layouts.folders import (
 from uniemox.data.layouts.heco import read_heco
 from uniemox.data.layouts.hub import read_hub
 from uniemox.data.layouts.records import Collector, bind_columns
-from uniemox.data.layouts.roots import source, wrong_root
+from uniemox.data.layouts.roots import called, source, wrong_root
 from uniemox.data.layouts.samples import Sample, Samples
 from uniemox.data.layouts.tables import read_table
 from uniemox.data.layouts.tree import Tree
@@ -123,7 +123,7 @@ def import_dataset(
     )
     _check_asked(spec, asked)
     if not root.is_dir():
-        raise DataError(f"no folder at {root}: give the folder of {spec.title}{source(spec)}")
+        raise DataError(f"no folder at {root}: give the folder of {called(spec)}{source(spec)}")
     findings = Findings()
     tree = Tree(root, findings)
     found = _read(spec, tree, asked)
@@ -132,6 +132,7 @@ def import_dataset(
         found = _add_people(found, people, findings)
     _compare_with_published(spec, found, findings)
     _count_empty_classes(found, findings)
+    _doubt_single_class(found, findings)
     problems = findings.problems()
     if strict and problems:
         raise DataError(
@@ -414,6 +415,12 @@ def _compare_with_published(spec: DatasetSpec, found: Samples, findings: Finding
             findings.remark(
                 f"{split} differs from what is published: {', '.join(other[:_SHOWN])}{more}"
             )
+
+
+def _doubt_single_class(found: Samples, findings: Findings) -> None:
+    """Note data of one class alone: mostly the root is a level too high."""
+    if len(found.classes) == 1:
+        findings.remark(f"all are of one class, {found.classes[0]}: is --root the right folder?")
 
 
 def _count_empty_classes(found: Samples, findings: Findings) -> None:

@@ -40,9 +40,14 @@ def wrong_root(spec: DatasetSpec, tree: Tree, wanted: str) -> DataError:
     below = next((path for path in _folders_below(tree) if _holds(spec, tree, path)), None)
     hint = f"; did you mean {tree.root / below}?" if below is not None else ""
     return DataError(
-        f"{tree.root} is not {spec.title}: looked for {wanted}, found {there}{more}{wrong}{hint}"
-        f"{source(spec)}"
+        f"{tree.root} is not {called(spec)}: looked for {wanted}, found {there}{more}{wrong}"
+        f"{source(spec)}{hint}"
     )
+
+
+def called(spec: DatasetSpec) -> str:
+    """Name a set in a sentence: the title of one, or in lower case that of a form which any data may have."""
+    return spec.title if spec.classes else spec.title[0].lower() + spec.title[1:]
 
 
 def source(spec: DatasetSpec) -> str:

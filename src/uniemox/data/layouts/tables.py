@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 _MAX_BYTES: Final = 4 * 1024**3
 """Most bytes of a table of text; three million rows have a tenth of it."""
-_ROWS: Final = 64
-"""Rows that become Python objects at a time; a row may hold a picture."""
+_ROWS: Final = 128
+"""Rows that are in memory at a time, as Python objects as well; a row may hold a picture."""
 
 
 class Record(NamedTuple):
@@ -174,7 +174,7 @@ def _read_parquet(path: Path) -> Table:
     schema = file.schema_arrow
     _check_headings(tuple(schema.names), path)
     return Table(
-        tuple(schema.names), batch_records(file.iter_batches(batch_size=1024), path.name), schema
+        tuple(schema.names), batch_records(file.iter_batches(batch_size=_ROWS), path.name), schema
     )
 
 
