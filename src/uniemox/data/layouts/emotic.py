@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _PROBED: Final = 200
 """Pictures that are looked for to find the folder that they are in."""
 _SCALE: Final = (1.0, 10.0)
+_MAX_SIDE: Final = 2**31
+"""Pixels that no picture has; damaged files hold infinite ones."""
 _VAD: Final = ("valence", "arousal", "dominance")
 
 
@@ -106,7 +108,9 @@ def _entries(value: Any) -> list[Any]:
 
 def _size(value: Any) -> tuple[int, int] | None:
     match value:
-        case {"n_col": [width], "n_row": [height]} if width > 0 and height > 0:
+        case {"n_col": [width], "n_row": [height]} if (
+            0 < width < _MAX_SIDE and 0 < height < _MAX_SIDE
+        ):
             return int(width), int(height)
         case _:
             return None

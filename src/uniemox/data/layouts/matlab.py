@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 256 * 1024**2
 """Most bytes of a file."""
-MAX_UNPACKED: Final = 1024**3
+MAX_UNPACKED: Final = 256 * 1024**2
 """Most bytes of what is in it, unpacked; EMOTIC's need a fraction."""
 _MAX_DEPTH: Final = 16
 """Structs in cells in structs …; EMOTIC has six."""
 
 _HEADER: Final = 128
-_MATRIX, _PACKED = 14, 15
+_INT32, _MATRIX, _PACKED = 5, 14, 15
 _NUMBERS: Final = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 _TEXTS: Final = {
     **dict.fromkeys((1, 2, 16), "utf-8"),
@@ -112,8 +113,8 @@ def _elements(data: bytes, start: int, end: int | None = None) -> Iterator[_Elem
 
 def _variable(matrix: _Element, names: Collection[str]) -> tuple[str, Any]:
     """Read the name of a matrix, and its value if that is wanted."""
-    parts = list(_elements(matrix.data, matrix.start, matrix.end))
-    name = _text(parts[2]) if len(parts) > 2 else ""
+    head = list(islice(_elements(matrix.data, matrix.start, matrix.end), 3))
+    name = _text(head[2]) if len(head) > 2 else ""
     return name, _value(matrix, 0) if name in names else None
 
 
@@ -121,49 +122,55 @@ def _value(matrix: _Element, depth: int) -> Any:
     """Read a matrix."""
     if matrix.kind != _MATRIX or depth > _MAX_DEPTH:
         raise ValueError("it is damaged, or nested too deeply")
-    parts = list(_elements(matrix.data, matrix.start, matrix.end))
-    if not parts:  # an empty one
+    # One at a time: a list of elements takes many times the room of an unpacked run of empty ones.
+    parts = _elements(matrix.data, matrix.start, matrix.end)
+    head = list(islice(parts, 3))
+    if not head:  # an empty one
         return ()
-    if len(parts) < 3:
-        raise ValueError("it is damaged: an array without a size")
-    flags, dimensions, _, *content = parts
-    kind = matrix.data[flags.start]
-    count = math.prod(_numbers(dimensions))
+    kind, count = _kind_and_count(head)
     if kind == _CELL:
-        return [_value(part, depth + 1) for part in _exactly(content, count)]
+        return _values(parts, count, depth)
     if kind == _STRUCT:
-        return _structs(content, count, depth)
+        return _structs(parts, count, depth)
     if kind == _TEXT:
-        return _text(content[0]) if content else ""
+        return "".join(map(_text, islice(parts, 1)))
     if _FIRST_NUMBER <= kind <= _LAST_NUMBER:
-        return _numbers(content[0]) if content else ()
+        return next(map(_numbers, parts), ())
     return None
 
 
-def _structs(content: list[_Element], count: int, depth: int) -> Any:
-    if len(content) < 2:
-        raise ValueError("it is damaged: a struct without fields")
-    lengths, names, *values = content
-    (length,) = _numbers(lengths) or (0,)
-    table = names.data[names.start : names.end]
-    if length < 1 or len(table) % length:
+def _kind_and_count(head: list[_Element]) -> tuple[int, int]:
+    """Read the type of a matrix and how many entries it says it has; then comes its name."""
+    if len(head) < 3 or head[0].start == head[0].end:
+        raise ValueError("it is damaged: an array without a type or a size")
+    flags, dimensions, _ = head
+    return flags.data[flags.start], math.prod(_integers(dimensions))
+
+
+def _structs(parts: Iterator[_Element], count: int, depth: int) -> Any:
+    lengths, names = next(parts, None), next(parts, None)
+    length = 0 if lengths is None else max(_integers(lengths), default=0)
+    table = b"" if names is None else names.data[names.start : names.end]
+    if length < 1 or not table or len(table) % length:
         raise ValueError("it is damaged: a struct without fields")
     fields = [
         table[at : at + length].partition(b"\0")[0].decode("ascii", "replace")
         for at in range(0, len(table), length)
     ]
-    read = [_value(part, depth + 1) for part in _exactly(values, count * len(fields))]
+    read = _values(parts, count * len(fields), depth)
     structs = [
         dict(zip(fields, read[at : at + len(fields)], strict=True))
-        for at in range(0, len(read), max(len(fields), 1))
+        for at in range(0, len(read), len(fields))
     ]
-    return structs[0] if count == 1 and structs else structs
+    return structs[0] if count == 1 else structs
 
 
-def _exactly(parts: list[_Element], count: int) -> list[_Element]:
-    if len(parts) != count:
-        raise ValueError(f"it is damaged: {len(parts)} values where it says {count}")
-    return parts
+def _values(parts: Iterator[_Element], count: int, depth: int) -> list[Any]:
+    """Read as many matrices as are said to follow."""
+    read = [_value(part, depth + 1) for part in islice(parts, max(count, 0))]
+    if len(read) != count or next(parts, None) is not None:
+        raise ValueError(f"it is damaged: not the {count} values that it says")
+    return read
 
 
 def _numbers(element: _Element) -> tuple[Any, ...]:
@@ -172,6 +179,12 @@ def _numbers(element: _Element) -> tuple[Any, ...]:
         raise ValueError(f"it is damaged: numbers of type {element.kind}")
     count = (element.end - element.start) // struct.calcsize(code)
     return struct.unpack_from(f"<{count}{code}", element.data, element.start)
+
+
+def _integers(element: _Element) -> tuple[int, ...]:
+    if element.kind != _INT32:
+        raise ValueError(f"it is damaged: sizes of type {element.kind}")
+    return _numbers(element)
 
 
 def _text(element: _Element) -> str:
