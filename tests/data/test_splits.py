@@ -16,7 +16,6 @@ from uniemox.data.splits import (
     assign_splits,
     describe_split,
     read_split_list,
-    split_by_class,
     split_rows,
     take_fraction,
 )
@@ -30,7 +29,7 @@ CAER_S = (0.0, 0.34, 0.66)
 def cut(counts, ratios=FI, seed=0):
     paths = [f"{label}/{i}.jpg" for label, n in enumerate(counts) for i in range(n)]
     labels = [label for label, n in enumerate(counts) for _ in range(n)]
-    return paths, labels, split_by_class(paths, labels, ratios=ratios, seed=seed)
+    return paths, labels, split_rows(paths, labels, ratios=ratios, seed=seed)
 
 
 @pytest.mark.parametrize("ratios", [FI, (0.7, 0.1, 0.2), (1, 1, 1), (80, 5, 15), (0.5, 0, 0.5)])
@@ -54,9 +53,7 @@ def test_the_order_of_the_listing_does_not_matter():
     order = list(range(len(paths)))
     for _ in range(3):
         random.shuffle(order)
-        again = split_by_class(
-            [paths[i] for i in order], [labels[i] for i in order], ratios=FI, seed=0
-        )
+        again = split_rows([paths[i] for i in order], [labels[i] for i in order], ratios=FI, seed=0)
         assert dict(zip((paths[i] for i in order), again, strict=True)) == expected
 
 
@@ -76,7 +73,7 @@ def test_how_an_accent_is_stored_does_not_matter():
     decomposed = [unicodedata.normalize("NFD", path) for path in paths]
     assert decomposed != paths
     labels = [0] * 50
-    assert split_by_class(paths, labels, ratios=FI, seed=0) == split_by_class(
+    assert split_rows(paths, labels, ratios=FI, seed=0) == split_rows(
         decomposed, labels, ratios=FI, seed=0
     )
 
@@ -95,7 +92,7 @@ def test_a_share_of_zero_gets_nothing():
 
 
 def test_pictures_without_a_label_are_cut_like_a_class():
-    splits = split_by_class([f"{i}.jpg" for i in range(100)], [None] * 100, ratios=FI, seed=0)
+    splits = split_rows([f"{i}.jpg" for i in range(100)], [None] * 100, ratios=FI, seed=0)
     assert Counter(splits) == {"train": 80, "val": 5, "test": 15}
 
 
@@ -210,7 +207,7 @@ def test_groups_of_one_picture_are_cut_like_pictures():
     paths = [f"{i}.png" for i in range(100)]
     splits = split_rows(paths, [0] * 100, ratios=FI, seed=0, groups=[f"g{i}" for i in range(100)])
     assert Counter(splits) == {"train": 80, "val": 5, "test": 15}
-    assert split_rows(paths, [0] * 100, ratios=FI, seed=0, groups=[None] * 100) == split_by_class(
+    assert split_rows(paths, [0] * 100, ratios=FI, seed=0, groups=[None] * 100) == split_rows(
         paths, [0] * 100, ratios=FI, seed=0
     )
 

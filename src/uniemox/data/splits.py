@@ -99,13 +99,6 @@ def split_rows(
     return _split_groups(units, strata, shares, seed=seed)
 
 
-def split_by_class(
-    paths: Sequence[str], labels: Sequence[int | None], *, ratios: Ratios, seed: int
-) -> list[str]:
-    """Cut each class by itself: `split_rows` with the classes as strata."""
-    return split_rows(paths, labels, ratios=ratios, seed=seed)
-
-
 def take_fraction(
     paths: Sequence[str], strata: Sequence[Hashable], *, fraction: float, seed: int
 ) -> np.ndarray:
