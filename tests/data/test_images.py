@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from uniemox.data.images import Unreadable, decode_image, read_image
+from uniemox.data.images import (
+    Unreadable,
+    decode_image,
+    decode_picture,
+    read_file,
+    read_image,
+)
 
 LOSSLESS = {
     "PNG": {},
@@ -488,3 +494,23 @@ def test_pillow_s_settings_are_left_alone():
     decode_image(png(30_000, 30_000))
     pixels_of(encode(Image.fromarray(paint()), "TIFF"))
     assert settings() == before
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(1, (800, 500)), (3, (800, 500)), (8, (500, 800))]
+)
+def test_the_size_of_the_whole_upright_picture_is_told_of_a_reduced_one(orientation, size):
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.new("RGB", (800, 500)).save(buffer, "JPEG", exif=exif)
+    decoded = decode_picture(buffer.getvalue(), shrink_to=100)
+    assert (decoded.width, decoded.height) == size
+    assert max(decoded.image.size) == 200
+
+
+def test_a_file_is_read_whole_or_the_reason_is_told(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_file(path) == b"12345"
+    assert read_file(path, max_bytes=4) == Unreadable("5 bytes, over the limit of 4")
+    assert read_file(tmp_path) == Unreadable("not a file")

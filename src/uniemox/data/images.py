@@ -23,7 +23,7 @@ import warnings
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -112,6 +112,8 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS: Final = frozenset((5, 6, 7, 8))
+"""Orientations that exchange width and height."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,16 @@ class Unreadable:
     """A file that is no picture we can use, and why, in a few words without the file's name."""
 
     reason: str
+
+
+class Decoded(NamedTuple):
+    """A picture as `decode_picture` found it."""
+
+    image: Image.Image
+    """Upright, RGB, without metadata; reduced where that was asked for."""
+    width: int
+    """Of the whole upright picture, in pixels."""
+    height: int
 
 
 def read_image(
@@ -139,6 +151,14 @@ def read_image(
     Returns:
         The upright picture, mode RGB, or the reason why there is none.
     """
+    data = read_file(path, max_bytes=max_bytes)
+    if isinstance(data, Unreadable):
+        return data
+    return decode_image(data, max_pixels=max_pixels, shrink_to=shrink_to)
+
+
+def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | Unreadable:
+    """Read the bytes of a regular file of bounded size, or tell why there are none."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -146,12 +166,11 @@ def read_image(
         if status.st_size > max_bytes:
             return Unreadable(f"{status.st_size} bytes, over the limit of {max_bytes}")
         with path.open("rb") as file:
-            data = file.read(max_bytes)
+            return file.read(max_bytes)
     except OSError as error:
         return Unreadable(_plain(error))
     except ValueError:  # a NUL in the name
         return Unreadable("not a file name")
-    return decode_image(data, max_pixels=max_pixels, shrink_to=shrink_to)
 
 
 def decode_image(
@@ -169,6 +188,14 @@ def decode_image(
     Returns:
         The upright picture, mode RGB, without metadata, or the reason why there is none.
     """
+    decoded = decode_picture(data, max_pixels=max_pixels, shrink_to=shrink_to)
+    return decoded if isinstance(decoded, Unreadable) else decoded.image
+
+
+def decode_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> Decoded | Unreadable:
+    """Decode like `decode_image`, and tell the size of the whole picture, which `shrink_to` hides."""
     name = identify(data)
     if isinstance(name, Unreadable):
         return name
@@ -181,11 +208,14 @@ def decode_image(
                 if shrink_to is not None:
                     image.draft(None, (shrink_to, shrink_to))
                 image.load()
-                upright = _turn(_to_rgb(image), _orientation(image))
+                orientation = _orientation(image)
+                upright = _turn(_to_rgb(image), orientation)
         except _DAMAGE as error:
             return Unreadable(f"damaged {name}: {_plain(error)}")
     upright.info.clear()
-    return upright
+    if orientation in _SIDEWAYS:
+        width, height = height, width
+    return Decoded(upright, width, height)
 
 
 def identify(data: bytes) -> str | Unreadable:
