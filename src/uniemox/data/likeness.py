@@ -1,0 +1,445 @@
+"""Which pictures show the same, though they were resized, recompressed, mirrored, cropped, greyed or written upon.
+
+A picture is known by its thumbnail alone, 48 × 48 grey pixels. Two steps find the pairs:
+
+1. Looking up. The signs of low cosine coefficients are a picture's code. The code of every whole picture is looked up
+   among those of windows of all pictures, in hash tables over different bits of it, also with its least certain bits
+   turned. Only coefficients that are even from left to right are used, so a mirrored picture has the same code. What is
+   found is compared in all its bits, then in all its coefficients.
+2. Laying upon. The one picture is laid on the other by a few robust steps of Gauss and Newton over position and size
+   (Lucas and Kanade 1981), then their details are correlated place by place (the structure term of SSIM, Wang et al.
+   2004). Different pictures of like composition fail here, since their details do not agree.
+
+One picture must lie inside the other, up to a few per cent: two that merely overlap are two views. Pictures almost
+without detail, such as a clear sky, cannot be told apart by any of this, so no link is claimed between them. Nothing is
+compared with everything: a picture meets at most `_MOST_MATCHES` entries of one key, time is that of sorting but for
+pairs that agree in all bits of a table by chance, about one in 2¹⁸, and memory is 2.6 kB a picture and the pairs found.
+
+Letters of shapes: `N` pictures, `M` pairs, `S` side of a thumbnail, `G` side of the grid on which pairs are compared,
+`K` coefficients, `T` bits of a table.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Item = TypeVar("Item")
+
+SIDE: Final = 48
+"""Side of a thumbnail, in pixels."""
+SHRINK_TO: Final = 2 * SIDE
+"""Side to which a JPEG may be reduced while it is decoded."""
+LIKE: Final = 0.85
+"""Likeness from which two pictures are taken for copies of one."""
+
+_FRAME_TOLERANCE: Final = 12  # grey levels: what JPEG's ringing leaves in a frame
+_WIDEST_FRAME: Final = 0.2
+
+_FREQUENCIES: Final = 8
+_TABLES: Final = 20
+_BITS: Final = 18
+_TURNED: Final = 3
+_MOST_MATCHES: Final = 64
+_MOST_BITS_APART: Final = 9
+_NEAR: Final = 0.7
+_QUERIES: Final = 1 << 16
+_COMPARED: Final = 1 << 16
+
+_GRID: Final = 32
+_BLURS: Final = (1.5, 0.6)
+_STEPS: Final = 4
+_LARGEST_STEP: Final = 0.04
+_ROOM: Final = 0.04  # how far a window may reach over the edges, as a share of the side
+_SMALLEST: Final = 0.6
+_DETAIL: Final = 2.0  # grey levels
+_LEAST_DETAILED: Final = 0.15
+_CAPTION: Final = 7  # cells: an eighth of the height, and as far as its edge is felt
+_ROWS: Final = (slice(None), slice(None, -_CAPTION), slice(_CAPTION, None))
+_LAID: Final = 128
+
+
+class Window(NamedTuple):
+    """Part of a picture, in shares of its sides."""
+
+    x0: float = 0.0
+    x1: float = 1.0
+    y0: float = 0.0
+    y1: float = 1.0
+
+
+_WHOLE: Final = Window()
+_WINDOWS: Final = (
+    _WHOLE,
+    # the same off all sides
+    *(Window(cut, 1 - cut, cut, 1 - cut) for cut in (0.04, 0.08, 0.12, 0.16)),
+    # off one side, or off two that meet
+    *(Window(x0=x0, x1=x0 + 0.88) for x0 in (0.0, 0.12)),
+    *(Window(y0=y0, y1=y0 + 0.88) for y0 in (0.0, 0.12)),
+    *(Window(x0, x0 + 0.87, y0, y0 + 0.87) for x0 in (0.0, 0.13) for y0 in (0.0, 0.13)),
+    # 4:3 and 3:2 made square
+    *(Window(x0=cut, x1=1 - cut) for cut in (0.1, 0.167)),
+    *(Window(y0=cut, y1=1 - cut) for cut in (0.1, 0.167)),
+)
+"""Parts of a picture that another may be; laying upon finds those between them."""
+_UNWRITTEN: Final = (Window(y1=0.85), Window(y0=0.15))
+"""Parts that are looked up among the same parts of others, since captions stand below or above."""
+
+
+class Links(NamedTuple):
+    """Pairs of pictures that show the same, each once."""
+
+    first: np.ndarray
+    """(M,) int64."""
+    second: np.ndarray
+    """(M,) int64, larger than `first`."""
+    likeness: np.ndarray
+    """(M,) float, from `LIKE` to 1."""
+    mirrored: np.ndarray
+    """(M,) bool."""
+
+
+def shrink(image: Image.Image) -> np.ndarray:
+    """Make the thumbnail of a picture, without a frame of one colour: (S, S) uint8."""
+    grey = image.convert("L")
+    box = _inside_frame(np.asarray(grey))
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX, box=box))
+
+
+def _inside_frame(grey: np.ndarray) -> tuple[int, int, int, int]:
+    left, right = _inside_bars(grey, across=1)
+    top, bottom = _inside_bars(grey, across=0)
+    return left, top, right, bottom
+
+
+def _inside_bars(grey: np.ndarray, *, across: int) -> tuple[int, int]:
+    """Find where a picture begins and ends between bars of one colour, which lie across an axis."""
+    lines = grey if across == 0 else grey.T
+    length = len(lines)
+    low, high = lines.min(axis=1).astype(int), lines.max(axis=1).astype(int)
+    widest = int(length * _WIDEST_FRAME)
+
+    def bar(order: slice) -> int:
+        plain = np.maximum.accumulate(high[order]) - np.minimum.accumulate(low[order])
+        width = int(np.searchsorted(plain, _FRAME_TOLERANCE, side="right"))
+        # What is plain for longer is the picture's own sky or wall.
+        return width if width <= widest else 0
+
+    return bar(slice(None)), length - bar(slice(None, None, -1))
+
+
+class Track(Protocol):
+    """Shows how far a loop is."""
+
+    def __call__(self, items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
+        """Yield the items."""
+
+
+def untracked(items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
+    """Yield the items and show nothing."""
+    del total, what
+    return items
+
+
+def find_links(thumbs: np.ndarray, *, like: float = LIKE, track: Track = untracked) -> Links:
+    """Find the pairs of pictures that show the same.
+
+    Args:
+        thumbs: (N, S, S) uint8, from `shrink`.
+        like: Least likeness of a pair.
+        track: Shows how far the work is.
+    """
+    near = _find_near(thumbs, track)
+    likeness = np.empty(len(near.whole))
+    batches = [slice(start, start + _LAID) for start in range(0, len(likeness), _LAID)]
+    with ThreadPoolExecutor() as threads:  # NumPy and SciPy let them run side by side
+        measured = threads.map(lambda batch: _measure_likeness(thumbs, near.part(batch)), batches)
+        pairs = zip(batches, measured, strict=True)
+        for batch, values in track(pairs, total=len(batches), what="batches of pairs compared"):
+            likeness[batch] = values
+    kept = likeness >= like
+    ends = np.sort(np.stack([near.whole, near.within], axis=1)[kept], axis=1)
+    return Links(ends[:, 0], ends[:, 1], likeness[kept], near.mirrored[kept])
+
+
+def _find_near(thumbs: np.ndarray, track: Track) -> _Pairs:
+    looks = (*_WINDOWS, *_UNWRITTEN)
+    whole = _Codes.of(thumbs, _WHOLE)
+    near = _Pairs.none()
+    numbered = track(enumerate(looks), total=len(looks), what="parts of pictures looked up")
+    for number, window in numbered:
+        entries = _Codes.of(thumbs, window)
+        if number < len(_WINDOWS):
+            near = near.joined_with(_look_up(whole, entries, window=number))
+        else:
+            near = near.joined_with(_look_up(entries, entries, window=_WINDOWS.index(_WHOLE)))
+    return near
+
+
+class _Codes(NamedTuple):
+    """Cosine coefficients of a window of every picture, whitened and of length 1, and their signs."""
+
+    values: np.ndarray
+    """(N, K) float32."""
+    signs: np.ndarray
+    """(N,) uint32, of the coefficients that are even from left to right."""
+
+    @staticmethod
+    def of(thumbs: np.ndarray, window: Window) -> _Codes:
+        down = _cosines(window.y0, window.y1)
+        across = _cosines(window.x0, window.x1)
+        values = np.empty((len(thumbs), len(_FREQUENCY)), np.float32)
+        for start in range(0, len(thumbs), _QUERIES):
+            some = slice(start, start + _QUERIES)
+            squares = down @ thumbs[some].astype(np.float32) @ across.T
+            values[some] = squares.reshape(len(squares), -1)[:, 1:] * _FREQUENCY
+        values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+        signs = (values[:, _EVEN] > 0) @ (np.uint32(1) << np.arange(len(_EVEN), dtype=np.uint32))
+        return _Codes(values, signs)
+
+
+def _cosines(low: float, high: float) -> np.ndarray:
+    """Integrate the cosines of a window over the pixels of a thumbnail's side: (frequencies, S)."""
+    edges = np.clip((np.arange(SIDE + 1) / SIDE - low) / (high - low), 0, 1)
+    waves = np.pi * np.arange(1, _FREQUENCIES)[:, None]
+    steps = np.concatenate([np.diff(edges)[None], np.diff(np.sin(waves * edges) / waves)])
+    return steps.astype(np.float32)
+
+
+_DOWN, _ACROSS = np.divmod(np.arange(1, _FREQUENCIES**2), _FREQUENCIES)
+_FREQUENCY = np.hypot(_DOWN, _ACROSS).astype(np.float32)
+"""(K,) of each coefficient. Spectra of pictures fall with it, so it whitens them."""
+_EVEN = np.flatnonzero(_ACROSS % 2 == 0)
+_ODD = np.flatnonzero(_ACROSS % 2 == 1)
+
+
+class _Pairs(NamedTuple):
+    """Pairs that are near in their coefficients, each once."""
+
+    whole: np.ndarray
+    """(M,) int64, the picture that may be a part of the other."""
+    within: np.ndarray
+    """(M,) int64, the other."""
+    window: np.ndarray
+    """(M,) int64, number of the part that it may be."""
+    mirrored: np.ndarray
+    """(M,) bool."""
+    nearness: np.ndarray
+    """(M,) float32, correlation of the coefficients."""
+
+    @staticmethod
+    def none() -> _Pairs:
+        ints, floats = np.empty(0, np.int64), np.empty(0, np.float32)
+        return _Pairs(ints, ints, ints, np.empty(0, bool), floats)
+
+    def part(self, some: slice | np.ndarray) -> _Pairs:
+        return _Pairs(*(column[some] for column in self))
+
+    def joined_with(self, others: Sequence[_Pairs]) -> _Pairs:
+        """Give the pairs of all, each with the window in which it is nearest."""
+        pairs = _Pairs(*map(np.concatenate, zip(self, *others, strict=True)))
+        low, high = np.minimum(pairs.whole, pairs.within), np.maximum(pairs.whole, pairs.within)
+        order = np.lexsort((pairs.window, -pairs.nearness, high, low))
+        low, high = low[order], high[order]
+        is_first = (np.diff(low, prepend=-1) != 0) | (np.diff(high, prepend=-1) != 0)
+        return pairs.part(order[is_first])
+
+
+def _look_up(codes: _Codes, entries: _Codes, *, window: int) -> list[_Pairs]:
+    """Look every whole picture up among the entries of one window, table by table."""
+    found = []
+    generator = np.random.default_rng(0)  # which bits a table takes: any choice does
+    for _ in range(_TABLES):
+        bits = generator.permutation(len(_EVEN))[:_BITS].astype(np.uint32)
+        mask = np.bitwise_or.reduce(np.uint32(1) << bits)
+        keys = entries.signs & mask
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        for start in range(0, len(keys), _QUERIES):
+            for asked in _turned_keys(codes, bits, mask, slice(start, start + _QUERIES)):
+                whole, within = _matches(asked, keys, order)
+                found.append(_near_pairs(codes, entries, whole + start, within, window))
+    return found
+
+
+def _turned_keys(
+    codes: _Codes, bits: np.ndarray, mask: np.uint32, some: slice
+) -> Iterator[np.ndarray]:
+    """Give the keys of some pictures, then those with every choice of their least certain bits turned."""
+    certainty = np.abs(codes.values[some, _EVEN[bits]])
+    weakest = np.argpartition(certainty, _TURNED, axis=1)[:, :_TURNED]
+    turns = np.uint32(1) << bits[weakest]
+    keys = codes.signs[some] & mask
+    for choice in range(2**_TURNED):
+        chosen = [turn for turn in range(_TURNED) if choice >> turn & 1]
+        yield keys ^ np.bitwise_or.reduce(turns[:, chosen], axis=1)
+
+
+def _matches(
+    asked: np.ndarray, keys: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the entries of equal key: numbers of the question and of the entry, at most `_MOST_MATCHES` a question."""
+    first = np.searchsorted(keys, asked, side="left")
+    counts = np.minimum(np.searchsorted(keys, asked, side="right") - first, _MOST_MATCHES)
+    ends = np.cumsum(counts)
+    places = np.repeat(first - ends + counts, counts) + np.arange(counts.sum())
+    return np.repeat(np.arange(len(asked)), counts), order[places]
+
+
+def _near_pairs(
+    codes: _Codes, entries: _Codes, whole: np.ndarray, within: np.ndarray, window: int
+) -> _Pairs:
+    """Keep the pairs that agree in most bits and in their coefficients, one of them mirrored or not."""
+    apart = np.bitwise_count(codes.signs[whole] ^ entries.signs[within])
+    kept = (apart <= _MOST_BITS_APART) & (whole != within)
+    whole, within = whole[kept], within[kept]
+    even, odd = np.empty(len(whole), np.float32), np.empty(len(whole), np.float32)
+    for start in range(0, len(whole), _COMPARED):
+        some = slice(start, start + _COMPARED)
+        products = codes.values[whole[some]] * entries.values[within[some]]
+        even[some] = products[:, _EVEN].sum(axis=1)
+        odd[some] = products[:, _ODD].sum(axis=1)
+    # A mirrored picture has the odd coefficients with the other sign.
+    near = even + np.abs(odd)
+    windows = np.full(len(whole), window)
+    return _Pairs(whole, within, windows, odd < 0, near).part(near >= _NEAR)
+
+
+def _measure_likeness(thumbs: np.ndarray, pairs: _Pairs) -> np.ndarray:
+    """Lay each picture on the part of the other that it may be, and say how well their details agree: (M,)."""
+    whole = thumbs[pairs.whole].astype(np.float32)
+    whole[pairs.mirrored] = whole[pairs.mirrored, :, ::-1]
+    within = thumbs[pairs.within].astype(np.float32)
+    target = _cut(whole, np.tile(np.array(_WHOLE), (len(whole), 1)))
+    windows = np.array(_WINDOWS)[pairs.window]
+    for blur in _BLURS:
+        wanted = _levelled(target, blur)
+        for _ in range(_STEPS):
+            windows = _improve(windows, within, wanted, blur)
+    return _agreement(target, _cut(within, windows))
+
+
+def _cut(thumbs: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Cut a window (M, 4) out of each thumbnail (M, S, S), averaged over the cells of a grid: (M, G, G)."""
+    across = _cells(windows[:, 0], windows[:, 1])
+    down = _cells(windows[:, 2], windows[:, 3])
+    return cast("np.ndarray", down @ thumbs @ across.transpose(0, 2, 1))
+
+
+def _cells(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Weigh the pixels of a side in each cell of a window, (M, G, S); the outermost go on beyond the edges."""
+    size = (high - low)[:, None] / _GRID
+    ends = low[:, None] + size * np.arange(_GRID + 1)
+    covered = np.clip(ends[:, :, None] - np.arange(SIDE) / SIDE, 0, 1 / SIDE)
+    weights = np.diff(covered, axis=1)
+    weights[:, :, 0] += np.diff(np.minimum(ends, 0), axis=1)
+    weights[:, :, -1] += np.diff(np.maximum(ends, 1), axis=1)
+    return cast("np.ndarray", (weights / size[:, :, None]).astype(np.float32))
+
+
+def _improve(
+    windows: np.ndarray, within: np.ndarray, wanted: np.ndarray, blur: float
+) -> np.ndarray:
+    """Move the edges of each window a step towards where its content is what is wanted."""
+    content = _levelled(_cut(within, windows), blur)
+    down, across = np.gradient(content, axis=(1, 2))
+    across *= _GRID / (windows[:, 1] - windows[:, 0])[:, None, None]
+    down *= _GRID / (windows[:, 3] - windows[:, 2])[:, None, None]
+    place = ((np.arange(_GRID) + 0.5) / _GRID).astype(np.float32)
+    slopes = np.stack(
+        [across * (1 - place), across * place, down * (1 - place)[:, None], down * place[:, None]],
+        axis=1,
+    ).reshape(-1, 4, _GRID**2)
+    missing = (wanted - content).reshape(-1, _GRID**2, 1)
+    # What was written upon a picture is far off and must not pull: Cauchy's weights.
+    trust = 1 / (1 + (missing / 0.5) ** 2).transpose(0, 2, 1)
+    normal = (slopes * trust) @ slopes.transpose(0, 2, 1)
+    damping = 0.01 * np.trace(normal, axis1=1, axis2=2) / 4 + 1e-6
+    normal += damping[:, None, None] * np.eye(4)
+    step = np.linalg.solve(normal, (slopes * trust) @ missing)[:, :, 0]
+    moved = windows + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+    low = np.clip(moved[:, ::2], -_ROOM, 1 - _SMALLEST)
+    high = np.clip(moved[:, 1::2], low + _SMALLEST, 1 + _ROOM)
+    return np.stack([low, high], axis=2).reshape(-1, 4)
+
+
+def _levelled(cells: np.ndarray, blur: float) -> np.ndarray:
+    """Blur, and bring the surroundings of each cell to mean 0 and deviation 1.
+
+    So light and contrast are free, and no bar of text outshines the rest.
+    """
+    smooth = ndimage.gaussian_filter(cells, (0, blur, blur), truncate=3)
+    centred = smooth - _around(smooth, 11)
+    return cast("np.ndarray", centred / np.sqrt(np.maximum(_around(centred * centred, 11), 0) + 1))
+
+
+def _around(cells: np.ndarray, side: int) -> np.ndarray:
+    """Average over a square around each cell of a grid."""
+    means = ndimage.uniform_filter(cells, (0, side, side), mode="nearest")
+    return cast("np.ndarray", means)
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Correlate the details of two grids around each cell, and average where there are details: (M,).
+
+    A caption below or above may be left out. It is 0 where less than a share of the cells has any details.
+    """
+    one, other = _details(one), _details(other)
+    # Running sums may round a flat place to a little below 0.
+    energy = [np.maximum(_around(details * details, 7), 0) for details in (one, other)]
+    correlation = _around(one * other, 7) / np.sqrt((energy[0] + 1e-4) * (energy[1] + 1e-4))
+    detailed = np.maximum(*energy) > _DETAIL**2
+    agreeing = np.where(detailed, correlation, 0).sum(axis=2)
+    counts = detailed.sum(axis=2)
+    return cast(
+        "np.ndarray",
+        np.max([_mean_of_rows(agreeing[:, rows], counts[:, rows]) for rows in _ROWS], axis=0),
+    )
+
+
+def _details(cells: np.ndarray) -> np.ndarray:
+    """Take a blurred grid off each. Beyond the edges slopes go on, so that a sky's is no detail there."""
+    reach = 6
+    room = ((0, 0), (reach, reach), (reach, reach))
+    wide = np.pad(cells, room, mode="reflect", reflect_type="odd")
+    smooth = ndimage.gaussian_filter(wide, (0, 2, 2), truncate=3)
+    return cast("np.ndarray", cells - smooth[:, reach:-reach, reach:-reach])
+
+
+def _mean_of_rows(agreeing: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    number = counts.sum(axis=1)
+    mean = agreeing.sum(axis=1) / np.maximum(number, 1)
+    return np.where(number >= _LEAST_DETAILED * _GRID * counts.shape[1], mean, 0)
+
+
+def group(links: Links) -> list[list[int]]:
+    """Gather linked pictures into groups, without the long chains of which the ends are nothing alike.
+
+    The likest are joined first, and two groups join only where at least half of the pairs between them are linked. A
+    link that joins no groups stands as a group of its two pictures, so that every link is in one.
+    """
+    group_of: dict[int, list[int]] = {}
+    linked = set(zip(links.first.tolist(), links.second.tolist(), strict=True))
+    left = []
+    for place in np.argsort(-links.likeness, kind="stable"):
+        one, other = int(links.first[place]), int(links.second[place])
+        ours, theirs = group_of.setdefault(one, [one]), group_of.setdefault(other, [other])
+        if ours is theirs:
+            continue
+        pairs = sum((min(a, b), max(a, b)) in linked for a in ours for b in theirs)
+        if 2 * pairs < len(ours) * len(theirs):
+            left.append([one, other])
+            continue
+        ours += theirs
+        group_of.update(dict.fromkeys(theirs, ours))
+    whole = {id(members): sorted(members) for members in group_of.values() if len(members) > 1}
+    # What could not join at its turn may have come together later.
+    apart = [pair for pair in left if group_of[pair[0]] is not group_of[pair[1]]]
+    return sorted([*whole.values(), *apart])
