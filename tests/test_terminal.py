@@ -1,6 +1,7 @@
 import io
 import logging
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -365,3 +366,12 @@ def test_an_inspection_shows_what_there_is_to_say_and_nothing_else(console):
     assert "not stated" in shown
     for absent in ("missing", "classes", "note", "emotion"):
         assert absent not in shown
+
+
+def test_an_audit_shows_what_it_found_and_what_is_kept(console):
+    console.print(terminal.findings_table({"leak": {"found": 12, "removed": 7}}))
+    console.print(terminal.kept_table({ESCAPE: (100, 93)}))
+    text = text_of(console)
+    for words in (r"leak +│ +12 │ +7", r"│ +100 │ +93"):
+        assert re.search(words, text)
+    assert "\x1b" not in text

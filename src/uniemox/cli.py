@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from uniemox.commands import checkpoint, demo, export, people, predict, prepare, split, train
+from uniemox.commands import audit, checkpoint, demo, export, people, predict, prepare, split, train
 from uniemox.commands.command import FAILURE, INTERRUPTED, SUCCESS, WRONG_USE
 from uniemox.errors import ConfigError, UniEmoXError
 from uniemox.version import __version__
@@ -173,6 +173,7 @@ COMMANDS: dict[str, Command] = {
     **prepare.COMMANDS,
     **split.COMMANDS,
     **people.COMMANDS,
+    **audit.COMMANDS,
     **train.COMMANDS,
     **predict.COMMANDS,
     **checkpoint.COMMANDS,

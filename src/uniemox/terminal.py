@@ -461,3 +461,21 @@ def agreement_table(agreement: Agreement, *, names: tuple[str, str]) -> Table:
     if agreement.left_out:
         table.caption += f", {agreement.left_out} could not be"
     return table
+
+
+def findings_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Show how many pictures an audit found of each kind of problem, and how many of them it removed."""
+    table = Table(
+        "finding", Column("pictures", justify="right"), Column("removed", justify="right")
+    )
+    for kind, of_kind in counts.items():
+        table.add_row(_cell(kind), str(of_kind["found"]), str(of_kind["removed"]))
+    return table
+
+
+def kept_table(sizes: Mapping[str, tuple[int, int]]) -> Table:
+    """Show the rows of each audited manifest, and how many the cleaned one keeps."""
+    table = Table("manifest", Column("rows", justify="right"), Column("kept", justify="right"))
+    for name, (rows, kept) in sizes.items():
+        table.add_row(_cell(name), str(rows), str(kept))
+    return table

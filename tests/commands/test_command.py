@@ -4,6 +4,7 @@ import pytest
 
 from uniemox import cli
 from uniemox.commands import (
+    audit,
     checkpoint,
     demo,
     export,
@@ -19,7 +20,7 @@ from uniemox.flags import Parser
 
 
 def test_no_two_groups_have_a_command_of_the_same_name():
-    groups = (demo, prepare, split, people, train, predict, checkpoint, export)
+    groups = (demo, prepare, split, people, audit, train, predict, checkpoint, export)
     assert len(cli.COMMANDS) == sum(len(group.COMMANDS) for group in groups)
 
 

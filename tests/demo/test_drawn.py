@@ -4,6 +4,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from uniemox.data.audit import Copies, audit
+from uniemox.data.fingerprints import take_fingerprints
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.demo.drawn import ARCHIVE, unpack
@@ -70,3 +72,19 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack(tmp_path / "file" / "below")
+
+
+@pytest.mark.slow
+def test_an_audit_finds_no_bad_picture_but_heads_that_were_drawn_again(data, tmp_path):
+    """Pairs of character and pose are apart, yet where little but the head is in the picture, a pose hardly shows."""
+    manifests = {path.stem: read_manifest(path) for path in data}
+    copies = Copies(list(manifests.values()))
+    fingerprints = take_fingerprints(copies.files, folder=tmp_path / "out")
+    result = audit(manifests, fingerprints, copies=copies)
+    found = {kind: count["found"] for kind, count in result.counts().items()}
+    for kind in ("unreadable", "tiny", "blank", "placeholder", "box"):
+        assert found[kind] == 0
+    assert {group.same for group in result.groups} == {"look"}
+    leaks = [finding for finding in result.findings if finding.kind == "leak"]
+    assert 150 <= len(leaks) <= 210  # of 2,808; another processor rounds otherwise
+    assert {copies.manifest[finding.other] for finding in leaks} == {0}  # unseen characters are

@@ -8,6 +8,7 @@ import pytest
 from uniemox.errors import DataError
 from uniemox.metrics import evaluate_predictions
 from uniemox.report.page import (
+    Comparison,
     Figure,
     Gallery,
     GalleryItem,
@@ -17,6 +18,8 @@ from uniemox.report.page import (
     Scores,
     Section,
     Table,
+    Tile,
+    TileGroup,
     data_uri,
     evaluation_page,
     render,
@@ -73,6 +76,7 @@ def hostile_page():
         Figure(SVG, ATTACK, ATTACK),
         Table([ATTACK, "n"], [[ATTACK, 1]], ATTACK),
         Gallery([item, GalleryItem(picture(), ATTACK, 1.0, None, ATTACK)], ATTACK),
+        Comparison([TileGroup(ATTACK, [Tile(picture(), ATTACK, ATTACK, ATTACK, ATTACK)])], ATTACK),
         Notice(ATTACK),
         Scores([Score(ATTACK, ATTACK, ATTACK)]),
     ]
@@ -84,8 +88,8 @@ def test_hostile_words_stay_words_wherever_they_stand():
     assert not page.all("script")
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert all(attrs["src"].startswith("data:image/") for attrs in page.all("img"))
-    # Title, heading and lead; then a line of the contents and fifteen places in each section.
-    assert page.text.count(ATTACK) == 3 + 3 * (1 + 15)
+    # Title, heading and lead; then a line of the contents and twenty-one places in each section.
+    assert page.text.count(ATTACK) == 3 + 3 * (1 + 21)
     assert page.all("img")[0]["alt"] == ATTACK
 
 
@@ -244,3 +248,17 @@ def test_a_file_where_a_folder_should_be_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the report"):
         write_page(one(), tmp_path / "file" / "report.html")
+
+
+def test_pictures_side_by_side_show_what_tells_them_apart():
+    tiles = [
+        Tile(picture(), "a.png", "train", "awe", "likeness 0.93", is_struck=True),
+        Tile(None, "b.png", "test"),
+    ]
+    html = render(one(Comparison([TileGroup("Alike", tiles, more=1200)], "All of them")))
+    read = Reader(html)
+    assert [item.get("class") for item in read.all("li")] == [None, "struck", None]
+    assert len(read.all("img")) == 1
+    for text in ("Alike", "train", "awe", "likeness 0.93", "no picture", "All of them"):
+        assert text in read.text
+    assert "and 1\N{NARROW NO-BREAK SPACE}200 more" in read.text

@@ -92,6 +92,45 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A picture among others, with what is known of it; without one where it cannot be shown."""
+
+    picture: charts.Picture | None
+    name: str
+    badge: str
+    """What tells it from its neighbours, such as its split."""
+    text: str = ""
+    note: str = ""
+    is_struck: bool = False
+    """Whether it is one that goes."""
+
+    @property
+    def thumbnail(self) -> bytes:
+        """The picture, small; nothing where there is none."""
+        return b"" if self.picture is None else charts.thumbnail(self.picture, side=200)
+
+
+@dataclass(frozen=True)
+class TileGroup:
+    """Pictures side by side, and what they have in common."""
+
+    title: str
+    tiles: Sequence[Tile]
+    more: int = 0
+    """How many others there are that are not shown."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of pictures side by side."""
+
+    kind: ClassVar = "comparison"
+    groups: Sequence[TileGroup]
+    caption: str = ""
+    width: Width = "full"
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something the reader must not miss."""
 
@@ -119,7 +158,7 @@ class Scores:
     width: Width = "full"
 
 
-Block = Figure | Table | Gallery | Notice | Scores
+Block = Figure | Table | Gallery | Comparison | Notice | Scores
 
 
 @dataclass(frozen=True)
