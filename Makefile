@@ -38,6 +38,7 @@ type: setup
 bench: setup
 	$(BIN)/python benchmarks/demo_gain.py
 	$(BIN)/python benchmarks/people.py
+	$(BIN)/python benchmarks/data.py
 
 build: setup
 	$(BIN)/python -m build
