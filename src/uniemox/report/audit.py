@@ -56,7 +56,7 @@ _TITLES: Final[dict[Kind, str]] = {
     "unreadable": "Unreadable files",
     "tiny": "Tiny pictures",
     "blank": "Blank pictures",
-    "box": "Boxes",
+    "box": "Wrong boxes",
 }
 _TEXTS: Final[dict[Kind, str]] = {
     "leak": "Each group shows the same picture in train and in a split that it is tested on, or in val and test. The "
@@ -133,7 +133,7 @@ def _overview(result: Audit) -> Section:
         Table(
             ("finding", "what it means", "pictures", "removed"),
             table,
-            "A picture can be in several lines. The folder `clean` beside this page holds the manifests without what "
+            "A picture can be in several lines. The folder clean beside this page holds the manifests without what "
             "was removed; audit.json names every finding with its rows.",
         )
     )
