@@ -41,29 +41,33 @@ LIKE: Final = 0.85
 """Likeness from which two pictures are taken for copies of one."""
 
 _FRAME_TOLERANCE: Final = 12  # grey levels: what JPEG's ringing leaves in a frame
-_WIDEST_FRAME: Final = 0.2
+_WIDEST_FRAME: Final = 0.2  # of a side
 
-_FREQUENCIES: Final = 8
+# Looking up. Chosen on one set of photographs, where every changed copy that was found had a nearness above 0.8.
+_FREQUENCIES: Final = 8  # cosines along a side
 _TABLES: Final = 20
-_BITS: Final = 18
-_TURNED: Final = 3
-_MOST_MATCHES: Final = 64
+_BITS: Final = 18  # of the 31 even signs, in a table's key
+_TURNED: Final = 3  # least certain bits of a key, of which every choice is tried
+_MOST_MATCHES: Final = (
+    64  # of one key, so that thousands of equal codes cost no more than their number
+)
 _MOST_BITS_APART: Final = 9
 _NEAR: Final = 0.7
-_QUERIES: Final = 1 << 16
+_QUERIES: Final = 1 << 16  # pictures, then pairs, that are held at once
 _COMPARED: Final = 1 << 16
 
+# Laying upon.
 _GRID: Final = 32
-_BLURS: Final = (1.5, 0.6)
-_STEPS: Final = 4
+_BLURS: Final = (1.5, 0.6)  # cells: coarse steps reach farther, fine ones end nearer
+_STEPS: Final = 4  # of each blur
 _LARGEST_STEP: Final = 0.04
 _ROOM: Final = 0.04  # how far a window may reach over the edges, as a share of the side
 _SMALLEST: Final = 0.6
-_DETAIL: Final = 2.0  # grey levels
-_LEAST_DETAILED: Final = 0.15
+_DETAIL: Final = 2.0  # grey levels around a cell below which it counts as plain
+_LEAST_DETAILED: Final = 0.15  # of the cells
 _CAPTION: Final = 7  # cells: an eighth of the height, and as far as its edge is felt
 _ROWS: Final = (slice(None), slice(None, -_CAPTION), slice(_CAPTION, None))
-_LAID: Final = 128
+_LAID: Final = 128  # pairs at once: as many as the cache of a core holds
 
 
 class Window(NamedTuple):
