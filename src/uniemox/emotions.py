@@ -271,7 +271,7 @@ _STEPS: Final = {
         "peace",
     ): "EMOTIC defines peace by being relaxed and satisfied (Kosti et al. 2020)",
 }
-"""Steps from an emotion to another that a source allows, and the source. They are not chained (DECISIONS splits-3)."""
+"""Steps from an emotion to another that a source allows, and the source. They are not chained (DECISIONS 24)."""
 
 
 @dataclass(frozen=True)
@@ -359,6 +359,6 @@ AFFECT: Final[dict[str, Affect]] = {
 }
 """Valence, arousal and dominance of the emotions for which two independent transcripts of the published table agree.
 
-Left out, since no number could be had with certainty (DECISIONS splits-4): amusement, awe, contentment, love, neutral,
+Left out, since no number could be had with certainty (DECISIONS 25): amusement, awe, contentment, love, neutral,
 peace, and those that only EMOTIC names. Norms that are for research alone (NRC-VAD, ANEW) are not used.
 """

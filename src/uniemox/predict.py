@@ -213,7 +213,7 @@ class _Reader:
         return [_Sample(path, box, _prepare_sample(self.backend, image, box)) for box in meant]
 
     def _find(self, path: Path, image: Image.Image) -> Sequence[Box]:
-        with self._turn:  # a detector need not be safe in threads (DECISIONS views-6)
+        with self._turn:  # a detector need not be safe in threads (DECISIONS 59)
             match self.people:
                 case None:
                     boxes: Sequence[Box] = ()
@@ -245,7 +245,7 @@ def _prepare_sample(backend: Backend, image: Image.Image, box: Box | None) -> Pi
 def _read_all(
     reader: _Reader, paths: Iterable[Path], *, ahead: int, num_workers: int
 ) -> Iterator[_Sample]:
-    """Read files in their order; threads are so many files ahead, and no more (DECISIONS export-1)."""
+    """Read files in their order; threads are so many files ahead, and no more (DECISIONS 43)."""
     if num_workers == 0:
         yield from chain.from_iterable(map(reader, paths))
         return

@@ -212,7 +212,7 @@ def load_encoder(folder: Path) -> tuple[dict[str, Tensor], ModelFacts]:
 
 
 def weights_file(folder: Path, facts: ModelFacts) -> Path:
-    """Give the file of a folder's weights; that of two views has another name (DECISIONS views-5).
+    """Give the file of a folder's weights; that of two views has another name (DECISIONS 58).
 
     Raises:
         CheckpointError: It is a link that leaves the folder, or the folder is an export.

@@ -4,7 +4,7 @@ A finding is about a copy: a picture file in one split of one manifest, with all
 has a row for each, which is no repetition). Copies show the same picture where their files, their pixels or their looks
 agree; what follows from that rests on the pair itself, never on a chain of pairs. Of two copies the one in the more
 held-out split stays: test, and every split that is neither train nor val, over val over train, within a data set and
-across (DECISIONS audit-2).
+across (DECISIONS 35).
 """
 
 from __future__ import annotations

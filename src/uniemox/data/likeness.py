@@ -1,6 +1,6 @@
 """Which pictures show the same, though they were resized, recompressed, mirrored, cropped, greyed or written upon.
 
-A picture is known by its thumbnail alone, 48 × 48 grey pixels. Two steps find the pairs (DECISIONS audit-1):
+A picture is known by its thumbnail alone, 48 × 48 grey pixels. Two steps find the pairs (DECISIONS 34):
 
 1. Looking up. The signs of low cosine coefficients are a picture's code. The code of every whole picture is looked up
    among those of windows of all pictures, in hash tables over different bits of it, also with its least certain bits

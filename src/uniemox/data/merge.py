@@ -178,7 +178,7 @@ def _rebase(table: pa.Table, root: Path, common: Path) -> pa.Table:
 def _without_known(
     table: pa.Table, earlier: Sequence[pa.ChunkedArray], source: str, problems: list[Problem]
 ) -> pa.Table:
-    """Leave out the pictures of earlier manifests: none must stand in two splits (DECISIONS splits-5)."""
+    """Leave out the pictures of earlier manifests: none must stand in two splits (DECISIONS 26)."""
     for paths in earlier:
         known = pc.is_in(table["path"], value_set=pa.chunked_array(paths.chunks, pa.string()))
         count = pc.sum(known).as_py() or 0

@@ -77,7 +77,7 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationViews:
-    """Prepares what a classifier reads: the scene's centre, the person's whole crop (DECISIONS views-3), or both."""
+    """Prepares what a classifier reads: the scene's centre, the person's whole crop (DECISIONS 56), or both."""
 
     size: int
     """Side S of a view in pixels."""

@@ -62,7 +62,7 @@ def split_rows(
     another, those of more rows first (by powers of two, and by digest among equals, so that a seed matters), each where
     it raises least the chi-square distance between the rows that the splits have and their shares, summed over the
     strata and the whole. With one stratum, no split then exceeds its share by as much as its largest group. A split
-    with a positive share is not left empty if there are groups enough (DECISIONS splits-1).
+    with a positive share is not left empty if there are groups enough (DECISIONS 22).
 
     Args:
         paths: POSIX paths relative to the root; their order does not matter.
@@ -227,7 +227,7 @@ def _count_by_remainder(count: int, shares: Sequence[float]) -> list[int]:
 def _count_truncated(count: int, shares: Sequence[float]) -> list[int]:
     # 330 * 0.7 is 230.99999999999997, hence the published 230 of Emotion6. A share that was divided by a sum of
     # 0.9999999999999999 is 0.7000000000000001 and would give 231, so the share, not the product, is rounded
-    # (DECISIONS splits-2).
+    # (DECISIONS 23).
     parts = [int(count * round(share, 12)) for share in shares]
     last = max(i for i, share in enumerate(shares) if share > 0)
     parts[last] = count - sum(parts[:last])

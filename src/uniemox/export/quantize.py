@@ -2,7 +2,7 @@
 
 What is quantised: the products with weights (query-key-value, projection and MLP of each block), their inputs to 8 bits
 with one scale, their weights to 8 bits with a scale for each column. What the attention multiplies, norms, softmax and
-the first and last layers stay in fp32. See DECISIONS export-3 for what else was measured.
+the first and last layers stay in fp32. See DECISIONS 45 for what else was measured.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Letters of shapes: `B` batch, `E` width of an embedding, `H` heads. α is the sc
 LayerNorms, one norm for both. Several heads weigh the whole width side by side; they are not slices of it.
 
 The names are those of the authors' code (arXiv 2409.18877). `sum` is its default and `scaled_sum` the paper's figure.
-Of the others no formula is published: ours are written to do what their names say (DECISIONS views-1).
+Of the others no formula is published: ours are written to do what their names say (DECISIONS 54).
 """
 
 from __future__ import annotations

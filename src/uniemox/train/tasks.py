@@ -100,7 +100,7 @@ class FinetuneTask:
             logits = module(*batch.views)
             loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.smoothing)
         else:
-            # As channels of one picture, both views get the same partner, share and box (DECISIONS views-4).
+            # As channels of one picture, both views get the same partner, share and box (DECISIONS 57).
             pixels, targets = self.mixup(torch.cat(batch.views, dim=1), batch.labels)
             loss = F.cross_entropy(module(*pixels.split(3, dim=1)).float(), targets)
         return Step(loss, {})

@@ -1,7 +1,7 @@
 """A reader of MATLAB files of version 5 for what annotations are made of: numbers, texts, cells and structs.
 
 SciPy's reader makes room for as many cells as a file says it has, and goes as deep as it says, past the end of the
-stack: a hostile file ends the process (DECISIONS importers-1). This one is bounded in size and depth, and believes no
+stack: a hostile file ends the process (DECISIONS 28). This one is bounded in size and depth, and believes no
 number that the bytes do not bear out. Functions and objects are left out, sparse arrays as well.
 
 Format: "MAT-File Format", The MathWorks, level 5.
