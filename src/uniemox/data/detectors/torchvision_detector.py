@@ -46,6 +46,8 @@ class Architecture:
     weights: Any
     prefix: str
     """What its names of thresholds begin with."""
+    pads: bool
+    """Whether it pads the pictures of a batch to one size; else it squeezes each to its own."""
 
 
 ARCHITECTURES: Final = {
@@ -53,16 +55,19 @@ ARCHITECTURES: Final = {
         detection.ssdlite320_mobilenet_v3_large,
         detection.SSDLite320_MobileNet_V3_Large_Weights.COCO_V1,
         "",
+        pads=False,
     ),
     "fasterrcnn_mobilenet_v3_large_fpn": Architecture(
         detection.fasterrcnn_mobilenet_v3_large_fpn,
         detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
         "box_",
+        pads=True,
     ),
     "fasterrcnn_mobilenet_v3_large_320_fpn": Architecture(
         detection.fasterrcnn_mobilenet_v3_large_320_fpn,
         detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1,
         "box_",
+        pads=True,
     ),
 }
 
@@ -95,18 +100,23 @@ class TorchvisionDetector:
         model = architecture.build(weights=None, weights_backbone=None, **thresholds)
         _fill(model, path)
         self._model = model.eval().to(self._device)
+        self._pads = architecture.pads
         file = f"{path.name}, SHA-256 {fingerprint(path)}…"
         self.source = f"{name} ({file}), torchvision {torchvision.__version__}; {limits}"
 
     @torch.inference_mode()
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Box, ...]]:
-        """Find the people of each picture."""
-        pixels = [pil_to_tensor(image).to(self._device).float() / 255 for image in images]
-        found = self._model(pixels) if pixels else []
-        return [
-            self._to_people(one, image.width, image.height)
-            for one, image in zip(found, images, strict=True)
-        ]
+        """Find the people of each picture.
+
+        Faster R-CNN pads the pictures of a batch to the largest of them, and the padding leaks into what it finds. So
+        it gets pictures of one size at once: what is in a picture does not depend on its neighbours.
+        """
+        people: dict[int, tuple[Box, ...]] = {}
+        for places in _groups(images, by_size=self._pads):
+            pixels = [pil_to_tensor(images[i]).to(self._device).float() / 255 for i in places]
+            for i, found in zip(places, self._model(pixels), strict=True):
+                people[i] = self._to_people(found, images[i].width, images[i].height)
+        return [people[i] for i in range(len(images))]
 
     def _to_people(self, found: dict[str, Tensor], width: int, height: int) -> tuple[Box, ...]:
         is_person = found["labels"] == PERSON
@@ -114,6 +124,14 @@ class TorchvisionDetector:
         return select_people(
             corners, scores, limits=self._limits, width=width, height=height, nms=False
         )
+
+
+def _groups(images: Sequence[Image.Image], *, by_size: bool) -> list[list[int]]:
+    """Part pictures into those that go through the model at once; gives their places."""
+    groups: dict[tuple[int, int] | None, list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(image.size if by_size else None, []).append(place)
+    return list(groups.values())
 
 
 def _find_weights(name: str, architecture: Architecture, weights: str | None) -> Path:
