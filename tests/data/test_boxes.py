@@ -36,6 +36,7 @@ def kinds(problems):
     [
         ("path,x0,y0,x1,y1", "1,2,11,22"),
         ("image,xmin,ymin,xmax,ymax", "1,2,11,22"),
+        ("Image, XMin, YMin, XMax, YMax", "1, 2, 11, 22"),
         ("filename,x1,y1,x2,y2", "1,2,11,22"),
         ("file_name,x,y,w,h", "1,2,10,20"),
         ("path,x,y,width,height", "1,2,10,20"),
@@ -103,6 +104,12 @@ def test_coco_s_people_are_found_by_the_name_of_their_class(tmp_path):
     assert found.problems == ()
 
 
+@pytest.mark.parametrize("kind", [[7], {}, None, "7", 7.5])
+def test_an_annotation_of_no_class_is_no_person(tmp_path, kind):
+    found = read_boxes(coco(tmp_path, [annotation(category_id=kind), annotation()]))
+    assert found.people["a.jpg"] == [Box(1, 2, 11, 22)]
+
+
 def test_without_categories_the_first_is_the_person(tmp_path):
     found = read_boxes(coco(tmp_path, [annotation(category_id=1)], categories=[]))
     assert found.people["a.jpg"] == [Box(1, 2, 11, 22)]
@@ -114,6 +121,7 @@ def test_without_categories_the_first_is_the_person(tmp_path):
         (annotation(iscrowd=1), "crowd, which is no person"),
         (annotation(image_id=3), "annotation of a picture that is not in the file"),
         (annotation(image_id=[1]), "annotation of a picture that is not in the file"),
+        (annotation(image_id={}), "annotation of a picture that is not in the file"),
         (annotation(bbox=[0, 0, 0, 5]), "box that is no box"),
         (annotation(bbox=[0, 0, 5]), "box that is no box"),
         (annotation(bbox=None), "box that is no box"),

@@ -116,7 +116,8 @@ def _read_table(path: Path, *, delimiter: str) -> BoxList:
     problems = Findings()
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
-        header = tuple(reader.fieldnames or ())
+        header = tuple(name.strip().casefold() for name in reader.fieldnames or ())
+        reader.fieldnames = header
         name_column, columns = _find_columns(path, header)
         has_sides = columns in _SIDE_COLUMNS
         for line in reader:
@@ -169,7 +170,8 @@ def _read_coco(path: Path) -> BoxList:
     people: dict[str, list[Box]] = {name: [] for name in names.values()}
     persons = _find_persons(path, tree.get("categories"))
     for entry in _objects(tree["annotations"], problems, "annotations"):
-        if entry.get("category_id") in persons:
+        kind = entry.get("category_id")
+        if isinstance(kind, int | str) and kind in persons:
             _add_annotation(entry, names, people, problems)
     return BoxList(people, problems.problems())
 
