@@ -73,6 +73,18 @@ def test_padding_and_squeezing_are_shown_as_the_model_sees_them(manifest):
     assert GREY in colours(crop)
 
 
+@pytest.mark.parametrize("shape", ["squeeze", "pad"])
+def test_where_nobody_is_the_crop_is_the_scene_as_evaluation_cuts_it(tmp_path, shape):
+    image = Image.new("RGB", (400, 200), RED)
+    image.paste(GREEN, (100, 0, 300, 200))
+    image.save(tmp_path / "a.png")
+    facts = Facts(name="x", title="X", classes=(), emotion=None, root=tmp_path)
+    manifest = manifest_from_columns(facts, paths=["a.png"], splits=["train"])
+    card = make_cards(manifest, PersonConfig(shape=shape), count=1)[0].picture
+    # The centre of 256 × 512 is green; the whole picture, or bars beside it, would show other colours.
+    assert colours(card.crop((card.width - SIDE, 0, card.width, SIDE))) == {GREEN}
+
+
 @pytest.mark.parametrize(("count", "names"), [(1, ["two.png"]), (2, ["two.png", "outside.png"])])
 def test_rows_are_chosen_evenly(manifest, count, names):
     assert [card.name for card in make_cards(manifest, TIGHT, count=count)] == names

@@ -49,7 +49,11 @@ class Preparation:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Prepare an RGB picture; gives (3, S, S), normalised."""
-        return self.normalize(self._cut_centre(self._resize(_shorten(image))))
+        return self.normalize(self.cut(image))
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """Resize an RGB picture and cut its centre; gives S × S, not yet normalised."""
+        return self._cut_centre(self._resize(_shorten(image)))
 
     def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Normalise an RGB picture as it is; gives (3, H, W)."""

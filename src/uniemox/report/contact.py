@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.people import choose_box, clip_box, person_region
-from uniemox.data.pixels import cut_region
+from uniemox.data.pixels import Preparation, cut_region
 from uniemox.data.population import count_people
 from uniemox.errors import DataError
 from uniemox.report.charts import BLUE, INK, MUTED, RUST
@@ -99,10 +99,15 @@ def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     region = person_region(boxes, person, width=width, height=height)
     scene = _draw_boxes(image, boxes, chosen)
     card.paste(scene, ((_SCENE_WIDTH - scene.width) // 2, (SIDE - scene.height) // 2))
-    whole: Region = (0, 0, width, height)
-    crop = cut_region(image, region or whole, size=SIDE, shape=person.shape)
-    card.paste(crop, (_SCENE_WIDTH + _GAP, 0))
+    card.paste(_cut(image, region, person), (_SCENE_WIDTH + _GAP, 0))
     return Card(card, name, _tell(row, boxes, chosen))
+
+
+def _cut(image: Image.Image, region: Region | None, person: PersonConfig) -> Image.Image:
+    """Cut what a model sees as the person: where nobody is, the scene as evaluation cuts it."""
+    if region is None:
+        return Preparation(SIDE).cut(image)
+    return cut_region(image, region, size=SIDE, shape=person.shape)
 
 
 def _draw_boxes(image: Image.Image, boxes: list[Box], chosen: Box | None) -> Image.Image:
@@ -148,8 +153,8 @@ def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Pag
             Section(
                 "Scenes and crops",
                 f"{len(cards)} rows, evenly chosen. Left: the scene with its boxes, the chosen one in blue. Right: the "
-                f"person as a model sees it ({person.choice}, margin {person.margin:g}, {person.shape}); the scene "
-                f"where nobody was found.{source}",
+                f"person as a model sees it ({person.choice}, margin {person.margin:g}, {person.shape}); the "
+                f"scene's centre where nobody was found.{source}",
                 figures,
             ),
         ),
