@@ -61,6 +61,14 @@ def test_people_are_found_and_counted(run, pictures, detector, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if "parts" in p.name) == []
 
 
+def test_the_limits_of_the_flags_are_those_of_detectors(run, pictures):
+    from uniemox.data.detectors.detector import Limits
+
+    _, shown, _ = run("data", "people", "--help")
+    defaults = [float(x) for x in re.findall(r"\(default:\s+([\d.]+)\)", shown)[:4]]
+    assert defaults == list(vars(Limits()).values())
+
+
 def test_people_are_told_to_machines(run, pictures, detector, tmp_path):
     out = tmp_path / "n.parquet"
     code, shown, err = run("data", "people", pictures, *detector, "--out", out, "--json")
@@ -198,6 +206,8 @@ def test_two_sets_of_boxes_are_compared(run, painted, detector, tmp_path):
         (["--each", "--out", "."], "--out is ., but must be a file and not a folder"),
         (["--each", "--out", "no/where.parquet"], "the folder of --out no/where.parquet is not"),
         (["--detector", "nobody", "--out", "o"], "there is no detector nobody"),
+        (["--boxes", "b.csv", "--score", "0.9", "--out", "o"], "--score says something of a"),
+        (["--each", "--format", "yolov8", "--out", "o"], "--format says something of a detector"),
         (["--detector", "ssdlite", "--score", "2", "--out", "o"], "--score is 2.0, but must be"),
         (["--detector", "ssdlite", "--batch-size", "0", "--out", "o"], "--batch-size is 0"),
         (["--detector", "m.onnx", "--out", "o"], "--format must say what m.onnx takes"),

@@ -211,6 +211,7 @@ def test_a_detector_is_made_as_for_data_people(run, predictor, fake, monkeypatch
     [
         (["--people"], "--people needs boxes: find them with --detector, or give a file of them"),
         (["--detector", "ssdlite", "--boxes", "b.csv"], "--detector and --boxes both give boxes"),
+        (["--boxes", "b.csv", "--score", "0.9"], "--score says something of a detector: give"),
     ],
 )
 def test_people_need_one_source_of_boxes(run, words, said):

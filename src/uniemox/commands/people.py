@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from uniemox.flags import Parser
 
 SHEET_SUFFIXES: Final = (".html", ".png")
+_OF_DETECTORS: Final[dict[str, Any]] = {
+    "weights": None,
+    "format": None,
+    "score": 0.5,
+    "nms_iou": 0.5,
+    "min_size": 0.0,
+    "max_people": 100,
+}
+"""Flags that say something of a detector alone, with their defaults, which are those of `Limits`."""
 
 
 def add_detector_flags(parser: Parser) -> None:
@@ -47,15 +56,44 @@ def add_detector_flags(parser: Parser) -> None:
         "What a model in ONNX takes and gives: the name of a family, or a YAML file (default: the one beside it).",
         metavar="NAME|FILE.yaml",
     )
-    parser.add_flag("--score", float, "Least score of a person, from 0 to 1.", default=0.5)
+    parser.add_flag(
+        "--score",
+        float,
+        "Least score of a person, from 0 to 1.",
+        default=_OF_DETECTORS["score"],
+    )
     parser.add_flag(
         "--nms-iou",
         float,
         "Overlap (intersection over union) above which the less sure of two boxes goes.",
-        default=0.5,
+        default=_OF_DETECTORS["nms_iou"],
     )
-    parser.add_flag("--min-size", float, "Least width and height of a person in pixels.", default=0)
-    parser.add_flag("--max-people", int, "Most people of a picture, the surest.", default=100)
+    parser.add_flag(
+        "--min-size",
+        float,
+        "Least width and height of a person in pixels.",
+        default=_OF_DETECTORS["min_size"],
+    )
+    parser.add_flag(
+        "--max-people",
+        int,
+        "Most people of a picture, the surest.",
+        default=_OF_DETECTORS["max_people"],
+    )
+
+
+def check_detector_flags(given: Namespace) -> None:
+    """Refuse flags of a detector where none is asked for, and boxes from two sources.
+
+    Raises:
+        ConfigError: Names the flag.
+    """
+    if given.detector is not None and given.boxes is not None:
+        raise ConfigError("--detector and --boxes both give boxes: choose one")
+    for name, default in _OF_DETECTORS.items():
+        if given.detector is None and getattr(given, name) != default:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} says something of a detector: give --detector too")
 
 
 def detector_of(given: Namespace) -> Detector:
@@ -103,8 +141,7 @@ def _add_people(parser: Parser) -> None:
 
 def _check_people_flags(given: Namespace) -> None:
     check_compute_flags(given)
-    if given.detector is not None and given.boxes is not None:
-        raise ConfigError("--detector and --boxes both give boxes: choose one")
+    check_detector_flags(given)
     makes = given.detector is not None or given.boxes is not None or given.each
     if not makes and given.compare is None:
         raise ConfigError("nothing to do: give --detector, --boxes, --each or --compare")

@@ -12,7 +12,7 @@ from uniemox.commands.command import (
     add_compute_flags,
     check_compute_flags,
 )
-from uniemox.commands.people import add_detector_flags, detector_of
+from uniemox.commands.people import add_detector_flags, check_detector_flags, detector_of
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,10 +119,8 @@ def _check_predict_flags(given: Namespace) -> None:
 
 
 def _check_people_flags(given: Namespace) -> None:
-    sources = [name for name in ("detector", "boxes") if getattr(given, name) is not None]
-    if len(sources) == 2:
-        raise ConfigError("--detector and --boxes both give boxes: choose one")
-    if given.people and not sources:
+    check_detector_flags(given)
+    if given.people and given.detector is None and given.boxes is None:
         raise ConfigError(
             "--people needs boxes: find them with --detector, or give a file of them with --boxes"
         )
