@@ -77,6 +77,16 @@ def test_every_row_gets_the_people_of_its_picture(tmp_path):
     assert boxes_of(manifest) == [()] * 5
 
 
+def test_pictures_that_a_file_of_boxes_does_not_name_are_not_empty_but_unasked(tmp_path):
+    # An import gives empty lists to all; once a source is named they would count as searched.
+    given = assign(rows(tmp_path, [()] * 5), {"p": Found((A,)), "q": Found()})
+    assert column(given, "people")[1:] == [[], column(given, "people")[0], None, None]
+    counts = count_people(given)
+    assert (counts.with_people, counts.without, counts.unasked) == (1, 1, 2)
+    more = assign(given, {"r": Found()})
+    assert count_people(more).unasked == 1
+
+
 def test_everything_else_of_a_row_stays_and_survives_writing(tmp_path):
     manifest = rows(tmp_path, None, widths=[1, 2, 3, 4, 5], groups=list("abcde"))
     given = assign(manifest, {"p": Found((A,), width=9), "q": Found()})

@@ -280,7 +280,7 @@ def manifest_from_columns(
     labels: Sequence[int | None] | np.ndarray | None = None,
     label_sets: Sequence[Sequence[int] | None] | None = None,
     attributes: Sequence[Attributes | None] | None = None,
-    people: Sequence[Sequence[Box]] | None = None,
+    people: Sequence[Sequence[Box] | None] | None = None,
     people_reasons: Sequence[str | None] | None = None,
     widths: Sequence[int | None] | None = None,
     heights: Sequence[int | None] | None = None,
@@ -298,7 +298,7 @@ def manifest_from_columns(
         labels: Label of each sample; None or, in an array, -1 for none.
         label_sets: Labels of each sample of a set that gives several to one.
         attributes: What is known about each picture.
-        people: Boxes of the people in each picture.
+        people: Boxes of the people in each picture; None where nobody looked for them.
         people_reasons: Why nobody could be looked for in a picture.
         widths: Width of each upright picture in pixels.
         heights: Height of each upright picture in pixels.
@@ -549,16 +549,17 @@ def _attributes_array(attributes: Sequence[Attributes | None] | None, count: int
     return pa.StructArray.from_arrays(leaves, fields=list(dtype), mask=empty)
 
 
-def _people_array(people: Sequence[Sequence[Box]] | None, count: int) -> pa.Array:
+def _people_array(people: Sequence[Sequence[Box] | None] | None, count: int) -> pa.Array:
     dtype = SCHEMA.field("people").type
     if people is None:
         return pa.nulls(count, dtype)
-    boxes = [box for row in people for box in row]
+    boxes = [box for row in people for box in row or ()]
     leaves = [pa.array([getattr(box, name) for box in boxes], pa.float64()) for name in _BOX_FIELDS]
     ends = np.zeros(len(people) + 1, np.int32)
-    np.cumsum([len(row) for row in people], out=ends[1:])
+    np.cumsum([len(row or ()) for row in people], out=ends[1:])
     values = pa.StructArray.from_arrays(leaves, fields=list(dtype.value_type))
-    return pa.ListArray.from_arrays(pa.array(ends), values, type=dtype)
+    unknown = pa.array([row is None for row in people], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(ends), values, type=dtype, mask=unknown)
 
 
 def _vad_array(

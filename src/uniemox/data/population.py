@@ -78,9 +78,13 @@ def was_searched(manifest: Manifest) -> pa.ChunkedArray:
     A manifest that names nobody who looked, and has no box, was not searched: its empty lists are those of an import.
     """
     table = manifest.table
-    if not manifest.facts.people_source and not pc.any(has_boxes(manifest)).as_py():
+    if _was_never_searched(manifest):
         return pa.chunked_array([np.zeros(len(table), bool)])
     return pc.and_(pc.is_valid(table["people"]), pc.is_null(table["people_reason"]))
+
+
+def _was_never_searched(manifest: Manifest) -> bool:
+    return not manifest.facts.people_source and not pc.any(has_boxes(manifest)).as_py()
 
 
 def pictures_without_boxes(manifest: Manifest) -> pa.Array:
@@ -106,9 +110,15 @@ def assign_people(
         replace_boxes: Whether rows that have boxes already get the new ones; else they keep theirs.
 
     Returns:
-        The manifest with boxes, reasons and, where they were not known, sizes; its facts name the source.
+        The manifest with boxes, reasons and, where they were not known, sizes; its facts name the source. Rows of a
+        manifest that nobody searched before have null for people where nobody looked now either.
     """
     table = manifest.table
+    if _was_never_searched(manifest):
+        # Else its empty lists would say that the source looked, and saw nobody.
+        column = SCHEMA.field("people")
+        nothing = pa.nulls(len(table), column.type)
+        table = table.set_column(table.schema.get_field_index("people"), column, nothing)
     places = pc.index_in(table["path"], value_set=paths)
     if not replace_boxes:
         places = pc.if_else(has_boxes(manifest), pa.scalar(None, pa.int32()), places)

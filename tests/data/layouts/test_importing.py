@@ -223,6 +223,8 @@ def test_boxes_of_a_file_go_to_their_pictures(trees, look, tmp_path):
         "b/b001.jpg": (Box(1, 2, 3.5, 4, 0.75), Box(0, 0, 5, 5, 1)),
     }
     assert result.manifest.facts.people_source == "p.csv"
+    # What the file does not name was not looked at.
+    assert result.manifest.table["people"].is_null().to_pylist().count(True) == 2
 
 
 def test_people_that_are_samples_keep_their_boxes(trees, look, tmp_path):

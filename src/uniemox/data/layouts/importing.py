@@ -388,7 +388,7 @@ def _add_people(found: Samples, path: Path, findings: Findings) -> Samples:
     findings.include(assigned.problems)
     boxes = {name: one.boxes for name, one in zip(assigned.paths, assigned.found, strict=True)}
     samples = [
-        sample if sample.boxes else sample._replace(boxes=boxes.get(sample.path, ()))
+        sample if sample.boxes else sample._replace(boxes=boxes.get(sample.path))
         for sample in found.samples
     ]
     told = f"{found.people_source}; others from {path.name}" if found.people_source else path.name

@@ -29,7 +29,8 @@ class Sample(NamedTuple):
     split: str | None = None
     """None where the set does not tell, and a recipe will."""
     attributes: Attributes | None = None
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Box, ...] | None = ()
+    """None where a file of boxes does not name the picture."""
     label_set: tuple[int, ...] | None = None
     group: str | None = None
     distribution: tuple[float, ...] | None = None
