@@ -143,10 +143,24 @@ def test_a_search_does_not_go_on_with_another_one(root, other):
 
 @pytest.mark.parametrize("text", ["", "[", "[[[[" * 9999, '{"version": 0}'])
 def test_a_plan_that_is_none_is_refused_in_one_line(root, text):
-    search(root)
+    run(search(root), ByColour())
     (root.parent / "parts" / "search.json").write_text(text)
     with pytest.raises(DataError, match="holds a search with other"):
         search(root)
+
+
+def test_a_search_that_found_nothing_yet_gives_way_to_another(root):
+    search(root)  # as where a format does not fit, and the next try has another
+    (root.parent / "parts" / "0000000000.tmp").write_bytes(b"half")
+    assert run(search(root, source="another"), ByColour())
+
+
+def test_a_folder_of_other_things_is_neither_used_nor_cleared(root):
+    (root.parent / "parts").mkdir()
+    (root.parent / "parts" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds a search with other pictures or another detector"):
+        search(root)
+    assert [path.name for path in (root.parent / "parts").iterdir()] == ["thesis.txt"]
 
 
 def test_a_folder_that_cannot_be_made_is_told(root):

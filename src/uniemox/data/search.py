@@ -109,9 +109,12 @@ class Search:
         file = self._folder / "search.json"
         try:
             self._folder.mkdir(exist_ok=True)
-            if not file.exists() and not any(self._folder.glob("*.parquet")):
+            # A search that found nothing yet binds nobody; what is not ours is not to be cleared.
+            if all(
+                path.name == file.name or path.suffix == ".tmp" for path in self._folder.iterdir()
+            ):
                 file.write_text(json.dumps(plan, indent=2), encoding="utf-8")
-            there = json.loads(file.read_text(encoding="utf-8"))
+            there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         except OSError as error:
             raise DataError(
                 f"cannot keep a search in {self._folder}: {error.strerror}; choose another place"
@@ -120,8 +123,8 @@ class Search:
             there = None
         if there != plan:
             raise DataError(
-                f"{self._folder} holds a search with other pictures or another detector: delete it to begin anew, or "
-                "repeat the command that began it"
+                f"{self._folder} holds a search with other pictures or another detector, or something else: delete it "
+                "to begin anew, or repeat the command that began it"
             )
 
     def _read_parts(self) -> tuple[list[pa.Table], int]:
