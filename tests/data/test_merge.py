@@ -17,6 +17,7 @@ from uniemox.data.manifest import (
     write_manifest,
 )
 from uniemox.data.merge import merge_manifests
+from uniemox.data.population import count_people
 from uniemox.emotions import MIKELS, MIKELS_ALPHABETICAL, TAXONOMIES
 from uniemox.errors import DataError
 
@@ -81,6 +82,14 @@ def test_splits_stand_together_in_their_order_and_rows_know_their_set(tmp_path):
     )
     assert merged.table["source"].to_pylist() == ["a", "a", "b", "b", *"ababab"]
     assert merged.source_counts() == {"a": 5, "b": 5}
+
+
+def test_pictures_that_nobody_searched_are_not_empty_beside_those_that_were(tmp_path):
+    searched = make(facts(tmp_path / "a", "a", people_source="eye"), [0, 1], people=[(), ()])
+    other = make(facts(tmp_path / "b", "b"), [0], people=[()])
+    merged = merge_manifests([searched, other]).manifest
+    counts = count_people(merged)
+    assert (counts.without, counts.unasked) == (2, 1)
 
 
 def test_everything_known_about_a_row_survives(tmp_path):

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from uniemox.data.findings import Problem
 from uniemox.data.manifest import SCHEMA, Facts, Manifest, manifest_from_table
+from uniemox.data.population import mark_unasked
 from uniemox.emotions import Taxonomy, build_bridge, resolve
 from uniemox.errors import DataError
 
@@ -74,7 +75,7 @@ def merge_manifests(
     tables: list[pa.Table] = []
     earlier: list[pa.ChunkedArray] = []
     for manifest, source in zip(manifests, sources, strict=True):
-        table = _rebase(manifest.table, _root(manifest), root)
+        table = _rebase(mark_unasked(manifest), _root(manifest), root)
         own_paths = table["path"]
         table = _without_known(table, earlier, source, problems)
         relabelling = _relabel(manifest.facts, classes, target)

@@ -87,6 +87,19 @@ def _was_never_searched(manifest: Manifest) -> bool:
     return not manifest.facts.people_source and not pc.any(has_boxes(manifest)).as_py()
 
 
+def mark_unasked(manifest: Manifest) -> pa.Table:
+    """Give the table, in which people are null if nobody ever looked for them.
+
+    Once the facts name somebody who looked, the empty lists of an import would say that nobody was seen.
+    """
+    table = manifest.table
+    if not _was_never_searched(manifest):
+        return table
+    column = SCHEMA.field("people")
+    nothing = pa.nulls(len(table), column.type)
+    return table.set_column(table.schema.get_field_index("people"), column, nothing)
+
+
 def pictures_without_boxes(manifest: Manifest) -> pa.Array:
     """Paths of the rows that have no box, each once, in the order of the table."""
     return pc.unique(manifest.table["path"].filter(pc.invert(has_boxes(manifest))))
@@ -113,12 +126,7 @@ def assign_people(
         The manifest with boxes, reasons and, where they were not known, sizes; its facts name the source. Rows of a
         manifest that nobody searched before have null for people where nobody looked now either.
     """
-    table = manifest.table
-    if _was_never_searched(manifest):
-        # Else its empty lists would say that the source looked, and saw nobody.
-        column = SCHEMA.field("people")
-        nothing = pa.nulls(len(table), column.type)
-        table = table.set_column(table.schema.get_field_index("people"), column, nothing)
+    table = mark_unasked(manifest)
     places = pc.index_in(table["path"], value_set=paths)
     if not replace_boxes:
         places = pc.if_else(has_boxes(manifest), pa.scalar(None, pa.int32()), places)
