@@ -150,8 +150,8 @@ def to_markdown(rows: list[Row], facts: dict[str, object]) -> str:
             lines.append(f"- {test}, {ARMS[arm].title} over {ARMS[other].title}: {points}")
     lines += [
         "",
-        "The fusion of two views starts fresh, and in a short run it is still learning: what the person adds is the",
-        "difference between scene and person and scene and scene, which have the same parts.",
+        "The fusion of two views starts as their mean (DECISIONS 60). What the person adds is the difference between",
+        "scene and person and scene and scene, which have the same parts.",
         "",
         "What it does not say: the data is drawn, every picture has one person with an exact box, and UniEmoX-mini was",
         "itself pretrained with person crops. Pretraining with `views.person` crop, scene and none is not compared:",

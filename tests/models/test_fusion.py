@@ -19,6 +19,7 @@ from uniemox.models.fusion import (
     SumFusion,
     ViewAttention,
     build_fusion,
+    start_as_mean,
 )
 
 FUSIONS = get_args(FusedBy)
@@ -348,6 +349,49 @@ def test_names_build_what_they_say():
     for name, kind in kinds.items():
         assert isinstance(build_fusion(name, 4), kind)
     assert isinstance(build_fusion("attention", 4).attention, ViewAttention)
+
+
+@pytest.mark.parametrize("name", [name for name in FUSIONS if name != "bilinear"])
+def test_a_fusion_that_starts_as_the_mean_gives_one_view_where_both_are_the_same(name):
+    torch.manual_seed(0)
+    fusion = build_fusion(name, 6)
+    start_as_mean(fusion)
+    scene, _ = views()
+    own = scene if name == "scaled_sum" else nn.functional.layer_norm(scene, (6,), eps=1e-6)
+    expected = nn.functional.elu(own) if name in ("sum", "multihead_sum") else own
+    torch.testing.assert_close(fusion(scene, scene), expected)
+
+
+@pytest.mark.parametrize("name", ["sum", "scaled_sum", "multihead_sum"])
+def test_a_fusion_that_starts_as_the_mean_lies_between_two_views(name):
+    torch.manual_seed(0)
+    fusion = build_fusion(name, 6)
+    start_as_mean(fusion)
+    scene, person = views()
+    normed = [
+        view if name == "scaled_sum" else nn.functional.layer_norm(view, (6,), eps=1e-6)
+        for view in (scene, person)
+    ]
+    mean = sum(normed) / 2
+    expected = mean if name == "scaled_sum" else nn.functional.elu(mean)
+    torch.testing.assert_close(fusion(scene, person), expected)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_weight_of_a_fusion_that_starts_as_the_mean_can_learn(name):
+    torch.manual_seed(0)
+    fusion = build_fusion(name, 6)
+    start_as_mean(fusion)
+    (fusion(*views()) ** 2).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in fusion.parameters())
+
+
+def test_bilinear_has_no_mean_to_start_as():
+    torch.manual_seed(0)
+    fusion = build_fusion("bilinear", 6)
+    before = {name: tensor.clone() for name, tensor in fusion.state_dict().items()}
+    start_as_mean(fusion)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fusion.state_dict().items())
 
 
 def test_the_page_about_views_tells_every_fusion():

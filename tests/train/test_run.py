@@ -608,7 +608,7 @@ def test_a_run_on_both_views_says_what_it_reads_and_what_stands_in(two_views):
     assert (config.out / "test" / "report.json").is_file()
 
 
-def test_both_views_start_from_the_pretrained_encoder_and_a_fresh_fusion(
+def test_both_views_start_from_the_pretrained_encoder_and_their_mean(
     finetune_config, pretrained, tmp_path, monkeypatch
 ):
     config = finetune_config(
@@ -618,7 +618,8 @@ def test_both_views_start_from_the_pretrained_encoder_and_a_fresh_fusion(
     before = load_file(pretrained.model / "model.safetensors")
     name = "blocks.0.mlp.fc1.weight"
     assert torch.equal(started[f"encoder.{name}"], before[name])
-    assert started["fusion.linear.weight"].shape == (128, 128)  # of the encoder, not the decoder
+    # Of the encoder's width, not the decoder's, and the mean of both views.
+    assert torch.equal(started["fusion.linear.weight"], torch.eye(128) / 2)
 
 
 def test_a_run_on_both_views_is_the_same_on_any_number_of_workers_and_after_a_break(

@@ -25,7 +25,7 @@ class TwoViewClassifier(nn.Module):
     """One encoder on scene and person, their fusion, a linear head.
 
     α and β are what the head of the plain classifier would read: the normed mean over the patches of each view. The
-    fusion starts fresh, for that of pretraining fuses class tokens after a projection (DECISIONS 55).
+    fusion is not pretraining's, for that one fuses class tokens after a projection (DECISIONS 55).
 
     Args:
         classifier: The encoder with its `fc_norm` and its head, as `build_classifier` makes it.

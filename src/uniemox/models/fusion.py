@@ -176,6 +176,37 @@ class BilinearFusion(nn.Module):
         return fused
 
 
+@torch.no_grad()
+def start_as_mean(fusion: nn.Module) -> None:
+    """Let a fusion begin as the mean of the normed views (of `sum` and `multihead_sum` its ELU), where its form can.
+
+    A classifier whose encoder is trained already then begins with what its head would read of one view, instead of
+    with a random mixture (DECISIONS 60). `bilinear`, of half the rank, cannot, and stays as it is.
+    """
+    match fusion:
+        case SumFusion() | ScaledSumFusion():
+            _repeat_identity(fusion.linear, share=0.5)
+        case MultiheadSumFusion():
+            _repeat_identity(fusion.linear, share=0.5 / NUM_HEADS)
+        case AttentionFusion():
+            _repeat_identity(fusion.linear, share=1 / NUM_HEADS)
+        case GatedMlpFusion():
+            width = fusion.linear.out_features
+            fusion.value_and_gate.weight[width:].zero_()  # a gate of one half for everything
+            _repeat_identity(fusion.linear, share=2)
+            fusion.value_and_gate.weight[:width] = _identities(NUM_HEADS, width) / NUM_HEADS
+
+
+def _repeat_identity(linear: nn.Linear, *, share: float) -> None:
+    width = linear.out_features
+    linear.weight.copy_(share * _identities(linear.in_features // width, width))
+
+
+def _identities(count: int, width: int) -> Tensor:
+    """Give [I … I], (E, count · E)."""
+    return torch.eye(width).repeat(1, count)
+
+
 def build_fusion(name: FusedBy, width: int) -> nn.Module:
     """Build a fusion by its name in the settings."""
     match name:

@@ -38,6 +38,7 @@ from uniemox.models.classify import (
     start_from_encoder,
 )
 from uniemox.models.encoder import grid_size, resample_positions
+from uniemox.models.fusion import start_as_mean
 from uniemox.models.pretrain import UniEmoX
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, ignore
@@ -468,7 +469,9 @@ def _build_start(
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the weights of {config.init} do not fit: {reason}") from error
     if config.view == "both":
-        return TwoViewClassifier(model, config.fusion), shape
+        two_views = TwoViewClassifier(model, config.fusion)
+        start_as_mean(two_views.fusion)
+        return two_views, shape
     return model, shape
 
 
