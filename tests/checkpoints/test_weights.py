@@ -261,6 +261,45 @@ def colliding_keys():
     return b"\x80\x02}(" + longs + b"u."
 
 
+def other_directory(path):
+    """An archive in which Python finds honest entries, and torch a bomb: one list at the end, one where it says."""
+    bomb, honest = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * 2**24 + b"N.")
+        file.writestr("archive/byteorder", b"little")
+    with zipfile.ZipFile(honest, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02N.")
+        file.writestr("archive/byteorder", b"little")
+    start, base = zipfile.ZipFile(bomb).start_dir, len(bomb.getvalue())
+    content, split = honest.getvalue(), zipfile.ZipFile(honest).start_dir
+    entries, end = bytearray(content[split:-22]), bytearray(content[-22:])
+    for entry in (
+        0,
+        entries.rfind(b"PK\x01\x02"),
+    ):  # offsets that are right once Python has moved them
+        (offset,) = struct.unpack_from("<I", entries, entry + 42)
+        struct.pack_into("<I", entries, entry + 42, offset + start - split)
+    struct.pack_into("<I", end, 16, start)
+    path.write_bytes(bomb.getvalue() + content[:split] + entries + end)
+    assert base > start
+
+
+def called(name, argument):
+    """The pickle of {"a": name(argument)}."""
+    return b"\x80\x02}X\1\0\0\0ac" + name + b"\n(" + argument + b"tRs."
+
+
+def spoilt_storages(path):
+    """A file from before 1.6 whose last pickle, the names of its storages, takes all memory."""
+    torch.save({"a": torch.ones(4)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    last = content.rindex(b"\x80\x02]")
+    path.write_bytes(
+        content[:last] + called(b"__builtin__\nbytearray", FOUR_BILLION) + content[last:]
+    )
+
+
+FOUR_BILLION = b"\x8a\x05" + (4 * 10**9).to_bytes(5, "little")
 HOSTILE = {
     "a command in a torch file": lambda p: torch.save({"a": runs(f"touch {p}.ran")}, p),
     "a command in an old torch file": lambda p: torch.save(
@@ -304,6 +343,9 @@ HOSTILE = {
     "a pickle without end": lambda p: long_pickle(p, new=True),
     "an old pickle without end": lambda p: long_pickle(p, new=False),
     "numbers of many digits": lambda p: archive(p, colliding_keys()),
+    "bytes without end": lambda p: archive(p, called(b"__builtin__\nbytearray", FOUR_BILLION)),
+    "bytes without end in an old file": spoilt_storages,
+    "two lists of entries": other_directory,
     "a sparse tensor": lambda p: torch.save({"a": torch.eye(3).to_sparse()}, p),
     "an empty file": lambda p: p.write_bytes(b""),
     "a file of zeros": lambda p: p.write_bytes(b"\0" * 4096),
@@ -378,9 +420,15 @@ def test_hostile_files_take_little_memory_and_run_nothing(told_in_a_child):
         ("entries that overlap", "declares more bytes than it has"),
         ("many entries", "more than 20000 entries"),
         ("the other byte order", "a machine of the other byte order"),
-        ("a pickle without end", "a pickle of more than 2097152 bytes"),
-        ("an old pickle without end", "a pickle of more than 2097152 bytes"),
+        ("a pickle without end", "a pickle of more than 1048576 bytes"),
+        ("an old pickle without end", "a pickle of more than 1048576 bytes"),
         ("numbers of many digits", "a number of many digits"),
+        (
+            "bytes without end",
+            "asks for __builtin__.bytearray, which could run code or take all memory",
+        ),
+        ("bytes without end in an old file", "asks for __builtin__.bytearray"),
+        ("two lists of entries", "its list of entries is not at its end"),
         ("a giant storage", "declared larger than what is stored"),
         ("a sparse tensor", "save it dense"),
         ("a giant header", "a header of more than 2097152 bytes"),

@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
-import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from uniemox.checkpoints.pickles import check_pickle
 from uniemox.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # What a file may be before it is opened: more is no model of this kind.
 _MAX_FILE = 64 * 2**30  # bytes
 _MAX_HEADER = 2 * 2**20  # bytes of JSON before the numbers of safetensors; ViT-H needs 60 thousand
-_MAX_PICKLE = 2 * 2**20  # bytes; ViT-H with its optimiser needs half a megabyte
-_LONGEST_NUMBER = 64  # bits
 _MAX_ENTRIES = 20_000  # of a zip archive
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, before 1.6
 # What zipfile, pickletools and torch raise on damaged files.
@@ -201,11 +199,34 @@ def _size_of(path: Path) -> int:
 
 def _read_zip(path: Path, size: int) -> dict[str, Any]:
     try:
+        _check_directory(path, size)
         with zipfile.ZipFile(path) as archive:
             _check_archive(archive, path, size)
         return _unpickle(path, size, mapped=True)
     except _DAMAGED as error:
         raise CheckpointError(f"{path} cannot be read as weights: {_brief(error)}") from error
+
+
+def _check_directory(path: Path, size: int) -> None:
+    """Refuse an archive whose list of entries is not where it says: torch and Python would look in two places.
+
+    The list ends where its description begins, and nothing follows that (APPNOTE.TXT of PKWARE, 4.3.14-16).
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, size - 98))
+        wide, pointer, end = struct.unpack("<56s20s22s", file.read().rjust(98, b"\0"))
+    if pointer.startswith(b"PK\x06\x07"):
+        (described,) = struct.unpack_from("<Q", pointer, 8)
+        begin, sound = size - 98, wide.startswith(b"PK\x06\x06") and described == size - 98
+        length, start = struct.unpack_from("<QQ", wide, 40)
+    else:
+        begin, sound = size - 22, True
+        length, start = struct.unpack_from("<II", end, 12)
+    if not (sound and end.startswith(b"PK\x05\x06") and start + length == begin):
+        raise CheckpointError(
+            f"{path} cannot be read as weights: it was cut off, or its list of entries is not at its end, where torch "
+            "writes it; copy or make it again"
+        )
 
 
 def _check_archive(archive: zipfile.ZipFile, path: Path, size: int) -> None:
@@ -236,12 +257,8 @@ def _check_torch_archive(
         raise CheckpointError(
             f"{path} is a zip archive, but not torch's: unpack it and give the file within"
         )
-    if pickles[0].file_size > _MAX_PICKLE:
-        raise CheckpointError(
-            f"{path} has a pickle of more than {_MAX_PICKLE} bytes: it is refused"
-        )
     with archive.open(pickles[0]) as file:
-        _check_pickle(file, path)
+        check_pickle(file, path)
     for entry in entries:
         if entry.filename.endswith("/byteorder") and archive.read(entry) != b"little":
             raise CheckpointError(
@@ -253,26 +270,11 @@ def _read_old(path: Path, size: int) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             file.seek(len(_OLD_TORCH))
-            for _ in range(3):  # version, byte order, and what is saved
-                _check_pickle(file, path)
+            for _ in range(4):  # version, byte order, what is saved, and its storages
+                check_pickle(file, path)
         return _unpickle(path, size, mapped=False)
     except _DAMAGED as error:
         raise CheckpointError(f"{path} cannot be read as weights: {_brief(error)}") from error
-
-
-def _check_pickle(file: IO[bytes], path: Path) -> None:
-    """Walk over a pickle without executing it: it must end soon, and hold no whole numbers that no setting has.
-
-    Numbers of many digits can be chosen so that tables of them take minutes.
-    """
-    start = file.tell()
-    for _, argument, position in pickletools.genops(file):
-        if (position or 0) - start > _MAX_PICKLE:
-            raise CheckpointError(
-                f"{path} has a pickle of more than {_MAX_PICKLE} bytes: it is refused"
-            )
-        if isinstance(argument, int) and argument.bit_length() > _LONGEST_NUMBER:
-            raise CheckpointError(f"{path} holds a number of many digits: it is refused")
 
 
 def _unpickle(path: Path, size: int, *, mapped: bool) -> dict[str, Any]:
