@@ -81,6 +81,17 @@ def test_every_list_of_keys_is_tried():
     assert len(list(KEYS.iterdir())) == 6
 
 
+def test_the_average_of_a_run_of_timm_goes_first_and_the_other_is_told(plain):
+    steps, average = plain("mini").classifier(3), plain("mini").classifier(3, seed=1)
+    tree = {"state_dict": steps, "state_dict_ema": average, "arch": "vit"}
+    foreign = recognise(tree, Path("x"))
+    assert foreign.layout == "timm, training checkpoint, average over steps"
+    assert foreign.state["head.weight"] is average["head.weight"]
+    assert foreign.beside == ("arch", "state_dict")
+    foreign = recognise({"state_dict": steps, "arch": "vit"}, Path("x"))
+    assert (foreign.layout, foreign.beside) == ("timm, training checkpoint", ("arch",))
+
+
 def test_the_released_fusion_goes_into_ours():
     foreign = found("released_run_large")
     with torch.device("meta"):

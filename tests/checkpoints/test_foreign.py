@@ -1,5 +1,6 @@
 """Weights that others wrote give the answers of independent models."""
 
+import argparse
 import json
 
 import pytest
@@ -340,6 +341,35 @@ def test_a_head_on_the_class_token_is_told_and_refused(timm_folder):
     assert "head.bias, head.weight read the class token, not the mean of the patches" in said
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_args": {"num_heads": 8}}, "num_heads of this model is 8, which no tensor shows"),
+        ({"model_args": {"act_layer": "relu"}}, "act_layer of this model is relu"),
+        ({"model_args": {"norm_layer": "layernorm"}}, "which is not known here: use it with timm"),
+        ({"model_args": {"global_pool": "max"}}, "global_pool of this model is max"),
+        ({"global_pool": "avgmax", "model_args": {}}, "global_pool of this model is avgmax"),
+        ({"model_args": ["num_heads"]}, "model_args must be a table"),
+    ],
+)
+def test_a_model_that_computes_otherwise_than_its_tensors_show_is_refused(
+    timm_folder, change, said
+):
+    folder, _, _ = timm_folder()
+    edit(folder, lambda config: config.update(change))
+    assert said in told_by(lambda: open_source(folder))
+
+
+def test_what_tensors_show_may_be_said_too(timm_folder):
+    folder, _, _ = timm_folder()
+    arguments = {"img_size": 32, "depth": 6, "num_heads": 4, "global_pool": "avg", "drop_rate": 0.1}
+    edit(folder, lambda config: config.update(model_args=arguments))
+    assert open_source(folder).foreign.num_classes == 3
+    folder, _, _ = timm_folder(pool="token")
+    edit(folder, lambda config: config.update(model_args={"global_pool": "token"}))
+    assert open_source(folder).foreign.kind == "encoder"
+
+
 def test_labels_that_contradict_the_data_set_are_refused(timm_folder, painted):
     folder, _, _ = timm_folder(labels=("awe", "joy", "fear"))
     source = open_source(folder)
@@ -383,6 +413,18 @@ def test_a_folder_with_a_pickle_alone_names_it(timm_folder):
     assert told_by(lambda: open_source(folder)).endswith("has no model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     assert "pytorch_model.bin can be given by itself" in told_by(lambda: open_source(folder))
+
+
+def test_the_licence_of_mae_goes_with_its_encoders(plain, tmp_path):
+    weights, file = plain("mini"), tmp_path / "a.pth"
+    encoder = weights.mae_encoder()
+    for tree in ({"model": encoder}, {"model": encoder, "args": argparse.Namespace(lr=1.0)}):
+        torch.save(tree, file)
+        assert "CC-BY-NC-4.0" in open_source(file).licence
+    head = {"head.weight": torch.ones(3, 128), "head.bias": torch.ones(3)}
+    for tree in (encoder, encoder | head, {"model": encoder | head}):  # anybody's, such as DeiT's
+        torch.save(tree, file)
+        assert open_source(file).licence == ""
 
 
 def test_a_licence_that_a_folder_states_is_kept(timm_folder):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Kind = Literal["pretraining", "classifier", "encoder"]
 Shape = tuple[int, ...]
 
+MAE_RUN = "run of MAE's form"
+"""Layout of MAE's own files, and of what its scripts write."""
+
 _HEADS = {shape.width: shape.num_heads for shape in ENCODER_SHAPES.values()}
 _DECODER_HEADS = {512: 16}  # He et al. 2022, table 1; no tensor shows the number of heads
 _BLOCK = re.compile(r"(?P<part>blocks|decoder_blocks)\.(?P<index>\d{1,3})\.")
@@ -153,17 +156,20 @@ def _run(tree: Mapping[str, Any]) -> Named | None:
     state = _tensors(tree.get("model"))
     if state is None or not _is_transformer(_without("module.", state)):
         return None
-    return Named("run of MAE's form", _without("module.", state), _arguments(tree), _beside(tree))
+    return Named(MAE_RUN, _without("module.", state), _arguments(tree), _beside(tree))
 
 
 def _timm_run(tree: Mapping[str, Any]) -> Named | None:
-    """Checkpoints of timm's training script: `{'state_dict': …}`."""
-    state = _tensors(tree.get("state_dict"))
-    if state is None or not _is_transformer(_without("module.", state)):
-        return None
-    return Named(
-        "timm, training checkpoint", _without("module.", state), _arguments(tree), _beside(tree)
-    )
+    """Checkpoints of timm's training script: `{'state_dict': …}`; the average over steps goes first, as in timm."""
+    for name in ("state_dict_ema", "state_dict"):
+        state = _tensors(tree.get(name))
+        if state is not None and _is_transformer(_without("module.", state)):
+            layout = "timm, training checkpoint" + (", average over steps" if "ema" in name else "")
+            beside = tuple(
+                sorted({*_beside(tree), *({"state_dict", "state_dict_ema"} & tree.keys())} - {name})
+            )
+            return Named(layout, _without("module.", state), _arguments(tree), beside)
+    return None
 
 
 def _transformers(tree: Mapping[str, Any]) -> Named | None:

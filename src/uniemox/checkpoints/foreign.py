@@ -16,7 +16,7 @@ import torch
 
 from uniemox.checkpoints.bundle import Classifier, Pretrained, make_classifier, make_pretraining
 from uniemox.checkpoints.card import NON_COMMERCIAL
-from uniemox.checkpoints.compat import Foreign, is_beside_encoder, own_name, recognise
+from uniemox.checkpoints.compat import MAE_RUN, Foreign, is_beside_encoder, own_name, recognise
 from uniemox.checkpoints.facts import ModelFacts, check_facts, member, read_config
 from uniemox.checkpoints.weights import (
     as_floats,
@@ -41,6 +41,14 @@ log = logging.getLogger(__name__)
 _EMBEDDED_SETS = {"drawn6"}  # its models come with the package
 _POSITIONS = ("pos_embed", "decoder_pos_embed")
 _WEIGHTS = "model.safetensors"
+# timm's arguments that tensors show, or that change nothing where nobody trains
+_SHOWN = {
+    *("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"),
+    *("qkv_bias", "proj_bias", "qk_norm", "init_values", "class_token", "reg_tokens", "pos_embed"),
+    *("no_embed_class", "pre_norm", "final_norm", "fc_norm", "weight_init", "fix_init"),
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+    *("drop_path_rate", "dynamic_img_size", "strict_img_size"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +104,15 @@ def open_source(place: Path) -> Source:
         path=place,
         format=contents.format,
         foreign=foreign,
-        licence="" if foreign.kind == "encoder" and not foreign.arguments else NON_COMMERCIAL,
+        licence=NON_COMMERCIAL if _follows_from_mae(foreign) else "",
     )
+
+
+def _follows_from_mae(foreign: Foreign) -> bool:
+    """Whether weights have the form of MAE's: others than encoders do, and encoders that MAE's scripts wrote."""
+    if foreign.kind != "encoder" or foreign.arguments:
+        return True
+    return foreign.layout == MAE_RUN and not foreign.unused  # MAE's encoders come without a head
 
 
 def _open_folder(folder: Path) -> Source:
@@ -117,6 +132,7 @@ def _open_folder(folder: Path) -> Source:
                 f"{folder}/config.json points to weights elsewhere (pretrained_cfg.{name}), which is not followed"
             )
     foreign = recognise(read_weights(path), path)
+    _check_arguments(config, foreign, folder)
     return Source(
         place=folder,
         path=path,
@@ -126,6 +142,24 @@ def _open_folder(folder: Path) -> Source:
         licence=str(preprocessing.get("license") or ""),
         preprocessing=preprocessing,
     )
+
+
+def _check_arguments(config: Mapping[str, Any], foreign: Foreign, folder: Path) -> None:
+    """Refuse a model of timm that computes otherwise than its tensors show, such as with more heads."""
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{folder}/config.json: model_args must be a table")
+    told, usual = dict(arguments), {"num_heads": foreign.num_heads, "global_pool": "avg"}
+    if foreign.kind == "classifier":
+        told.setdefault("global_pool", config.get("global_pool", "avg"))
+    else:
+        told.pop("global_pool", None)
+    for name in told.keys() - _SHOWN:
+        if told[name] != usual.get(name):
+            raise CheckpointError(
+                f"{folder}/config.json: {name[:80]} of this model is {str(told[name])[:40]}, which no tensor shows and "
+                f"which is {usual.get(name, 'not known')} here: use it with timm"
+            )
 
 
 def _label_names(config: Mapping[str, Any], num_classes: int, folder: Path) -> tuple[str, ...]:
