@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.checkpoints.inspection import inspect
+from uniemox.checkpoints.sources import load_start
 from uniemox.config import ENCODER_SHAPES
 from uniemox.data.specs import SPECS
 from uniemox.errors import CheckpointError
@@ -94,6 +96,25 @@ def test_the_embedded_models_are_inspected(name):
 def test_an_inspection_is_plain_json(finetuned):
     found = inspect(str(finetuned.model)).to_dict()
     assert json.loads(json.dumps(found))["classes"] == ["awe", "fear", "joy"]
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-pretrained"])
+def test_what_does_not_fit_in_a_folder_of_our_own_is_told(name, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(EMBEDDED[name], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["more"] = weights.pop("blocks.0.norm1.bias")
+    weights["cls_token"] = weights["cls_token"].mean(-1)
+    save_file(weights, folder / "model.safetensors")
+    found, prefix = inspect(str(folder)), "" if name == "demo" else "encoder."
+    assert found.missing == (f"{prefix}blocks.0.norm1.bias",)
+    assert found.extra == (f"{prefix}more",)
+    assert found.misshapen == (
+        f"{prefix}cls_token has shape (1, 1), the model has (1, 1, {found.architecture['width']})",
+    )
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_start(str(folder))
 
 
 def test_weights_of_our_own_that_are_not_finite_are_told(finetuned, tmp_path):

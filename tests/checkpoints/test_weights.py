@@ -5,6 +5,7 @@ import copy
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -25,6 +26,7 @@ from uniemox.checkpoints.weights import (
     as_floats,
     fill,
     hash_file,
+    is_finite,
     name_first,
     read_file,
     read_weights,
@@ -465,6 +467,15 @@ def test_values_are_copied_as_full_precision(tmp_path):
 def test_values_that_are_not_finite_are_named(value, dtype):
     weights = {"a": torch.ones(2), "b": torch.tensor([1.0, value]).to(dtype)}
     assert "not finite in b" in told_by(as_floats, weights, "x")
+
+
+@pytest.mark.parametrize("place", [0, 2**24 - 1, 2**24])
+def test_numbers_that_are_not_finite_are_found_in_any_piece(place):
+    weights = torch.zeros(2**24 + 1, dtype=torch.float16)
+    assert is_finite(weights.view(1, -1))
+    weights[place] = math.nan
+    assert not is_finite(weights.view(1, -1))
+    assert is_finite(torch.zeros(0))
 
 
 def test_whole_numbers_are_no_weights():

@@ -25,7 +25,7 @@ from timm.models import save_for_hf
 from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.compat import mae_name, own_name
 from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config, read_facts
-from uniemox.checkpoints.weights import as_floats, fill, hash_file, read_weights
+from uniemox.checkpoints.weights import Fit, as_floats, compare, fill, hash_file, read_weights
 from uniemox.config import ENCODER_SHAPES, ModelConfig
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError, ConfigError
@@ -149,6 +149,23 @@ def make_classifier(
     Raises:
         CheckpointError: They do not fit, or are not finite.
     """
+    model = _empty_classifier(facts)
+    fill(model, weights, source)
+    return model
+
+
+def compare_folder(folder: Path, facts: ModelFacts) -> Fit:
+    """Compare a folder's weights with the model that it says they are; no number is read.
+
+    Raises:
+        CheckpointError: The files are damaged, or the facts are no model.
+    """
+    if facts.kind == "pretraining":
+        return compare(_empty_pretraining(facts, folder), _pretrained_weights(folder))
+    return compare(_empty_classifier(facts), read_weights(weights_file(folder, facts)))
+
+
+def _empty_classifier(facts: ModelFacts) -> VisionTransformer | TwoViewClassifier:
     with torch.device("meta"):
         model: VisionTransformer | TwoViewClassifier = build_classifier(
             facts.size,
@@ -158,7 +175,6 @@ def make_classifier(
         )
         if facts.fusion != "none":
             model = TwoViewClassifier(model, facts.fusion)
-    fill(model, weights, source)
     return model
 
 
@@ -171,10 +187,14 @@ def load_pretraining(folder: Path) -> Pretrained:
     facts = read_facts(folder)
     if facts.kind != "pretraining":
         raise CheckpointError(f"{folder} holds a classifier, but a pretrained model was asked for")
+    return Pretrained(make_pretraining(facts, _pretrained_weights(folder), folder), facts)
+
+
+def _pretrained_weights(folder: Path) -> dict[str, Tensor]:
+    """Read both files of a pretrained model, by our names; the tensors are mapped to them."""
     path, beside = member(folder, "model.safetensors"), member(folder, "pretrain.safetensors")
     weights = {f"encoder.{name}": tensor for name, tensor in read_weights(path).items()}
-    weights |= {own_name(name): tensor for name, tensor in read_weights(beside).items()}
-    return Pretrained(make_pretraining(facts, weights, folder), facts)
+    return weights | {own_name(name): tensor for name, tensor in read_weights(beside).items()}
 
 
 def make_pretraining(facts: ModelFacts, weights: Mapping[str, Tensor], source: Path) -> UniEmoX:
@@ -183,6 +203,12 @@ def make_pretraining(facts: ModelFacts, weights: Mapping[str, Tensor], source: P
     Raises:
         CheckpointError: They do not fit, are not finite, or the facts are no model.
     """
+    model = _empty_pretraining(facts, source)
+    fill(model, weights, source)
+    return model
+
+
+def _empty_pretraining(facts: ModelFacts, source: Path) -> UniEmoX:
     shape = dict(facts.pretraining)
     embedding_width, reconstructs = shape.pop("embedding_width"), shape.pop("reconstructs")
     try:
@@ -194,15 +220,14 @@ def make_pretraining(facts: ModelFacts, weights: Mapping[str, Tensor], source: P
             f"{source}/config.json: the section `uniemox.pretraining` is not valid ({error})"
         ) from error
     with torch.device("meta"):
-        model = UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
-    fill(model, weights, source)
-    return model
+        return UniEmoX(config, embedding_width=embedding_width, reconstructs=reconstructs)
 
 
 def load_encoder(folder: Path) -> tuple[dict[str, Tensor], ModelFacts]:
     """Read the weights to start a classifier from: a pretrained encoder, or another classifier without its head."""
     facts = read_facts(folder)
     path = weights_file(folder, facts)
+    compare_folder(folder, facts).check(folder)
     weights: Mapping[str, Tensor] = read_weights(path)
     if facts.view == "both":
         ours = {k: v for k, v in weights.items() if k.startswith("encoder.")}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uniemox.checkpoints.bundle import weights_file
+from uniemox.checkpoints.bundle import compare_folder, weights_file
 from uniemox.checkpoints.facts import locate, member, read_facts
 from uniemox.checkpoints.foreign import likely_datasets, open_source
 from uniemox.checkpoints.sources import is_own
-from uniemox.checkpoints.weights import hash_file, read_weights
+from uniemox.checkpoints.weights import hash_file, is_finite, read_weights
 from uniemox.config import ENCODER_SHAPES
 from uniemox.data.specs import SPECS
 
@@ -81,7 +81,7 @@ def _inspect_own(folder: Path) -> Inspection:
     if facts.kind == "pretraining":
         paths.append(member(folder, "pretrain.safetensors"))
     state = {name: tensor for path in paths for name, tensor in read_weights(path).items()}
-    shape = ENCODER_SHAPES[facts.size]
+    shape, fit = ENCODER_SHAPES[facts.size], compare_folder(folder, facts)
     return Inspection(
         path=str(folder),
         format="safetensors",
@@ -99,6 +99,9 @@ def _inspect_own(folder: Path) -> Inspection:
         parameters=_count(state.values()),
         sha256={path.name: hash_file(path) for path in paths},
         classes=facts.classes,
+        missing=fit.missing,
+        extra=fit.extra,
+        misshapen=fit.misshapen,
         not_finite=_not_finite(state),
         facts=_told(facts),
         licence=facts.licence,
@@ -184,4 +187,4 @@ def _count(tensors: Iterable[Tensor]) -> int:
 
 def _not_finite(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     floats = ((name, tensor) for name, tensor in state.items() if tensor.is_floating_point())
-    return tuple(name for name, tensor in floats if not bool(tensor.float().isfinite().all()))
+    return tuple(name for name, tensor in floats if not is_finite(tensor))

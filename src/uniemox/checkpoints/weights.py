@@ -129,6 +129,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite, looking at a piece at a time, since a file may be larger than memory."""
+    numbers, step = tensor.detach().reshape(-1), 2**24
+    pieces = (numbers[start : start + step] for start in range(0, len(numbers), step))
+    return all(bool(piece.float().isfinite().all()) for piece in pieces)
+
+
 def as_floats(weights: Mapping[str, Tensor], source: Path | str) -> dict[str, Tensor]:
     """Copy weights as fp32, refusing values that are not finite.
 
@@ -147,6 +154,44 @@ def as_floats(weights: Mapping[str, Tensor], source: Path | str) -> dict[str, Te
     return copies
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How weights fit a model."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    """Names with both shapes."""
+
+    def check(self, source: Path | str) -> None:
+        """Refuse weights that do not fit.
+
+        Raises:
+            CheckpointError: Names what is missing, left over, or of another shape.
+        """
+        if self.missing or self.extra:
+            missing, extra = name_first(list(self.missing)), name_first(list(self.extra))
+            raise CheckpointError(
+                f"{source} does not fit the model: missing {missing}, left over {extra}"
+            )
+        if self.misshapen:
+            raise CheckpointError(f"{source} does not fit the model: {self.misshapen[0]}")
+
+
+def compare(model: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
+    """Compare names and shapes of weights with those of a model; no number is read."""
+    own = model.state_dict()
+    return Fit(
+        missing=tuple(sorted(own.keys() - weights.keys())),
+        extra=tuple(sorted(weights.keys() - own.keys())),
+        misshapen=tuple(
+            f"{name} has shape {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
+            for name, tensor in weights.items()
+            if name in own and tensor.shape != own[name].shape
+        ),
+    )
+
+
 def fill(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
     """Give a model its weights, strictly; names and shapes are compared before any number is read.
 
@@ -158,18 +203,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) ->
     Raises:
         CheckpointError: A name is missing or left over, a shape differs, or a value is not finite; names the first.
     """
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or extra:
-        raise CheckpointError(
-            f"{source} does not fit the model: missing {name_first(missing)}, left over {name_first(extra)}"
-        )
-    for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{source} does not fit the model: {name} has shape {tuple(tensor.shape)}, "
-                f"the model has {tuple(own[name].shape)}"
-            )
+    compare(model, weights).check(source)
     model.load_state_dict(as_floats(weights, source), assign=True)
 
 
