@@ -132,6 +132,15 @@ def test_a_card_of_two_views_promises_no_other_library():
     assert "expects the crop of a person" in build_card(changed(view="person"))
 
 
+def test_a_card_of_an_export_promises_onnx_and_says_what_was_measured_when():
+    card = build_card(FACTS, exported="int8")
+    assert "timm.create_model" not in card
+    assert "an ONNX model in int8, for onnxruntime" in card
+    assert "measured before the export" in card
+    data = ModelCard(card).data.to_dict()
+    assert (data["library_name"], data["tags"]) == ("onnx", ["uniemox", "emotion", "onnx"])
+
+
 HOSTILE = "x`\n---\n# <script>alert(1)</script> | [a](javascript:b)"
 
 

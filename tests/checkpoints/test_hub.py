@@ -9,7 +9,10 @@ from huggingface_hub import constants, errors
 
 from uniemox.checkpoints.facts import locate, member, read_facts
 from uniemox.checkpoints.hub import fetch, push
+from uniemox.checkpoints.sources import load_model
 from uniemox.errors import CheckpointError
+from uniemox.runtime.backend import load_backend
+from uniemox.runtime.onnx_backend import OnnxBackend
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -119,7 +122,7 @@ def test_a_name_that_the_library_refuses_is_told(cache):
     told_by(fetch, "hf-hub:a/..")
 
 
-def test_only_safetensors_configuration_and_card_are_asked_for(monkeypatch, finetuned):
+def test_no_pickle_is_asked_for(monkeypatch, finetuned):
     asked = {}
 
     def answer(repo, **more):
@@ -130,8 +133,8 @@ def test_only_safetensors_configuration_and_card_are_asked_for(monkeypatch, fine
     assert fetch("hf-hub:timm/vit_base_patch16_224.mae@v1.0") == finetuned.model
     assert (asked["repo"], asked["revision"]) == ("timm/vit_base_patch16_224.mae", "v1.0")
     assert asked["allow_patterns"] == [
-        "config.json", "model.safetensors", "two_views.safetensors", "pretrain.safetensors",
-        "README.md",
+        "config.json", "model.safetensors", "two_views.safetensors", "model.onnx",
+        "pretrain.safetensors", "export.json", "README.md",
     ]  # fmt: skip
 
 
@@ -188,6 +191,15 @@ def test_a_folder_is_sent_without_what_is_not_the_models(api, finetuned):
     assert sent["folder_path"] == finetuned.model
     assert "*.bin" not in sent["allow_patterns"]
     assert set(sent["allow_patterns"]) >= {"config.json", "model.safetensors", "README.md"}
+
+
+def test_an_export_is_sent_with_its_model_and_read_from_the_hub(api, exported, cache):
+    push(exported, "hf-hub:org/name")
+    sent = api.calls[-1][1]["allow_patterns"]
+    assert {path.name for path in exported.iterdir()} <= set(sent)
+    cached(cache, exported, files=("config.json", "model.onnx"))
+    assert isinstance(load_backend("hf-hub:org/name"), OnnxBackend)
+    assert "is an export, which predicts" in told_by(load_model, "hf-hub:org/name")
 
 
 def test_a_link_is_not_sent(api, tmp_path):

@@ -30,7 +30,9 @@ def test_a_folder_is_a_file_with_its_facts_beside_it(exported, finetuned):
         "model.onnx",
         "config.json",
         "export.json",
+        "README.md",
     }
+    assert "an ONNX model in fp32" in (exported / "README.md").read_text()
     config = json.loads((exported / "config.json").read_text())
     assert (config["format"], config["opset"], config["quantized"]) == ("onnx", 20, None)
     assert config["label_names"] == ["awe", "fear", "joy"]
@@ -63,6 +65,7 @@ def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(
         "model.onnx",
         "config.json",
         "export.json",
+        "README.md",
     }
     assert json.loads((quantized.out / "export.json").read_text()) == quantized.to_dict()
     assert 0 < quantized.largest_change < 0.1

@@ -28,6 +28,7 @@ _HUB_LICENCES: Final = {
     "apache-2.0": "apache-2.0",
     "cc0-1.0": "cc0-1.0",
 }
+_PREDICT: Final = "```\nuniemox predict FOLDER photo.jpg\n```"
 _CITATION: Final = """```bibtex
 @article{chen2025uniemox,
   title   = {UniEmoX: Cross-modal Semantic-Guided Large-Scale Pretraining for Universal Scene Emotion Perception},
@@ -46,19 +47,26 @@ _WHOSE: Final = {
 }
 
 
-def write_card(folder: Path, facts: ModelFacts) -> None:
-    """Write the card of a model folder.
+def write_card(folder: Path, facts: ModelFacts, *, exported: str = "") -> None:
+    """Write the card of a model folder; `exported` is as `build_card` has it.
 
     Raises:
         OSError: It cannot be written.
     """
-    (folder / "README.md").write_text(build_card(facts), encoding="utf-8")
+    (folder / "README.md").write_text(build_card(facts, exported=exported), encoding="utf-8")
 
 
-def build_card(facts: ModelFacts) -> str:
-    """Give the text of a card: YAML for the hub between two lines, then Markdown."""
-    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
-    body = "\n\n".join(_sections(facts))
+def build_card(facts: ModelFacts, *, exported: str = "") -> str:
+    """Give the text of a card: YAML for the hub between two lines, then Markdown.
+
+    Args:
+        facts: What is known of the model.
+        exported: Of an ONNX export, its numbers: fp32 or int8; empty for weights of torch.
+    """
+    front = yaml.safe_dump(
+        _front_matter(facts, exported), sort_keys=False, allow_unicode=True, width=1000
+    )
+    body = "\n\n".join(_sections(facts, exported))
     return f"---\n{front}---\n\n{body}\n"
 
 
@@ -67,16 +75,17 @@ def carried_licence(start: str) -> str:
     return f"not stated; follows from a start under: {start}" if start else ""
 
 
-def _front_matter(facts: ModelFacts) -> dict[str, Any]:
+def _front_matter(facts: ModelFacts, exported: str) -> dict[str, Any]:
     licence = _hub_licence(facts.licence)
     front: dict[str, Any] = {"license": licence}
     if licence == "other":
         front["license_name"] = "not-stated"
     is_classifier = facts.kind == "classifier"
+    readers = ["onnx"] if exported else _readers(facts)
     return front | {
-        "library_name": "uniemox" if facts.view == "both" else "timm",
+        "library_name": readers[0] if readers else "uniemox",
         "pipeline_tag": "image-classification" if is_classifier else "image-feature-extraction",
-        "tags": ["uniemox", "emotion", *_readers(facts)],
+        "tags": ["uniemox", "emotion", *readers],
     }
 
 
@@ -94,7 +103,7 @@ def _hub_licence(licence: str) -> str:
     return next((hub for ours, hub in _HUB_LICENCES.items() if text.startswith(ours)), "other")
 
 
-def _sections(facts: ModelFacts) -> Iterator[str]:
+def _sections(facts: ModelFacts, exported: str) -> Iterator[str]:
     dataset = _plain(facts.dataset)
     if facts.kind == "classifier":
         yield f"# Emotions of pictures, trained on {dataset}"
@@ -111,12 +120,14 @@ def _sections(facts: ModelFacts) -> Iterator[str]:
         yield _WHOSE[facts.emotion]
     yield from (
         "## Use",
-        _use(facts),
+        _use_of_export(exported) if exported else _use(facts),
         "## Training",
         _training(facts),
         "## Measured",
         _measured(facts),
     )
+    if exported:
+        yield "This was measured before the export; `export.json` says how far its answers are from those."
     yield from ("## Licence", _licence(facts))
     yield from ("## Intended use, and uses to refuse", _intended(facts))
     yield from ("## Cite", _cite(facts))
@@ -131,7 +142,7 @@ def _shape(facts: ModelFacts) -> str:
 def _use(facts: ModelFacts) -> str:
     if facts.kind == "pretraining":
         return '```python\nimport uniemox\n\nmodel = uniemox.load_pretraining("FOLDER").model\n```'
-    ours = "```\nuniemox predict FOLDER photo.jpg\n```"
+    ours = _PREDICT
     if facts.view == "both":
         return f"{ours}\n\nIt reads the whole picture and a person's crop of it, so it is no model of timm."
     crop = (
@@ -141,6 +152,13 @@ def _use(facts: ModelFacts) -> str:
         f"{ours}\n\n"
         f"The folder is a timm model too, so timm and transformers read it without this package.{crop}\n\n"
         '```python\nimport timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'
+    )
+
+
+def _use_of_export(numbers: str) -> str:
+    return (
+        f"{_PREDICT}\n\n`model.onnx` is enough by itself: an ONNX model in {numbers}, for onnxruntime, without torch. "
+        "Its metadata say how a picture is prepared."
     )
 
 

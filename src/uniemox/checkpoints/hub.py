@@ -1,4 +1,4 @@
-"""Model folders on the Hugging Face hub: safetensors, configuration and card, never a pickle. Brings no torch."""
+"""Model folders on the Hugging Face hub: weights, configuration and card, never a pickle. Brings no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HUB_PREFIX: Final = "hf-hub:"
-_WEIGHTS: Final = ("model.safetensors", "two_views.safetensors")
-FILES: Final = ("config.json", *_WEIGHTS, "pretrain.safetensors", "README.md")
+_WEIGHTS: Final = ("model.safetensors", "two_views.safetensors", "model.onnx")
+FILES: Final = ("config.json", *_WEIGHTS, "pretrain.safetensors", "export.json", "README.md")
 """What is taken from the hub and put there; everything else of a folder or a repository is left where it is."""
 _Answer = TypeVar("_Answer")
 _NAME = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

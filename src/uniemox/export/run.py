@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from uniemox.checkpoints.bundle import replacing
+from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.facts import locate
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import Box, read_manifest
@@ -101,7 +102,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     dataset: str | None = None,
 ) -> ExportReport:
-    """Write a classifier as a folder that runs without torch: `model.onnx`, `config.json` and `export.json`.
+    """Write a classifier as a folder that runs without torch: `model.onnx`, `config.json`, `export.json`, card.
 
     Args:
         model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
@@ -128,6 +129,7 @@ def export_onnx(
             _quantize(torch, file, pixels[::2], opset=opset)
         report = _compare(torch, file, pixels, out=out, quantized=quantize, difference=difference)
         _write_config(beside, torch.facts, quantized=quantize, opset=opset)
+        write_card(beside, torch.facts, exported=quantize or "fp32")
         (beside / "export.json").write_text(
             json.dumps(report.to_dict(), indent=2), encoding="utf-8"
         )

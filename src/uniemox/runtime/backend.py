@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from uniemox.checkpoints.facts import locate, member
+from uniemox.checkpoints.hub import HUB_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +67,9 @@ def find_onnx(model: str | Path) -> Path | None:
     """Give the ONNX file of an exported model; None where a model is something else.
 
     Raises:
-        CheckpointError: The file in a folder is a link that leaves it.
+        CheckpointError: The file in a folder is a link that leaves it, or a name on the hub cannot be had.
     """
-    path = Path(model)
+    path = locate(str(model)) if str(model).startswith(HUB_PREFIX) else Path(model)
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         return path
     file = member(path, ONNX_NAME)
