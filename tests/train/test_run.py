@@ -576,7 +576,9 @@ def test_a_start_whose_weights_do_not_fit_is_told_in_one_line(
     weights["blocks.0.mlp.fc1.bias"] = torch.zeros(3)
     save_file(weights, folder / "model.safetensors")
     config = finetune_config(tmp_path / "run", init=str(folder), **TAKEN)
-    with pytest.raises(CheckpointError, match=r"do not fit: .*blocks\.0\.mlp\.fc1\.bias") as told:
+    with pytest.raises(
+        CheckpointError, match=r"does not fit the model: .*blocks\.0\.mlp\.fc1\.bias"
+    ) as told:
         finetune(config)
     assert "\n" not in str(told.value)
 
