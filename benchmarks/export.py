@@ -158,7 +158,7 @@ def to_markdown(rows: list[dict[str, Any]], facts: dict[str, object]) -> str:
         "Made by `python benchmarks/export.py`. Agreement: share of the embedded pictures of unseen characters whose",
         "likeliest class is that of torch in fp32; change: the largest of a probability. Speed in pictures a second,",
         "without decoding, the best of five. Cold start: seconds from the start of `uniemox predict MODEL picture` to",
-        f"its end, the median of {NUM_STARTS} fresh processes. int8 is calibrated on 128 other pictures.",
+        f"its end, the median of {NUM_STARTS} fresh processes. int8 is calibrated on 64 other pictures.",
         "",
     ]
     heads = " | ".join(f"speed, batch {batch}" for batch in BATCHES)

@@ -57,8 +57,8 @@ def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(
 ):
     assert quantized.quantized == "int8"
     assert (
-        quantized.pictures == (24 + 7) // 2
-    )  # the train split and the folder, the other half for the ranges
+        quantized.pictures == 24 + 7 - 8
+    )  # the train split and the folder, but for those of the ranges
     assert quantized.onnx_bytes < quantized.torch_bytes / 2
     assert quantized.onnx_bytes == (quantized.out / "model.onnx").stat().st_size
     assert {path.name for path in quantized.out.iterdir()} == {
