@@ -1,11 +1,15 @@
 import hashlib
+import multiprocessing
 import os
 import signal
+import time
 import zlib
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -142,6 +146,19 @@ def test_a_killed_audit_goes_on_after_its_last_part(tmp_path, paths, monkeypatch
     assert read == [os.fsencode(paths[4])]
 
 
+def test_what_was_read_of_a_part_outlives_an_interrupt(tmp_path, paths):
+    def stop_at_the_third(items, *, total, what):
+        for count, item in enumerate(items):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        take_fingerprints(paths, folder=tmp_path / "out", track=stop_at_the_third)
+    (part,) = (tmp_path / "out").glob("*.parquet")
+    assert pq.read_table(part)["path"].to_pylist() == list(map(os.fsencode, paths[:2]))
+
+
 @pytest.mark.parametrize("damage", [b"", b"PAR1 no more"])
 def test_a_damaged_part_is_told_and_read_again(tmp_path, paths, caplog, damage):
     folder = tmp_path / "out"
@@ -153,8 +170,6 @@ def test_a_damaged_part_is_told_and_read_again(tmp_path, paths, caplog, damage):
 
 
 def test_a_part_of_another_kind_is_passed_over(tmp_path, paths):
-    import pyarrow.parquet as pq
-
     folder = tmp_path / "out"
     folder.mkdir()
     pq.write_table(pa.table({"path": [os.fsencode(paths[0])]}), folder / "x.parquet")
@@ -185,16 +200,54 @@ def test_progress_is_shown(tmp_path, paths):
     assert seen == [(5, "pictures read")] * 5
 
 
-def test_workers_leave_interrupts_to_the_parent():
+def test_workers_leave_interrupts_to_the_parent(monkeypatch):
+    monkeypatch.setattr(fingerprints, "_end_with_parent", lambda: None)
     before = signal.getsignal(signal.SIGINT)
     try:
-        fingerprints._leave_interrupts_to_parent()
+        fingerprints._belong_to_parent()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
 
+def _read_until_killed(folder):
+    """Begin to read in two processes, name them in a file, and wait."""
+    with fingerprints._reader(2) as read:
+        rows = read([os.fsencode(folder / "absent.png")] * 64)
+        next(rows)
+        found = multiprocessing.active_children()
+        (folder / "part").write_text(" ".join(str(child.pid) for child in found))
+        (folder / "part").rename(folder / "workers")
+        time.sleep(60)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    # Not of this process, which would have to bury the workers as well.
+    parent = multiprocessing.get_context("spawn").Process(
+        target=_read_until_killed, args=(tmp_path,)
+    )
+    parent.start()
+    until = time.monotonic() + 30
+    while not (tmp_path / "workers").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    workers = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
+    parent.kill()
+    parent.join()
+    while any(map(is_running, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert workers
+    assert not any(map(is_running, workers))
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 def test_a_reader_that_dies_is_an_error_of_one_line(tmp_path, paths, monkeypatch):
-    monkeypatch.setattr(fingerprints, "_leave_interrupts_to_parent", partial(os._exit, 1))
+    monkeypatch.setattr(fingerprints, "_belong_to_parent", partial(os._exit, 1))
     with pytest.raises(DataError, match=r"died among the 5 pictures from .*0\.png on.*--workers"):
         take_fingerprints(paths, folder=tmp_path / "out", workers=2)

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -78,13 +79,15 @@ def take_fingerprints(
     missing = [name for name in names if name not in known]
     with _reader(workers) as read:
         fresh: list[dict[str, Any]] = []
-        for row in track(read(missing), total=len(missing), what="pictures read"):
-            fresh.append(row)
-            if len(fresh) == _PART:
+        try:
+            for row in track(read(missing), total=len(missing), what="pictures read"):
+                fresh.append(row)
+                if len(fresh) == _PART:
+                    tables.append(_write_part(fresh, folder))
+                    fresh = []
+        finally:  # whoever is interrupted keeps what was read
+            if fresh:
                 tables.append(_write_part(fresh, folder))
-                fresh = []
-        if fresh:
-            tables.append(_write_part(fresh, folder))
     first = len(tables[0])
     known |= {name: first + place for place, name in enumerate(missing)}
     order = pa.array([known[name] for name in names], pa.int64())
@@ -107,7 +110,7 @@ def _reader(workers: int) -> Iterator[Callable[[Sequence[bytes]], Iterator[dict[
         return
     # Spawned: a fork would copy this process's locks as its other threads hold them.
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
+        workers, multiprocessing.get_context("spawn"), initializer=_belong_to_parent
     )
 
     def read(names: Sequence[bytes]) -> Iterator[dict[str, Any]]:
@@ -128,9 +131,18 @@ def _reader(workers: int) -> Iterator[Callable[[Sequence[bytes]], Iterator[dict[
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ignore Ctrl-C, which a terminal sends to workers too: the parent ends them when it has saved."""
+def _belong_to_parent() -> None:
+    """Ignore Ctrl-C, which a terminal sends to workers too, and end with the parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells its pool nothing, and the pool would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _show(name: bytes) -> str:
