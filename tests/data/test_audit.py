@@ -19,6 +19,7 @@ from uniemox.data.audit import (
 )
 from uniemox.data.fingerprints import take_fingerprints
 from uniemox.data.manifest import Box, Facts, manifest_from_columns, read_manifest
+from uniemox.data.merge import merge_manifests
 from uniemox.errors import ConfigError, DataError
 
 CLASSES = ("awe", "fear")
@@ -199,6 +200,26 @@ def test_repetition_in_one_split_is_told_and_stays_unless_it_is_to_go(make, judg
     assert kept(judge(manifest, remove=("repeat",))) == ["0.png"]
 
 
+def test_what_equally_held_out_splits_share_is_told_and_stays_unless_it_is_to_go(
+    make, judge, photos
+):
+    one = make("one", [("a.png", (photos[0], "train", 0)), ("b.png", (photos[1], "test", 0))])
+    smaller = photos[0].resize((100, 75))
+    entries = [
+        ("c.png", (smaller, "train", 0)),
+        ("d.png", (photos[2], "test", 0)),
+        ("e.png", (photos[2], "unseen", 0)),
+    ]
+    two = make("two", entries)
+    result = judge(one, two)
+    assert found(result) == {
+        ("overlap", "two", "c.png", "train", "a.png", False),
+        ("overlap", "two", "e.png", "unseen", "d.png", False),
+    }
+    assert len(kept(result, 1)) == 3
+    assert kept(judge(one, two, remove=("overlap",)), 1) == ["d.png"]
+
+
 def test_a_picture_under_many_names_is_a_placeholder(make, judge, photos):
     entries = [(f"{n}.png", (photos[0], "test", n % 2)) for n in range(5)]
     manifest = make("a", [*entries, ("good.png", (photos[1], "test", 0))])
@@ -365,6 +386,15 @@ def test_nothing_is_written_among_the_pictures(make, photos, tmp_path):
     for folder in (root, root / "audit", tmp_path / "link" / "audit"):
         with pytest.raises(ConfigError, match="among the pictures"):
             check_folder(folder, [manifest], resume=True)
+
+
+def test_a_merged_audit_may_be_written_beside_the_sets(make, photos, tmp_path):
+    sets = [make(name, [("x/1.png", (photos[0], "train", 0))]) for name in ("one", "two")]
+    merged = merge_manifests(sets).manifest
+    assert merged.facts.root == tmp_path
+    check_folder(tmp_path / "audit", [merged], resume=False)
+    with pytest.raises(ConfigError, match=r"lies among the pictures in .*/two/x"):
+        check_folder(tmp_path / "two" / "x" / "audit", [merged], resume=False)
 
 
 def test_a_folder_that_is_not_empty_is_for_resuming_alone(tmp_path):

@@ -32,6 +32,8 @@ def result(tmp_path):
         f"other label{ATTACK[:8]}.png": (picture(1), "train", 1),
         "again.png": (picture(2), "train", 0),
         "again 2.png": (picture(2), "train", 0),
+        "both.png": (picture(5), "test", 0),
+        "both 2.png": (picture(5), "unseen", 0),
         "tiny.png": (picture(3).resize((9, 9)), "train", 0),
         "blank.png": (Image.new("RGB", (90, 90), "red"), "train", 0),
         "broken.png": (None, "train", 0),
@@ -97,7 +99,7 @@ def test_classes_that_are_absent_are_told(result):
     ]
     assert "x, train: no row is labelled joy." in notices
     (table,) = [b for b in section(audit_page(result), "Classes").blocks if isinstance(b, Table)]
-    assert table.columns == ("class", "train", "kept", "test", "kept")
+    assert table.columns == ("class", "train", "kept", "test", "kept", "unseen", "kept")
 
 
 def test_a_class_that_is_ten_times_as_frequent_is_told():

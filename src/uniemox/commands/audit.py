@@ -33,7 +33,8 @@ def _add_audit(parser: Parser) -> None:
     parser.add_flag(
         "--remove",
         Sequence[str],
-        "What cleaned manifests are without: any of unreadable, tiny, blank, placeholder, leak, conflict, repeat, box.",
+        "What cleaned manifests are without: any of unreadable, tiny, blank, placeholder, leak, conflict, repeat, "
+        "overlap, box.",
         default=list(_REMOVED),
     )
     parser.add_flag(

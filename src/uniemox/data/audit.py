@@ -10,6 +10,7 @@ across (DECISIONS 35).
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
     from uniemox.data.likeness import Track
 
-Kind = Literal["unreadable", "tiny", "blank", "placeholder", "leak", "conflict", "repeat", "box"]
+Kind = Literal[
+    "unreadable", "tiny", "blank", "placeholder", "leak", "conflict", "repeat", "overlap", "box"
+]
 """
 unreadable   no picture can be had of the file
 tiny         a side is shorter than allowed
@@ -39,6 +42,7 @@ placeholder  the same pixels under many names, as of \"this photo is no longer a
 leak         another copy is in a more held-out split
 conflict     another copy has another label, of the same classes
 repeat       another copy is in the same split of the same manifest, and comes first
+overlap      another copy is as held out, in another split or manifest, and comes first
 box          a person's box cannot be right
 """
 
@@ -394,6 +398,7 @@ class _Judge:
                 ("leak", self._leaks),
                 ("conflict", self._conflicts),
                 ("repeat", self._repeats),
+                ("overlap", self._overlaps),
             )
             for kind, is_wrong in tests:
                 other = next((other for other in others if is_wrong(copy, other.copy)), None)
@@ -458,12 +463,21 @@ class _Judge:
         return bool(is_other_file and is_told and ours != theirs)
 
     def _repeats(self, copy: int, other: int) -> bool:
+        return copy > other and self._are_of_one_split(copy, other)
+
+    def _overlaps(self, copy: int, other: int) -> bool:
+        ranks = self._copies.rank
+        return bool(
+            copy > other and ranks[copy] == ranks[other] and not self._are_of_one_split(copy, other)
+        )
+
+    def _are_of_one_split(self, copy: int, other: int) -> bool:
         copies = self._copies
         manifest = copies.manifest[copy]
-        if manifest != copies.manifest[other] or copy < other:
-            return False
         splits, start = copies.tables[manifest].split, copies.starts[manifest]
-        return bool(splits[copy - start] == splits[other - start])
+        return bool(
+            manifest == copies.manifest[other] and splits[copy - start] == splits[other - start]
+        )
 
 
 class _Other(NamedTuple):
@@ -571,16 +585,31 @@ def check_folder(folder: Path, manifests: Sequence[Manifest], *, resume: bool) -
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out is {folder}, which is a file: choose a folder")
-    for manifest in manifests:
-        if folder.resolve().is_relative_to(manifest.facts.root.resolve()):
+    for pictures in (place for manifest in manifests for place in _picture_folders(manifest)):
+        if folder.resolve().is_relative_to(pictures.resolve()):
             raise ConfigError(
-                f"--out is {folder}, which lies among the pictures in {manifest.facts.root}, where nothing is "
-                "written: choose another folder"
+                f"--out is {folder}, which lies among the pictures in {pictures}, where nothing is written: choose "
+                "another folder"
             )
     if not resume and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"the folder {folder} is not empty: choose another --out, or go on with --resume"
         )
+
+
+def _picture_folders(manifest: Manifest) -> list[Path]:
+    """Name the folders of pictures: the root, or those of merged sets, whose common root may hold anything."""
+    root = manifest.facts.root
+    if manifest.facts.layout != "merged":
+        return [root]
+    ends = manifest.table.group_by("source").aggregate([("path", "min"), ("path", "max")])
+    # What the first and the last of sorted paths have in common, all have.
+    return [
+        root / posixpath.commonpath([posixpath.dirname(first), posixpath.dirname(last)])
+        for first, last in zip(
+            *(ends[name].to_pylist() for name in ("path_min", "path_max")), strict=True
+        )
+    ]
 
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:

@@ -46,6 +46,7 @@ _MEANINGS: Final[dict[Kind, str]] = {
     "leak": "another copy is in a more held-out split",
     "conflict": "another copy has another label",
     "repeat": "another copy comes first in the same split",
+    "overlap": "another copy comes first in another manifest, or a split as held out",
     "box": "a person's box that cannot be right",
 }
 _TITLES: Final[dict[Kind, str]] = {
@@ -53,6 +54,7 @@ _TITLES: Final[dict[Kind, str]] = {
     "conflict": "Conflicting labels",
     "placeholder": "Placeholders",
     "repeat": "Repeats",
+    "overlap": "Overlaps",
     "unreadable": "Unreadable files",
     "tiny": "Tiny pictures",
     "blank": "Blank pictures",
@@ -65,6 +67,8 @@ _TEXTS: Final[dict[Kind, str]] = {
     "in train go, those in other splits stay as their authors made them.",
     "placeholder": "Sites put such a picture where the one that was asked for is gone.",
     "repeat": "The same picture twice in one split weighs double. They stay unless --remove names repeat.",
+    "overlap": "The same picture in splits that are equally held out, such as train of two data sets: nothing is wrong "
+    "with each alone, but in both together it weighs double. They stay unless --remove names overlap.",
     "unreadable": "",
     "tiny": "",
     "blank": "",
@@ -122,7 +126,7 @@ def _overview(result: Audit) -> Section:
     blocks: list[Block] = [Scores(scores)]
     if counts["leak"]["found"]:
         text = (
-            f"{_number(counts['leak']['found'])} pictures of a split are also in a more held-out one: scores of models "
+            f"Pictures that are also in a more held-out split: {_number(counts['leak']['found'])}. Scores of models "
             "trained on them flatter."
         )
         blocks.append(Notice(text, "warning"))
@@ -150,8 +154,8 @@ def _section(kind: Kind, result: Audit) -> Section:
     findings = [finding for finding in result.findings if finding.kind == kind]
     blocks: list[Block] = []
     match kind:
-        case "leak" | "conflict" | "repeat":
-            if kind == "leak":
+        case "leak" | "conflict" | "repeat" | "overlap":
+            if kind in ("leak", "overlap"):
                 blocks.append(_directions(findings, result))
             blocks += _groups(findings, result)
         case "placeholder" | "tiny" | "blank":
@@ -162,7 +166,7 @@ def _section(kind: Kind, result: Audit) -> Section:
 
 
 def _directions(findings: Sequence[Finding], result: Audit) -> Table:
-    """Count the leaks from each split into each other one."""
+    """Count the pictures that each split shares with each other one."""
     counts: dict[tuple[str, str], int] = {}
     for finding in findings:
         assert finding.other is not None
