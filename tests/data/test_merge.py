@@ -398,12 +398,28 @@ def test_ratings_are_brought_to_the_first_scale(tmp_path):
     assert merge_manifests([third, second]).manifest.facts.vad_range == (1, 10)
 
 
-@pytest.mark.parametrize("scale", [None, (5, 5), (9, 1), (0, float("nan")), (0, float("inf"))])
-def test_a_scale_that_is_not_known_or_none_is_refused(tmp_path, scale):
+@pytest.mark.parametrize("scale", [(5, 5), (9, 1), (0, float("nan")), (0, float("inf"))])
+def test_a_scale_that_is_none_is_refused(tmp_path, scale):
     first = make(facts(tmp_path / "a", "a", vad_range=(1, 9)), [0], vad=[(1, 5, 9)])
     second = make(facts(tmp_path / "b", "b", vad_range=scale), [0], vad=[(1, 5, 9)])
     with pytest.raises(DataError, match="scale"):
         merge_manifests([first, second])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_ratings_on_a_scale_that_is_not_known_are_left_out_and_counted(tmp_path, order):
+    known = make(facts(tmp_path / "a", "a", vad_range=(1, 9)), [0], vad=[(1, 5, 9)])
+    unknown = make(facts(tmp_path / "b", "b"), [0, 0], vad=[None, (2, 3, 4)])
+    merged, problems = merge_manifests([(known, unknown)[i] for i in order])
+    assert merged.facts.vad_range == (1, 9)
+    assert merged.table["vad"].null_count == 2
+    (problem,) = problems
+    assert (problem.kind.split(";")[1], problem.count) == (" left out", 1)
+    assert "of b on a scale that is not known" in problem.kind
+    alone = merge_manifests([unknown, make(facts(tmp_path / "c", "c"), [0])])
+    assert alone.manifest.facts.vad_range is None
+    assert alone.manifest.table["vad"].null_count == 2
+    assert alone.problems == ()
 
 
 def test_one_manifest_is_no_merge(tmp_path):

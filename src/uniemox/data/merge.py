@@ -51,8 +51,9 @@ def merge_manifests(
 
     Paths become relative to the deepest folder that holds all roots. Groups are told apart by data set. A picture that
     an earlier manifest lists is left out of the later ones. Valence, arousal and dominance are brought to the first
-    scale that there is. Raters' shares follow the labels; where classes are lost, the others share out what they had.
-    Where the target gives several labels to a sample, a label that stands alone becomes a set of one.
+    scale that is known; those on no known scale are then left out and counted. Raters' shares follow the labels; where
+    classes are lost, the others share out what they had. Where the target gives several labels to a sample, a label
+    that stands alone becomes a set of one.
 
     Args:
         manifests: At least two.
@@ -82,7 +83,7 @@ def merge_manifests(
         table = _map_labels(table, relabelling, source, problems, unmapped=unmapped)
         if target is not None and target.several:
             table = _labels_as_sets(table)
-        table = _to_scale(table, manifest.facts.vad_range, scale)
+        table = _to_scale(table, manifest.facts.vad_range, scale, source, problems)
         tables.append(_name_rows(table, source))
         earlier.append(own_paths)
     joined = replace(
@@ -385,23 +386,25 @@ _Scale = tuple[float, float] | None
 def _join_scales(manifests: Sequence[Manifest]) -> _Scale:
     rated = [m.facts for m in manifests if m.table["vad"].null_count < len(m)]
     scales = {own.vad_range for own in rated}
-    if None in scales and len(scales) > 1:
-        unknown = ", ".join(own.name for own in rated if own.vad_range is None)
-        raise DataError(
-            f"the scale of valence, arousal and dominance is not known of {unknown}, and others have one: prepare it "
-            "again with its scale"
-        )
     for scale in scales - {None}:
         if scale and not -math.inf < scale[0] < scale[1] < math.inf:
             raise DataError(
                 f"{scale[0]} to {scale[1]} is no scale of valence: prepare the data again"
             )
-    return rated[0].vad_range if rated else None
+    return next((own.vad_range for own in rated if own.vad_range), None)
 
 
-def _to_scale(table: pa.Table, own: _Scale, scale: _Scale) -> pa.Table:
-    if own is None or scale is None or own == scale or table["vad"].null_count == len(table):
+def _to_scale(
+    table: pa.Table, own: _Scale, scale: _Scale, source: str, problems: list[Problem]
+) -> pa.Table:
+    count = len(table) - table["vad"].null_count
+    if own == scale or not count:
         return table
+    if own is None or scale is None:
+        example = table["path"][pc.index(table["vad"].is_valid(), True).as_py()].as_py()
+        kind = f"valence, arousal and dominance of {source} on a scale that is not known; left out"
+        problems.append(Problem(kind, count, example))
+        return _with(table, "vad", pa.nulls(len(table), SCHEMA.field("vad").type))
     factor = (scale[1] - scale[0]) / (own[1] - own[0])
     array = _single(table["vad"])
     leaves = [
