@@ -11,7 +11,7 @@ from rich.console import Console
 from uniemox import terminal
 from uniemox.checkpoints.inspection import Inspection
 from uniemox.data.findings import Problem
-from uniemox.data.manifest import Box, Facts
+from uniemox.data.manifest import Box, Facts, manifest_from_columns
 from uniemox.metrics import evaluate_predictions
 from uniemox.train.events import Message, Progress
 
@@ -32,6 +32,12 @@ def tty():
 
 def text_of(console):
     return console.file.getvalue()
+
+
+def rows_of(splits, *, classes=("awe",), **columns):
+    facts = Facts(name="fi", title="FI", classes=classes, emotion="evoked", root=Path("/data"))
+    columns = {"paths": list(map(str, range(len(splits)))), **columns}
+    return manifest_from_columns(facts, splits=splits, **columns)
 
 
 def progress(step, total=100, **changes):
@@ -278,11 +284,12 @@ def test_a_long_path_is_folded_and_not_cut(console):
 
 def test_no_table_lets_text_steer_the_terminal(console):
     facts = Facts(name=ESCAPE, title=ESCAPE, classes=(ESCAPE,), emotion=None, root=Path(ESCAPE))
+    manifest = manifest_from_columns(facts, paths=["a"], splits=[ESCAPE], labels=[0])
     report = evaluate_predictions(np.ones((3, 1)), np.zeros(3, dtype=int), [ESCAPE])
     prediction = Prediction(ESCAPE, {ESCAPE: 1.0})
     for table in (
-        terminal.facts_table(facts, rows=3),
-        terminal.counts_table({ESCAPE: {ESCAPE: 1}}, [ESCAPE]),
+        terminal.facts_table(manifest),
+        terminal.counts_table(manifest),
         terminal.problems_table([Problem(ESCAPE, 1, ESCAPE)]),
         terminal.sources_table({ESCAPE: 1}),
         terminal.predictions_table([prediction, Prediction("b", None, ESCAPE)], top_k=1),
@@ -296,8 +303,12 @@ def test_no_table_lets_text_steer_the_terminal(console):
 
 
 def test_counts_have_a_row_for_each_class_and_one_for_no_label_where_there_is_any(console):
-    counts = {"train": {"awe": 3, "fear": 4, "": 5}, "test": {"awe": 1, "fear": 0}}
-    console.print(terminal.counts_table(counts, ["awe", "fear"]))
+    manifest = rows_of(
+        ["train"] * 12 + ["test"],
+        labels=[0] * 3 + [1] * 4 + [None] * 5 + [0],
+        classes=("awe", "fear"),
+    )
+    console.print(terminal.counts_table(manifest))
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]]
         for line in text_of(console).splitlines()
@@ -312,13 +323,25 @@ def test_counts_have_a_row_for_each_class_and_one_for_no_label_where_there_is_an
 
 
 def test_counts_have_no_row_for_no_label_where_all_have_one(console):
-    console.print(terminal.counts_table({"train": {"awe": 3}}, ["awe"]))
+    console.print(terminal.counts_table(rows_of(["train"] * 3, labels=[0] * 3)))
     assert "no label" not in text_of(console)
 
 
+def test_a_row_with_several_labels_is_one_of_all(console):
+    sets = rows_of(["train", "train"], label_sets=[[0, 1], [1]], classes=("awe", "fear"))
+    console.print(terminal.counts_table(sets))
+    counts = [int(found) for found in re.findall(r"│ +(\d+) │", text_of(console))]
+    assert counts == [1, 2, 2]
+
+
+@pytest.mark.parametrize(("paths", "told"), [("ab", "2"), ("aab", "2, in 3 rows")])
+def test_people_of_one_picture_are_one_picture(console, paths, told):
+    console.print(terminal.facts_table(rows_of(["train"] * len(paths), paths=list(paths))))
+    assert re.search(rf"│ pictures +│ {told} +│", text_of(console))
+
+
 def test_facts_that_are_not_known_are_left_out(console):
-    facts = Facts(name="fi", title="FI", classes=("awe",), emotion="evoked", root=Path("/data"))
-    console.print(terminal.facts_table(facts, rows=7))
+    console.print(terminal.facts_table(rows_of(["train"] * 7)))
     text = text_of(console)
     assert "FI (fi)" in text
     assert "evoked" in text

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uniemox.checkpoints.inspection import Inspection
     from uniemox.data.agreement import Agreement
     from uniemox.data.findings import Problem
-    from uniemox.data.manifest import Box, Facts
+    from uniemox.data.manifest import Box, Manifest
     from uniemox.data.population import Population
     from uniemox.data.specs import DatasetSpec
     from uniemox.metrics import Report
@@ -286,12 +286,14 @@ def _describe_box(box: Box | None) -> str:
     return f"{box.x0:.0f},{box.y0:.0f} {box.x1 - box.x0:.0f}×{box.y1 - box.y0:.0f}"
 
 
-def facts_table(facts: Facts, *, rows: int) -> Table:
+def facts_table(manifest: Manifest) -> Table:
     """Show what a manifest says about its data set."""
+    facts, rows = manifest.facts, len(manifest)
+    pictures = len(manifest.table["path"].unique())
     table = Table(Column("fact"), Column("value", overflow="fold"))
     shown = {
         "data set": f"{facts.title} ({facts.name})",
-        "pictures": str(rows),
+        "pictures": str(pictures) if pictures == rows else f"{pictures}, in {rows} rows",
         "emotion": facts.emotion or "not known",
         "folder": str(facts.root),
         "layout": facts.layout,
@@ -379,26 +381,25 @@ def datasets_table(specs: Iterable[DatasetSpec]) -> Table:
     return table
 
 
-def counts_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Table:
-    """Show the pictures of each class (rows) in each split (columns); a row for those without a label where there are.
+def counts_table(manifest: Manifest) -> Table:
+    """Show the rows of each class in each split, which are columns; with a line for those without a label, if any.
 
-    Args:
-        counts: Split to class to pictures; the class of pictures without a label is the empty text.
-        classes: In label order.
+    A row with a set of labels is in several lines, but is one row of all.
     """
+    counts, classes = manifest.counts(), manifest.facts.classes
     table = Table("class", *(Column(_cell(split), justify="right") for split in counts))
     has_unlabelled = any(of_class.get("") for of_class in counts.values())
     for name in [*classes, *([""] if has_unlabelled else [])]:
         cells = (str(of_class.get(name, 0)) for of_class in counts.values())
         table.add_row(_cell(name or "no label"), *cells)
     table.add_section()
-    table.add_row("all", *(str(sum(of_class.values())) for of_class in counts.values()))
+    table.add_row("all", *map(str, manifest.split_counts().values()))
     return table
 
 
 def sources_table(sources: Mapping[str, int]) -> Table:
-    """Show how many pictures each data set gave to a merged manifest."""
-    table = Table("data set", Column("pictures", justify="right"))
+    """Show how many rows each data set gave to a merged manifest."""
+    table = Table("data set", Column("rows", justify="right"))
     for name, count in sources.items():
         table.add_row(_cell(name), str(count))
     return table

@@ -40,6 +40,17 @@ def prepare(class_folders, tmp_path, *words):
     return ["data", "prepare", "folders", *where, "--split", "80/10/10", *words]
 
 
+@pytest.mark.parametrize("out", ["m.parquet", "awe/../new/m.parquet"])
+def test_no_manifest_is_written_among_the_pictures(run, class_folders, tmp_path, out):
+    (tmp_path / "link").symlink_to(class_folders)
+    for root in (class_folders, tmp_path / "link"):
+        where = ["--root", root, "--out", class_folders / out, "--ratios", "80/10/10"]
+        code, _, err = run("data", "prepare", "folders", *where)
+        assert code == cli.WRONG_USE
+        assert "where nothing is written: choose another place" in err
+    assert sorted(path.name for path in class_folders.iterdir()) == ["awe", "fear"]
+
+
 def test_a_data_set_is_prepared_and_shown(run, class_folders, tmp_path):
     code, out, _ = run(*prepare(class_folders, tmp_path))
     assert code == cli.SUCCESS

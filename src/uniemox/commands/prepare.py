@@ -103,6 +103,10 @@ def _prepare(given: Namespace, output: Output) -> int:
     classes = [] if given.classes is None else given.classes.split(",")
     columns = {} if given.columns is None else parse_columns(given.columns)
     shares = None if ratios is None else parse_ratios(ratios, flag=flag)
+    if given.out.resolve().is_relative_to(given.root.resolve()):
+        raise ConfigError(
+            f"--out is {given.out}, which lies in --root {given.root}, where nothing is written: choose another place"
+        )
     from uniemox.data.layouts import import_dataset
     from uniemox.data.manifest import write_manifest
 
@@ -135,7 +139,7 @@ def _tell(result: Import, out: Path, output: Output, *, as_json: bool) -> None:
         entries = {"pictures": counts, "problems": problems, "notes": result.notes}
         output.say_json({"manifest": str(out), **entries})
         return
-    output.show(counts_table(counts, result.manifest.facts.classes))
+    output.show(counts_table(result.manifest))
     if result.problems:
         output.show(problems_table(result.problems))
     for note in result.notes:
@@ -187,8 +191,8 @@ def _show(given: Namespace, output: Output) -> int:
         facts = asdict(manifest.facts) | {"root": str(manifest.facts.root)}
         output.say_json({"facts": facts, "pictures": counts})
         return SUCCESS
-    output.show(facts_table(manifest.facts, rows=len(manifest)))
-    output.show(counts_table(counts, manifest.facts.classes))
+    output.show(facts_table(manifest))
+    output.show(counts_table(manifest))
     return SUCCESS
 
 

@@ -167,7 +167,7 @@ def _finish(
         }
         output.say_json(answer | ({"sources": sources} if sources else {}))
         return SUCCESS
-    output.show(counts_table(counts, manifest.facts.classes))
+    output.show(counts_table(manifest))
     if sources:
         output.show(sources_table(sources))
     if problems:
