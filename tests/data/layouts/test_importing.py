@@ -1,5 +1,7 @@
 """What holds for every data set."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections import Counter
@@ -119,6 +121,24 @@ def test_the_order_of_a_listing_changes_nothing(trees, tmp_path, monkeypatch, na
     again = import_dataset(name, tmp_path)
     assert again.manifest.table == first.manifest.table
     assert again.problems == first.problems
+
+
+# A change of one of these changes data sets that people have trained and published on. The recipes themselves are
+# pinned in test_splits; this is what importers hand to them: paths from the right folder, strata, people, the seed.
+PINS = {
+    "fi": "eb741a0d08c9957c9cab6597218ae2789e218df6fa76a54929cfdde2d1cefdc4",
+    "emotion6": "08b49bffcad8c7e68fb2265be8a9d970e5674898a67857d9258babdb744858c8",
+    "ube": "26436449d0e33d42eb797ff005cad62a27f8b7ec939f4043ae55764a8891b099",
+    "caer-s": "1fb0561a11081d7e5b0b254e6295c6744aba0f3cdf5271fdf9a231b0d77f53e5",
+    "heco": "b5fc1093ad7828637cb6757182f3bda8ff378c285275c6f45238c9f82a7aba7b",
+}
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.recipe])
+def test_every_published_recipe_cuts_a_tree_as_it_always_did(trees, tmp_path, name):
+    manifest = import_dataset(name, trees.any(name, tmp_path)).manifest
+    rows = zip(manifest.table["path"].to_pylist(), manifest.table["split"].to_pylist(), strict=True)
+    assert hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest() == PINS[name]
 
 
 @pytest.mark.parametrize("name", ["emoset", "fi", "emotion6", "heco"])

@@ -209,6 +209,26 @@ def test_several_rows_of_a_picture_are_people_where_they_have_boxes(table, look)
     }
 
 
+def test_classes_that_differ_only_in_case_are_counted(table, look):
+    rows = [
+        {"path": f"{name}.jpg", "label": label}
+        for name, label in zip("abc", ["joy", "Joy", "fear"], strict=True)
+    ]
+    result = table(rows)
+    assert result.manifest.facts.classes == ("Joy", "fear", "joy")
+    assert look.problems(result) == {"classes that differ only in case": 1}
+
+
+def test_sets_of_labels_are_cut_each_by_itself(trees, tmp_path):
+    for i in range(20):
+        trees.touch(tmp_path / "pictures" / f"{i}.jpg")
+    lines = [f"{i}.jpg,{'a|b' if i % 2 else 'c'}" for i in range(20)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,labels", *lines]))
+    where = {"table": tmp_path / "t.csv", "ratios": (0.5, 0, 0.5)}
+    manifest = import_dataset("table", tmp_path / "pictures", **where).manifest
+    assert manifest.counts() == {split: dict.fromkeys("abc", 5) for split in ("train", "test")}
+
+
 def test_a_row_without_a_split_among_others_is_left_out(table, look):
     rows = [
         {"path": "a.jpg", "split": "dev"},

@@ -20,7 +20,9 @@ def test_a_wrong_root_says_what_was_sought_and_found_where_to_get_it_and_on_whic
     text = str(caught.value)
     assert f"{tmp_path} is not {spec.title}: looked for " in text
     assert ", found a, b.txt;" in text
-    assert f"get the set from {spec.url} (licence: {spec.licence})" in text
+    where = f"get the set from {spec.url}" if spec.name != "drawn6" else "; it comes with uniemox"
+    assert where in text
+    assert f" (licence: {spec.licence})" in text
     assert "\n" not in text
 
 
@@ -31,6 +33,21 @@ def test_the_right_folder_below_a_wrong_one_is_told(trees, tmp_path, spec, below
     with pytest.raises(DataError) as caught:
         import_dataset(spec.name, tmp_path)
     assert f"did you mean {tmp_path / below}" in str(caught.value)
+
+
+def test_a_neighbour_with_like_classes_is_not_taken_for_the_right_folder(trees, tmp_path):
+    trees.any("caer-s", tmp_path / "CAER-S")
+    trees.any("heco", tmp_path / "HECO")
+    with pytest.raises(DataError) as caught:
+        import_dataset("heco", tmp_path)
+    assert str(caught.value).endswith(f"did you mean {tmp_path / 'HECO'}?")
+
+
+@pytest.mark.parametrize("name", ["fi", "heco"])
+def test_the_right_folder_of_a_set_that_was_cut_is_told(trees, tmp_path, name):
+    trees.any(name, tmp_path / "sets" / "mine", cut=True)
+    with pytest.raises(DataError, match=r"did you mean .*/sets/mine\?"):
+        import_dataset(name, tmp_path)
 
 
 def test_a_missing_folder_says_where_to_get_the_set(tmp_path):

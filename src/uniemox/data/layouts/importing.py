@@ -366,9 +366,10 @@ def _groups(pictures: Mapping[str, list[Sample]], recipe: Recipe) -> list[str | 
 
 
 def _stratum(people: Sequence[Sample]) -> str:
-    """Tell what a picture is cut with: its class, or that of most people in it."""
+    """Tell what a picture is cut with: its class or set of classes, or that of most people in it."""
     counts = Counter(
-        sample.stratum if sample.stratum is not None else f"{sample.label}" for sample in people
+        sample.stratum if sample.stratum is not None else f"{sample.label} {sample.label_set}"
+        for sample in people
     )
     most = max(counts.values())
     return min(name for name, count in counts.items() if count == most)

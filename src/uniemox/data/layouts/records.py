@@ -227,7 +227,13 @@ class Collector:
             if isinstance(draft.shares, dict):
                 found.update(draft.shares)
         found.discard("-1")
-        return tuple(sorted(found, key=lambda name: (int(name) if name.isdecimal() else -1, name)))
+        names = sorted(found, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+        seen: dict[str, str] = {}
+        for name in names:
+            first = seen.setdefault(name.casefold(), name)
+            if first != name:
+                self._findings.add("classes that differ only in case", f"{first} and {name}")
+        return tuple(names)
 
     def _labelled(self, draft: _Draft, known: ClassNames, count: int) -> Sample | None:
         label = None

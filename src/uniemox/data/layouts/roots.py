@@ -52,8 +52,10 @@ def called(spec: DatasetSpec) -> str:
 
 def source(spec: DatasetSpec) -> str:
     """Say where a set can be had and on which terms, as the end of a message; empty for data that is in no table."""
-    where = f"; get the set from {spec.url}" if spec.url else ""
-    return f"{where} (licence: {spec.licence})" if where and spec.licence else where
+    if not spec.url:
+        return ""
+    where = f"get the set from {spec.url}" if "://" in spec.url else f"it {spec.url}"
+    return f"; {where} (licence: {spec.licence})" if spec.licence else f"; {where}"
 
 
 def _folders_below(tree: Tree) -> Iterator[str]:
@@ -66,26 +68,38 @@ def _folders_below(tree: Tree) -> Iterator[str]:
 
 def _holds(spec: DatasetSpec, tree: Tree, folder: str) -> bool:
     """Guess by names alone whether a folder is a root of a set."""
-    inside = tree.find(posixpath.join(folder, spec.folder), "folder") if spec.folder else None
-    names = [*tree.folders(folder), *(tree.folders(inside) if inside else ())]
-    is_cut = any(name.lower() in SPLITS for name in names)
     match spec.layout:
         case "emoset":
             return _has(tree, folder, "info.json")
         case "heco":
-            return _has(tree, folder, HECO_LABELS) or is_cut
+            return _has(tree, folder, HECO_LABELS) or _holds_classes(spec, tree, folder, cut=True)
         case "emotic":
             return _has(tree, folder, *EMOTIC_ANNOTATIONS)
         case "hub":
             return _has(tree, folder, *HUB_FILES)
         case "class_folders" | "emotion6" | "object_folders" | "split_folders":
-            # Half of the classes: a set may be incomplete, and no other folder looks like that.
-            known = {resolve(name, spec.classes) for name in names} - {None}
-            return is_cut or 0 < len(spec.classes) <= 2 * len(known)
+            return _holds_classes(spec, tree, folder) or _holds_classes(
+                spec, tree, folder, cut=True
+            )
         case "table":
             return False
         case _:
             assert_never(spec.layout)
+
+
+def _holds_classes(spec: DatasetSpec, tree: Tree, folder: str, *, cut: bool = False) -> bool:
+    """Tell whether folders are named by the classes of a set; with `cut`, those in folders of splits."""
+    inside = tree.find(posixpath.join(folder, spec.folder), "folder") if spec.folder else None
+    places = [folder] if inside is None else [folder, inside]
+    if cut:
+        below = [posixpath.join(place, name) for place in places for name in tree.folders(place)]
+        places = [path for path in below if posixpath.basename(path).lower() in SPLITS]
+    if not spec.classes:
+        return cut and bool(places)
+    names = {name for place in places for name in tree.folders(place)}
+    known = {resolve(name, spec.classes) for name in names}
+    # Half of the classes: a set may be incomplete. Those of a set cut by its authors have no strangers among them.
+    return len(spec.classes) <= 2 * len(known - {None}) and not (cut and None in known)
 
 
 def _has(tree: Tree, folder: str, *paths: str) -> bool:
