@@ -9,6 +9,7 @@ import pytest
 import uniemox
 from uniemox import cli
 from uniemox.config import FinetuneConfig, PretrainConfig
+from uniemox.data.audit import KINDS, REMOVED
 from uniemox.data.layouts.records import ROLES
 from uniemox.data.specs import SPECS
 from uniemox.settings import preset_names
@@ -70,6 +71,36 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmark():
     figures = re.findall(r"\d\.\d{3} ± \d\.\d{3}", README)
     assert len(figures) == 4
     assert all(figure in page for figure in figures)
+
+
+def test_the_figures_of_the_page_of_audits_are_those_of_the_benchmark():
+    page = (ROOT / "benchmarks/results/data.md").read_text(encoding="utf-8")
+    text = " ".join(PAGES["audit.md"].split())
+    found = re.findall(r"\| (\d\.\d\d) \| (\d\.\d\d) \|", page)
+    shares = [float(share) for row in found for share in row]
+    assert f"{min(shares):.2f} to {max(shares):.2f} of the copies were found" in text
+    assert (
+        re.findall(r" 0 are of different photographs", page)
+        == [" 0 are of different photographs"] * 2
+    )
+    (speed,) = re.findall(r"audits (\d+) a second", page)
+    assert f"{speed} pictures of 640 × 480 a second" in text
+    photographs = sum(map(int, re.findall(r"photographs \((\d+)\)", page)))
+    assert f"Of {photographs} photographs" in text
+
+
+def test_the_page_of_audits_knows_every_finding_and_what_is_removed():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (yes|from train|no) \|$", PAGES["audit.md"], re.MULTILINE
+    )
+    assert [kind for kind, _ in rows] == list(KINDS)
+    assert [kind for kind, removed in rows if removed != "no"] == list(REMOVED)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_links_to_is_there(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", PAGES[page]):
+        assert (ROOT / "docs" / target).exists(), target
 
 
 def section(name):
