@@ -1,5 +1,6 @@
 """New splits for a manifest."""
 
+import posixpath
 from collections import Counter
 from dataclasses import replace
 
@@ -38,6 +39,28 @@ def test_a_manifest_is_cut_as_its_importer_would_have_cut_it(tmp_path):
     assert split_of(cut) == dict(zip(paths, expected, strict=True))
     assert cut.facts.split_recipe == "80/5/15 per class, seed 3"
     assert cut_again(cut, ratios=FI, seed=3).manifest.table.equals(cut.table)
+
+
+@pytest.mark.parametrize("depth", ["", "set", "set/images"])
+def test_cuts_and_fractions_do_not_change_with_the_level_given_as_root(tmp_path, depth):
+    paths = [f"{name}/{i}.jpg" for name in ("awe", "fear") for i in range(40)]
+    labels = [0] * 40 + [1] * 40
+
+    def drawn(folder):
+        rows = make(
+            tmp_path,
+            paths=[posixpath.join(folder, path) for path in paths],
+            labels=labels,
+            splits=["train"] * 80,
+        )
+        cut = cut_again(rows, ratios=FI, seed=3).manifest
+        kept = keep_fraction(rows, fraction=0.2, seed=3).manifest
+        return [
+            {posixpath.relpath(path, folder or "."): split for path, split in split_of(own).items()}
+            for own in (cut, kept)
+        ]
+
+    assert drawn(depth) == drawn("")
 
 
 def test_rows_stand_in_the_order_of_splits_and_keep_what_is_known_about_them(tmp_path):

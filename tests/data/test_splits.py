@@ -15,6 +15,7 @@ from uniemox.data.splits import (
     SPLITS,
     assign_splits,
     describe_split,
+    paths_below,
     read_split_list,
     split_rows,
     take_fraction,
@@ -314,6 +315,21 @@ def recipes():
     yield "caer-s test", plain, classes, {"ratios": CAER_S, "seed": 0, "rounding": "truncate"}
     yield "caer-s by clip", frames, clip_classes, {"ratios": FI, "seed": 0, "groups": clips}
     yield "heco", people, person_classes, {"ratios": EMOTION6, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("paths", "below"),
+    [
+        ([], []),
+        (["a.jpg"], ["a.jpg"]),
+        (["x/b.jpg", "x/a.jpg"], ["b.jpg", "a.jpg"]),
+        (["x/y/a.jpg", "x/yz/a.jpg"], ["y/a.jpg", "yz/a.jpg"]),
+        (["x/a.jpg", "x/b/c.jpg"], ["a.jpg", "b/c.jpg"]),
+        (["x/a.jpg", "b.jpg"], ["x/a.jpg", "b.jpg"]),
+    ],
+)
+def test_paths_are_taken_below_the_folder_that_holds_all(paths, below):
+    assert paths_below(paths) == below
 
 
 # A change of one of these changes data sets that people have trained and published on.

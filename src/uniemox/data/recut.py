@@ -17,6 +17,7 @@ from uniemox.data.splits import (
     SPLITS,
     assign_splits,
     describe_split,
+    paths_below,
     split_rows,
     take_fraction,
 )
@@ -67,7 +68,7 @@ def cut_again(
         ConfigError: The ratios are impossible, or `rounding` does not go with groups.
         DataError: The manifest names no group to keep whole.
     """
-    paths = manifest.table["path"].to_pylist()
+    paths = paths_below(manifest.table["path"].to_pylist())
     has_groups = manifest.table["group"].null_count < len(manifest)
     kept = group_by or ("group" if has_groups else "picture")
     if kept == "group" and not has_groups:
@@ -147,7 +148,8 @@ def keep_fraction(
         DataError: There is no train split.
     """
     train = manifest.select(["train"])
-    paths = train.table["path"].to_pylist()
+    every = paths_below(manifest.table["path"].to_pylist())
+    paths = [path for path, is_own in zip(every, _is_train(manifest), strict=True) if is_own]
     taken = take_fraction(paths, _strata(train, paths, by), fraction=fraction, seed=seed)
     kept = np.ones(len(manifest), dtype=bool)
     kept[_is_train(manifest)] = taken

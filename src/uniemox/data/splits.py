@@ -132,6 +132,16 @@ def take_fraction(
     return taken
 
 
+def paths_below(paths: Sequence[str]) -> list[str]:
+    """Make paths relative to the deepest folder that holds all: a draw must not change with the level given as root."""
+    if not paths:
+        return []
+    # What the first and the last of sorted paths have in common, all have.
+    ends = [posixpath.dirname(path) for path in (min(paths), max(paths))]
+    base = posixpath.commonpath(ends)
+    return [path[len(base) + 1 :] for path in paths] if base else list(paths)
+
+
 def describe_split(
     *,
     ratios: Ratios,

@@ -27,7 +27,7 @@ def test_each_person_is_a_row_with_its_box(trees, look, tmp_path):
         assert second.label == (first.label + 1) % 8
         assert first.split == second.split
     assert manifest.facts.people_source == "annotated"
-    assert manifest.facts.split_recipe == "70/10/20 per class, seed 0"
+    assert manifest.facts.split_recipe == "70/10/20 per class of most people, seed 0"
 
 
 def test_pictures_are_cut_per_class(trees, tmp_path):

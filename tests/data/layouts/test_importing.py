@@ -11,6 +11,7 @@ import pytest
 
 from uniemox.data.layouts import import_dataset
 from uniemox.data.manifest import Box, read_manifest, write_manifest
+from uniemox.data.recut import cut_again
 from uniemox.data.specs import SPECS, get_spec
 from uniemox.errors import ConfigError, DataError
 
@@ -139,6 +140,16 @@ def test_every_published_recipe_cuts_a_tree_as_it_always_did(trees, tmp_path, na
     manifest = import_dataset(name, trees.any(name, tmp_path)).manifest
     rows = zip(manifest.table["path"].to_pylist(), manifest.table["split"].to_pylist(), strict=True)
     assert hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest() == PINS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [("fi", "class"), ("emotion6", "class"), ("ube", "folder")]
+)
+def test_a_manifest_cut_anew_by_its_recipe_is_what_the_import_gave(trees, tmp_path, name, by):
+    manifest = import_dataset(name, trees.any(name, tmp_path)).manifest
+    recipe = SPECS[name].recipe
+    cut = cut_again(manifest, ratios=recipe.ratios, rounding=recipe.rounding, seed=0, by=by)
+    assert cut.manifest.table == manifest.table
 
 
 @pytest.mark.parametrize("name", ["emoset", "fi", "emotion6", "heco"])

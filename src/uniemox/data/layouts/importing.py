@@ -32,6 +32,7 @@ from uniemox.data.splits import (
     SPLITS,
     assign_splits,
     describe_split,
+    paths_below,
     read_split_list,
     split_rows,
 )
@@ -333,8 +334,10 @@ def _cut(
     pictures: dict[str, list[Sample]] = {}
     for sample in open_samples:
         pictures.setdefault(sample.path, []).append(sample)
+    every = sorted({sample.path for sample in found.samples})
+    below = dict(zip(every, paths_below(every), strict=True))
     splits = split_rows(
-        [_below(path, found.base) for path in pictures],
+        [below[path] for path in pictures],
         [_stratum(people) for people in pictures.values()],
         ratios=recipe.ratios,
         seed=seed,
@@ -349,7 +352,7 @@ def _cut(
     grouped = any(sample.group for sample in open_samples) and recipe.cuts == "all"
     told = describe_split(
         ratios=recipe.ratios,
-        by="class and object" if found.layout == "object_folders" else "class",
+        by=_cut_by(found, several=len(pictures) < len(open_samples)),
         seed=seed,
         grouped_by="group" if grouped else "",
         rounding=recipe.rounding,
@@ -357,6 +360,12 @@ def _cut(
     return replace(
         found, samples=samples
     ), f"given train; test cut {told}" if recipe.cuts == "test" else told
+
+
+def _cut_by(found: Samples, *, several: bool) -> str:
+    if found.layout == "object_folders":
+        return "class and object"
+    return "class of most people" if several else "class"
 
 
 def _groups(pictures: Mapping[str, list[Sample]], recipe: Recipe) -> list[str | None] | None:
@@ -376,7 +385,7 @@ def _stratum(people: Sequence[Sample]) -> str:
 
 
 def _below(path: str, base: str) -> str:
-    """Make a path relative to the folder of the pictures: a draw must not change with the level given as root."""
+    """Make a path relative to the folder of the pictures."""
     return posixpath.relpath(path, base) if base else path
 
 
