@@ -39,6 +39,8 @@ bench: setup
 	$(BIN)/python benchmarks/demo_gain.py
 	$(BIN)/python benchmarks/people.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/ablation.py --folder runs/ablation
 
 build: setup
 	$(BIN)/python -m build
