@@ -53,6 +53,7 @@ def test_every_fusion_of_two_views_is_exported(classifier, tmp_path, fusion):
     check_two_views(classifier, tmp_path, fusion)
 
 
+@pytest.mark.slow
 def test_two_views_are_exported(classifier, tmp_path):
     check_two_views(classifier, tmp_path, "scaled_sum")
 

@@ -61,6 +61,7 @@ def test_smoothing_sees_both_views(model, pixels):
     assert np.abs(logits(classifier, both) - before).max() < 1e-4 * np.abs(before).max()
 
 
+@pytest.mark.slow
 def test_products_with_weights_alone_are_quantised_and_smoothing_keeps_them_near(
     model, pixels, tmp_path
 ):
