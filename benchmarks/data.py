@@ -150,12 +150,12 @@ def import_emoset(folder: Path) -> dict[str, Any]:
     """Import the tree, cut it anew, and write the manifest."""
     from uniemox.data.layouts import import_dataset
     from uniemox.data.manifest import write_manifest
-    from uniemox.data.splits import split_by_class
+    from uniemox.data.splits import split_rows
 
     began = time.perf_counter()
     manifest = import_dataset("emoset", folder / "emoset").manifest
     paths = manifest.table["path"].to_pylist()
-    split_by_class(paths, manifest.labels.tolist(), ratios=(0.8, 0.05, 0.15), seed=0)
+    split_rows(paths, manifest.labels.tolist(), ratios=(0.8, 0.05, 0.15), seed=0)
     write_manifest(manifest, folder / "emoset.parquet")
     return {"seconds": time.perf_counter() - began, "rows": len(manifest)}
 
