@@ -443,7 +443,6 @@ def _build_start(
 
     Raises:
         ConfigError: A size was asked for that `init` does not have.
-        CheckpointError: The weights do not fit.
     """
     shape: dict[str, Any] = {"size": "base", "patch_size": 16, "image_size": 224}
     if start is not None:
@@ -463,11 +462,7 @@ def _build_start(
         head_std=config.head_std,
     )
     if start is not None:
-        try:
-            start_from_encoder(model, start.encoder)
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"the weights of {config.init} do not fit: {reason}") from error
+        start_from_encoder(model, start.encoder)
     if config.view == "both":
         two_views = TwoViewClassifier(model, config.fusion)
         start_as_mean(two_views.fusion)
