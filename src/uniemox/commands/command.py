@@ -75,3 +75,18 @@ def check_compute_flags(given: Namespace) -> None:
         raise ConfigError(f"--batch-size is {given.batch_size}, but must be at least 1")
     if given.num_workers < 0:
         raise ConfigError(f"--num-workers is {given.num_workers}, but must not be negative")
+
+
+def parse_shares(text: str, *, flag: str) -> tuple[float, float, float]:
+    """Turn "80/5/15" into three numbers for train, val and test.
+
+    Raises:
+        ConfigError: On anything but three numbers; names the flag.
+    """
+    try:
+        train, val, test = (float(part) for part in text.split("/"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag} is {text[:40]}, but must be three shares for train, val and test, such as 80/5/15"
+        ) from error
+    return train, val, test

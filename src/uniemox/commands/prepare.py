@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from uniemox.commands.command import SUCCESS, Command
+from uniemox.commands.command import SUCCESS, Command, parse_shares
 from uniemox.commands.people import add_sheet_flags, show_people
 from uniemox.data.specs import Labelling
 from uniemox.errors import ConfigError
@@ -67,10 +67,7 @@ def parse_ratios(text: str, *, flag: str = "--ratios") -> tuple[float, float, fl
     Raises:
         ConfigError: On anything but three numbers, or a share that is not positive where it must be.
     """
-    try:
-        train, val, test = (float(part) for part in text.split("/"))
-    except ValueError:
-        train, val, test = -1.0, 0.0, 0.0
+    train, val, test = parse_shares(text, flag=flag)
     total = train + val + test
     if not (train > 0 and val >= 0 and test >= 0 and total < float("inf")):
         raise ConfigError(

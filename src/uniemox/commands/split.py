@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from uniemox.commands.command import SUCCESS, Command
+from uniemox.commands.command import SUCCESS, Command, parse_shares
 from uniemox.config import Rounding, Stratum, Together, Unmapped
 from uniemox.errors import ConfigError, DataError
 
@@ -74,17 +74,6 @@ def _add_common(parser: Parser) -> None:
     parser.add_switch("--json", "Print JSON instead of tables.")
 
 
-def _parse_ratios(text: str) -> Ratios:
-    """Turn "70/10/20" into three numbers; `split_rows` checks them."""
-    try:
-        train, val, test = (float(part) for part in text.split("/"))
-    except ValueError as error:
-        raise ConfigError(
-            f"--ratios is {text[:40]}, but must be three shares of train, val and test, such as 70/10/20"
-        ) from error
-    return train, val, test
-
-
 def _split(given: Namespace, output: Output) -> int:
     if given.ratios is None and given.list is None and given.fraction is None:
         raise ConfigError("nothing to do: give --ratios, --list or --fraction")
@@ -92,7 +81,7 @@ def _split(given: Namespace, output: Output) -> int:
         raise ConfigError("--ratios and --list both make the splits: give one of them")
     if given.ratios is None and given.group_by is not None:
         raise ConfigError("--group-by is about cutting: give --ratios with it")
-    ratios = None if given.ratios is None else _parse_ratios(given.ratios)
+    ratios = None if given.ratios is None else parse_shares(given.ratios, flag="--ratios")
     from uniemox.data.manifest import read_manifest
     from uniemox.data.recut import Recut, keep_fraction
 
