@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -83,3 +86,48 @@ def test_each_device_is_asked_in_its_own_words_whether_it_does_bfloat16_well(mon
     assert does_bfloat16_well(torch.device("cuda", 1)) is is_fast
     assert does_bfloat16_well(torch.device("cpu")) is is_fast
     assert not does_bfloat16_well(torch.device("mps"))
+
+
+LEAVING = """
+import atexit
+import sys
+import torch
+import torch.distributed as dist
+from uniemox.devices import computing_on
+
+def note():
+    with open(f"{sys.argv[2]}/{accelerator.process_index}", "w") as file:
+        file.write(f"{dist.is_initialized()}")
+
+atexit.register(note)  # called last
+for run in range(2):
+    with computing_on("cpu") as accelerator:
+        model = accelerator.prepare(torch.nn.Linear(1, 1))
+        weight = accelerator.gather(accelerator.reduce(model.module.weight.detach()))
+        assert weight.shape == (2, 1)
+        if run and sys.argv[1] == "error":
+            sys.exit("wrong")
+    assert dist.is_initialized()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "open_after"), [("success", "False"), ("error", "True")])
+def test_processes_take_leave_of_each_other_at_their_end_unless_one_failed(
+    tmp_path, end, open_after
+):
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, script, end, tmp_path],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode == 0) == (end == "success"), done.stderr
+    found = [(tmp_path / rank).read_text() for rank in "01" if (tmp_path / rank).exists()]
+    assert found
+    assert set(found) == {open_after}

@@ -18,7 +18,7 @@ from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.data.pixels import EvaluationViews
-from uniemox.devices import build_accelerator
+from uniemox.devices import computing_on
 from uniemox.errors import DataError
 from uniemox.metrics import evaluate_predictions
 from uniemox.runtime.backend import find_onnx
@@ -156,27 +156,27 @@ def evaluate(
         CheckpointError: The model cannot be read.
         DataError: The data cannot be read, or its classes are not the model's.
     """
-    accelerator = build_accelerator(device)
-    classifier = _load(model, accelerator.device, device=device, dataset=dataset)
-    manifest = read_manifest(data).select([split])
-    facts = classifier.facts
-    check_classes(facts.classes, manifest)
-    if facts.view != "scene" and accelerator.is_main_process:
-        _tell_missing_boxes(manifest)
-    outputs = compute_outputs(
-        classifier.model,
-        manifest,
-        views=EvaluationViews(size=facts.image_size, view=facts.view, person=facts.person),
-        accelerator=accelerator,
-        batch_size=batch_size,
-        num_workers=num_workers,
-    )
-    if outputs.unreadable and accelerator.is_main_process:
-        log.warning("%s", outputs.describe_unreadable())
-    report = evaluate_predictions(outputs.probabilities, outputs.labels, manifest.facts.classes)
-    if out is not None and accelerator.is_main_process:
-        write_evaluation(out, report, outputs, manifest)
-    return report
+    with computing_on(device) as accelerator:
+        classifier = _load(model, accelerator.device, device=device, dataset=dataset)
+        manifest = read_manifest(data).select([split])
+        facts = classifier.facts
+        check_classes(facts.classes, manifest)
+        if facts.view != "scene" and accelerator.is_main_process:
+            _tell_missing_boxes(manifest)
+        outputs = compute_outputs(
+            classifier.model,
+            manifest,
+            views=EvaluationViews(size=facts.image_size, view=facts.view, person=facts.person),
+            accelerator=accelerator,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        )
+        if outputs.unreadable and accelerator.is_main_process:
+            log.warning("%s", outputs.describe_unreadable())
+        report = evaluate_predictions(outputs.probabilities, outputs.labels, manifest.facts.classes)
+        if out is not None and accelerator.is_main_process:
+            write_evaluation(out, report, outputs, manifest)
+        return report
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from uniemox.data.dataset import AugmentedDataset, PretrainDataset, check_labels
 from uniemox.data.manifest import digest, read_manifest
 from uniemox.data.pixels import EvaluationViews
 from uniemox.data.prompts import fit_description
-from uniemox.devices import build_accelerator
+from uniemox.devices import computing_on
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.evaluate import compute_outputs, write_evaluation
 from uniemox.metrics import evaluate_predictions
@@ -86,10 +86,13 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
         TrainingError: The loss is not finite.
         KeyboardInterrupt: The user stopped the run; `--resume` goes on.
     """
-    accelerator = build_accelerator(
+    with computing_on(
         config.device, precision=config.precision, accumulate=config.optim.accumulate
-    )
-    observer = _first_only(observer, accelerator)
+    ) as accelerator:
+        return _pretrain(config, accelerator, _first_only(observer, accelerator))
+
+
+def _pretrain(config: PretrainConfig, accelerator: Accelerator, observer: Observer) -> Path:
     _check_folder(config, accelerator)
     manifest = read_manifest(config.data).select(config.splits)
     teacher = _load_teacher(config, accelerator) if config.loss.needs_teacher else None
@@ -177,10 +180,13 @@ def finetune(config: FinetuneConfig, observer: Observer = ignore) -> Path:
         TrainingError: The loss is not finite.
         KeyboardInterrupt: The user stopped the run; `--resume` goes on.
     """
-    accelerator = build_accelerator(
+    with computing_on(
         config.device, precision=config.precision, accumulate=config.optim.accumulate
-    )
-    observer = _first_only(observer, accelerator)
+    ) as accelerator:
+        return _finetune(config, accelerator, _first_only(observer, accelerator))
+
+
+def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observer) -> Path:
     _check_folder(config, accelerator)
     whole = read_manifest(config.data)
     train, val = whole.select([config.train_split]), whole.select([config.val_split])
