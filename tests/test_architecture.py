@@ -21,7 +21,7 @@ MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for f
 # From the bottom up. What stands in one set does not know the others of it; a tuple in a set is a group that does.
 LAYERS = (
     {("errors", "version", "config", "emotions", "flags", "yaml_file", "settings", "devices")},
-    {"data", "models", "losses", "metrics", "calibration"},
+    {"data", "models", "losses", ("metrics", "multilabel"), "calibration"},
     {("checkpoints", "runtime")},
     {("train", "predict", "evaluate", "explain", "baselines", "export")},
     {("demo", "serve", "report")},

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from uniemox.calibration import fit_temperature
+from uniemox.calibration import fit_temperature, to_probabilities
 
 
 def sample(count=400, *, sharpness=1.0, seed=0):
@@ -55,3 +55,33 @@ def test_half_precision_logits_are_no_obstacle():
     logits, labels = sample(2000, sharpness=3.0)
     temperature = fit_temperature(logits.astype(np.float32), labels)
     assert temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+
+
+# Several labels
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 3.0, 8.0])
+def test_the_temperature_of_several_labels_undoes_the_sharpness(sharpness):
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=(8000, 4)) * 1.5 - 1
+    labels = generator.random(logits.shape) < expit(logits)
+    assert fit_temperature(logits * sharpness, labels) == pytest.approx(sharpness, rel=0.03)
+
+
+def test_no_sample_of_several_labels_means_no_change():
+    assert fit_temperature(np.zeros((0, 4)), np.zeros((0, 4), bool)) == 1.0
+
+
+# Probabilities
+
+
+@pytest.mark.parametrize(("target", "oracle"), [("single_label", softmax), ("multi_label", expit)])
+def test_probabilities_are_scipys_and_do_not_overflow(target, oracle):
+    generator = np.random.default_rng(2)
+    logits = (generator.normal(size=(50, 6)) * 30).astype(np.float32)
+    logits[0] = [-1e30, 1e30, 0, 800, -800, 5]
+    options = {"axis": 1} if target == "single_label" else {}
+    with np.errstate(over="raise", invalid="raise"):
+        found = to_probabilities(logits, target)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, oracle(logits.astype(np.float64), **options), rtol=1e-12)

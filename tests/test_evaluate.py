@@ -228,6 +228,7 @@ def test_the_model_is_run_as_in_use_and_without_gradients(painted):
         accelerator=build_accelerator("cpu"),
         batch_size=4,
         num_workers=0,
+        target="single_label",
     )
     assert model.seen == [(False, False, 4), (False, False, 3)]
     assert outputs.rows.tolist() == list(range(7))

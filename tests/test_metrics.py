@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from uniemox.config import SelectionMetric
+from uniemox.config import SingleLabelMetric
 from uniemox.errors import DataError
 from uniemox.metrics import NUM_BINS, Interval, Report, evaluate_predictions
 
@@ -180,7 +180,7 @@ def test_half_precision_probabilities_are_accepted():
 
 def test_every_metric_that_can_select_is_found_by_its_name():
     report = report_of([[3, 1], [0, 4]])
-    for name in get_args(SelectionMetric):
+    for name in get_args(SingleLabelMetric):
         assert report.get(name) == getattr(report, name) == report.to_dict()[name]
 
 

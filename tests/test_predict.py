@@ -77,7 +77,7 @@ def test_predictions_come_as_they_are_made(predictor, pictures):
 class Stub:
     """A backend that counts what it is asked for, and says of each picture how red it is."""
 
-    facts = types.SimpleNamespace(classes=("red", "other"), view="scene")
+    facts = types.SimpleNamespace(classes=("red", "other"), view="scene", target="single_label")
 
     def __init__(self):
         self.prepared = 0

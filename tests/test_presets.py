@@ -41,9 +41,10 @@ def test_the_presets_are_these():
         "mae",
         "heco",
         "caer_s",
+        "emotic",
         "demo",
     }
-    assert len(FILES) == 9
+    assert len(FILES) == 10
 
 
 @every_preset
@@ -178,7 +179,7 @@ def test_the_defaults_of_pretraining_are_released_where_they_say_so():
 
 def test_the_defaults_of_fine_tuning_are_released_where_they_say_so():
     defaults = {s.name: s.default for s in settings.list_settings(FinetuneConfig)}
-    for name in ("select_by", "drop_path", "head_std"):
+    for name in ("drop_path", "head_std"):
         assert defaults[name] == RELEASED_FINETUNING[name]
 
 
@@ -194,13 +195,18 @@ def test_a_preset_named_like_an_encoder_has_that_encoder(name):
     assert load(PretrainConfig, name).model.size == name
 
 
-@pytest.mark.parametrize("name", ["heco", "caer_s"])
+@pytest.mark.parametrize("name", ["heco", "caer_s", "emotic"])
 def test_recipes_for_felt_emotion_read_the_person_and_the_scene(name):
     config = load(FinetuneConfig, name)
     assert config.view == "both"
     assert (config.size, config.patch_size, config.image_size) == (None, None, None)
     file = next(file for file in FILES if file.stem == name)
     assert f"--preset {name} --init" in file.read_text()
+
+
+def test_the_recipe_for_sets_of_labels_is_chosen_by_what_is_published():
+    config = load(FinetuneConfig, "emotic")
+    assert (config.target, config.select_by) == ("multi_label", "mean_average_precision")
 
 
 @pytest.mark.parametrize("name", ["released", "mae", "demo"])

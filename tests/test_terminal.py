@@ -13,6 +13,7 @@ from uniemox.checkpoints.inspection import Inspection
 from uniemox.data.findings import Problem
 from uniemox.data.manifest import Box, Facts, manifest_from_columns
 from uniemox.metrics import evaluate_predictions
+from uniemox.multilabel import evaluate_multilabel
 from uniemox.train.events import Message, Progress
 
 ESCAPE = "\x1b[31m\x07 [bold]:smile:"
@@ -236,8 +237,9 @@ def test_tracked_items_come_through_unchanged(console, tty, seconds):
 
 
 class Prediction:
-    def __init__(self, path, probabilities, reason=None, box=None):
+    def __init__(self, path, probabilities, reason=None, box=None, labels=None):
         self.path = Path(path)
+        self.labels = labels
         self.probabilities = probabilities
         self.label = max(probabilities, key=probabilities.get) if probabilities else None
         self.confidence = max(probabilities.values()) if probabilities else None
@@ -258,6 +260,17 @@ def test_predictions_show_the_likeliest_classes_or_the_reason(console):
     assert "fear 62.0, awe 25.0" in text
     assert "joy" not in text
     assert "not read: not an image" in text
+
+
+def test_predictions_of_several_labels_name_all_that_apply(console):
+    rows = [
+        Prediction("a.png", {"awe": 0.9, "fear": 0.3, "joy": 0.8}, labels=("awe", "joy")),
+        Prediction("b.png", {"awe": 0.1, "fear": 0.2, "joy": 0.1}, labels=()),
+    ]
+    console.print(terminal.predictions_table(rows, top_k=1))
+    lines = text_of(console).splitlines()
+    assert any("a.png" in line and "awe, joy" in line and "awe 90.0" in line for line in lines)
+    assert any("b.png" in line and "–" in line and "fear 20.0" in line for line in lines)
 
 
 def test_predictions_of_people_say_of_whom(console):
@@ -366,6 +379,23 @@ def test_an_evaluation_shows_scores_with_intervals_and_every_class(console):
     assert f"{100 * low:.1f} to {100 * high:.1f}" in text
     assert all(name in text for name in report.classes)
     assert "60 pictures" in text
+
+
+def test_an_evaluation_of_several_labels_shows_average_precision(console):
+    generator = np.random.default_rng(0)
+    labels = generator.random((60, 3)) < 0.4
+    labels[:, 1] = False
+    report = evaluate_multilabel(generator.random((60, 3)), labels, ["awe", "fear", "joy"])
+    for table in terminal.report_tables(report):
+        console.print(table)
+    text = text_of(console)
+    for metric in ("mean_average_precision", "macro_f1", "micro_f1", "random order"):
+        assert metric in text
+    assert "top1" not in text
+    assert terminal.percent(report.mean_average_precision) in text
+    assert terminal.percent(report.average_precision[0]) in text
+    low, high = report.intervals["mean_average_precision"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in text
 
 
 def test_an_inspection_shows_what_there_is_to_say_and_nothing_else(console):

@@ -76,6 +76,10 @@ def main(out: Path) -> None:
         save_classifier(one, folder, FACTS)
         write(folder, {"logits": one(picture()).tolist()}, out, FACTS.format_version, "classifier")
 
+        facts = dataclasses.replace(FACTS, target="multi_label", thresholds=(0.5, 0.25, 0.125))
+        save_classifier(one, folder, facts)
+        write(folder, {"logits": one(picture()).tolist()}, out, facts.format_version, "classifier")
+
         two = TwoViewClassifier(plain_classifier(), "sum").eval()
         repeat(two)
         facts = dataclasses.replace(FACTS, view="both", fusion="sum")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from uniemox.errors import ConfigError
 
@@ -24,7 +24,11 @@ PersonChoice = Literal["largest", "confident", "central", "union"]
 CropShape = Literal["squeeze", "pad"]
 View = Literal["scene", "person", "both"]
 Precision = Literal["fp32", "bf16"]
-SelectionMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
+Target = Literal["single_label", "multi_label"]
+"""What a classifier says of a picture: one label, or for each label whether it applies."""
+SingleLabelMetric = Literal["top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"]
+MultiLabelMetric = Literal["mean_average_precision", "macro_f1", "micro_f1"]
+SelectionMetric = Literal[SingleLabelMetric, MultiLabelMetric]
 Stratum = Literal["class", "folder", "all"]
 """What a split cuts by itself: the rows of a class (or of a set of classes), those of a folder, or all rows at once."""
 Together = Literal["group", "folder", "picture"]
@@ -407,8 +411,11 @@ class FinetuneConfig(RunConfig):
     """Split that chooses the best epoch."""
     test_split: str | None = "test"
     """Split that the chosen weights are evaluated on, once, at the end; null leaves it untouched."""
-    select_by: SelectionMetric = "top1"
-    """Metric of the val split that chooses the epoch (released: top1)."""
+    target: Target = "single_label"
+    """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
+    select_by: SelectionMetric | None = None
+    """Metric of the val split that chooses the epoch; null takes top1 (released), or mean_average_precision for
+    several labels."""
     view: View = "scene"
     """What is classified: the whole picture (scene, released), the crop of a person, or both, fused."""
     fusion: FusedBy = "sum"
@@ -431,6 +438,11 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         _check(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}, but must be in [0, 1)")
         _check_positive("head_std", self.head_std)
+        kind = SingleLabelMetric if self.target == "single_label" else MultiLabelMetric
+        _check(
+            self.select_by in (None, *get_args(kind)),
+            f"select_by is {self.select_by}, but for target {self.target} must be one of {', '.join(get_args(kind))}",
+        )
         for name in ("patch_size", "image_size"):
             value = getattr(self, name)
             _check(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import nn
 
+from uniemox.calibration import to_probabilities
 from uniemox.checkpoints.sources import load_model
 from uniemox.data.batch import evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
@@ -20,17 +20,20 @@ from uniemox.data.manifest import read_manifest
 from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import computing_on
 from uniemox.errors import DataError
-from uniemox.metrics import evaluate_predictions
+from uniemox.metrics import NUM_RESAMPLES, evaluate_predictions
+from uniemox.multilabel import MultiLabelReport, evaluate_multilabel
 from uniemox.runtime.backend import find_onnx
 from uniemox.runtime.onnx_backend import load_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
     from accelerate import Accelerator
 
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.config import Target
     from uniemox.data.batch import LabelledBatch
     from uniemox.data.manifest import Manifest
     from uniemox.metrics import Report
@@ -45,18 +48,44 @@ class Outputs:
 
     logits: npt.NDArray[np.float32]
     """(N, C)"""
-    labels: npt.NDArray[np.int64]
-    """(N,)"""
+    labels: npt.NDArray[Any]
+    """(N,) int64; for several labels (N, C) bool."""
     rows: npt.NDArray[np.int64]
     """(N,), place in the manifest."""
     unreadable: tuple[str, ...]
     """Path and reason of each picture that was left out."""
+    target: Target
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """(N, C), rows of sum 1."""
-        probabilities: npt.NDArray[np.float64] = softmax(self.logits.astype(np.float64), axis=1)
-        return probabilities
+        """(N, C); rows of sum 1 where there is one label."""
+        return to_probabilities(self.logits, self.target)
+
+    def score(
+        self,
+        classes: Sequence[str],
+        *,
+        thresholds: Sequence[float] | None = None,
+        num_resamples: int = NUM_RESAMPLES,
+    ) -> Report | MultiLabelReport:
+        """Score what the classifier says.
+
+        Args:
+            classes: C names, in label order.
+            thresholds: For several labels, the probability from which each is given; None takes the best for these.
+            num_resamples: Of the bootstrap of several labels.
+        """
+        match self.target:
+            case "single_label":
+                return evaluate_predictions(self.probabilities, self.labels, classes)
+            case "multi_label":
+                return evaluate_multilabel(
+                    self.probabilities,
+                    self.labels,
+                    classes,
+                    thresholds=thresholds,
+                    num_resamples=num_resamples,
+                )
 
     def describe_unreadable(self) -> str:
         """Say how many pictures were left out, and why the first was."""
@@ -74,6 +103,7 @@ def compute_outputs(
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
+    target: Target,
 ) -> Outputs:
     """Run a classifier over a manifest. Every row counts once, whatever the number of processes.
 
@@ -84,11 +114,12 @@ def compute_outputs(
         accelerator: Device and processes.
         batch_size: Pictures in one forward pass of one process.
         num_workers: Processes that decode.
+        target: Whether it gives one label or several.
 
     Raises:
         DataError: A row has no label, or no picture can be read.
     """
-    dataset = EvaluationDataset(manifest, views)
+    dataset = EvaluationDataset(manifest, views, target)
     loader = accelerator.prepare_data_loader(
         evaluation_loader(dataset, batch_size=batch_size, num_workers=num_workers)
     )
@@ -114,6 +145,7 @@ def compute_outputs(
         labels[readable].numpy(),
         rows[readable].numpy(),
         _reasons(manifest, rows[~readable].tolist()),
+        target,
     )
 
 
@@ -139,7 +171,7 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int = 2,
     dataset: str | None = None,
-) -> Report:
+) -> Report | MultiLabelReport:
     """Score a classifier on a split of a manifest.
 
     Args:
@@ -170,10 +202,12 @@ def evaluate(
             accelerator=accelerator,
             batch_size=batch_size,
             num_workers=num_workers,
+            target=facts.target,
         )
         if outputs.unreadable and accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
-        report = evaluate_predictions(outputs.probabilities, outputs.labels, manifest.facts.classes)
+        thresholds = facts.thresholds or None
+        report = outputs.score(manifest.facts.classes, thresholds=thresholds)
         if out is not None and accelerator.is_main_process:
             write_evaluation(out, report, outputs, manifest)
         return report
@@ -228,8 +262,12 @@ def check_classes(classes: tuple[str, ...], manifest: Manifest) -> None:
         )
 
 
-def write_evaluation(folder: Path, report: Report, outputs: Outputs, manifest: Manifest) -> None:
+def write_evaluation(
+    folder: Path, report: Report | MultiLabelReport, outputs: Outputs, manifest: Manifest
+) -> None:
     """Write `report.json` and `predictions.parquet` (path, label, predicted, probabilities).
+
+    Of several labels, label and predicted are lists; those at or above the report's thresholds are predicted.
 
     Raises:
         DataError: The folder cannot be written.
@@ -239,10 +277,16 @@ def write_evaluation(folder: Path, report: Report, outputs: Outputs, manifest: M
 
     classes = manifest.facts.classes
     probabilities = outputs.probabilities
+    if isinstance(report, MultiLabelReport):
+        given = probabilities >= np.array(report.thresholds)
+        label, predicted = (_names(flags, classes) for flags in (outputs.labels, given))
+    else:
+        label = [classes[place] for place in outputs.labels]
+        predicted = [classes[place] for place in probabilities.argmax(1)]
     columns = {
         "path": manifest.table["path"].take(pa.array(outputs.rows)),
-        "label": pa.array([classes[label] for label in outputs.labels]),
-        "predicted": pa.array([classes[index] for index in probabilities.argmax(1)]),
+        "label": pa.array(label),
+        "predicted": pa.array(predicted),
         **{f"p_{name}": pa.array(probabilities[:, index]) for index, name in enumerate(classes)},
     }
     summary = {**report.to_dict(), "unreadable": list(outputs.unreadable)}
@@ -252,3 +296,8 @@ def write_evaluation(folder: Path, report: Report, outputs: Outputs, manifest: M
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
     except OSError as error:
         raise DataError(f"the report cannot be written to {folder} ({error})") from error
+
+
+def _names(flags: npt.NDArray[np.bool], classes: Sequence[str]) -> list[list[str]]:
+    """Name the classes that are true in each row (N, C)."""
+    return [[classes[place] for place in row.nonzero()[0]] for row in flags]

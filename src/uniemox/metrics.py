@@ -54,7 +54,7 @@ class Baseline(NamedTuple):
     macro_f1: float
 
 
-def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
+def share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     """Divide, with 0 where the whole is 0 (scikit-learn's `zero_division=0`)."""
     shares: Floats = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
     return shares
@@ -65,26 +65,26 @@ def _hits(confusion: Counts) -> Counts:
 
 
 def _top1(confusion: Counts) -> Floats:
-    return _share(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
+    return share(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
 
 
 def _balanced_accuracy(confusion: Counts) -> Floats:
     support = confusion.sum(-1)
-    return _share(_share(_hits(confusion), support).sum(-1), (support > 0).sum(-1))
+    return share(share(_hits(confusion), support).sum(-1), (support > 0).sum(-1))
 
 
 def _f1(confusion: Counts) -> Floats:
-    return _share(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2))
+    return share(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def _macro_f1(confusion: Counts) -> Floats:
     occurs = confusion.sum(-1) + confusion.sum(-2) > 0
-    return _share(_f1(confusion).sum(-1), occurs.sum(-1))
+    return share(_f1(confusion).sum(-1), occurs.sum(-1))
 
 
 def _weighted_f1(confusion: Counts) -> Floats:
     support = confusion.sum(-1)
-    return _share((_f1(confusion) * support).sum(-1), support.sum(-1))
+    return share((_f1(confusion) * support).sum(-1), support.sum(-1))
 
 
 INTERVAL_METRICS: dict[IntervalMetric, Callable[[Counts], Floats]] = {
@@ -133,12 +133,12 @@ class Report:
     @property
     def precision(self) -> Floats:
         """Share correct of the samples given each class (C,); 0 for a class never predicted."""
-        return _share(_hits(self.confusion), self.confusion.sum(0))
+        return share(_hits(self.confusion), self.confusion.sum(0))
 
     @property
     def recall(self) -> Floats:
         """Share found of the samples of each class (C,); 0 for a class without samples."""
-        return _share(_hits(self.confusion), self.support)
+        return share(_hits(self.confusion), self.support)
 
     @property
     def f1(self) -> Floats:
@@ -180,8 +180,18 @@ class Report:
         scores = [float(m(confusion)) for m in (_top1, _balanced_accuracy, _macro_f1)]
         return Baseline(self.classes[answer], *scores)
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The scores that a journal keeps."""
+        names = ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1", "ece", "nll")
+        return {name: float(getattr(self, name)) for name in names}
+
     def get(self, metric: SelectionMetric) -> float:
-        """Return the score that a run is selected by."""
+        """Return the score that a run is selected by.
+
+        Raises:
+            AttributeError: It is one of several labels.
+        """
         value: float = getattr(self, metric)
         return value
 
@@ -287,13 +297,14 @@ def _ranks(probabilities: Floats, labels: Counts) -> Counts:
     return ranks
 
 
-def _bins(confidence: Floats, correct: npt.NDArray[np.bool]) -> tuple[Bin, ...]:
+def bin_confidences(confidence: Floats, correct: npt.NDArray[np.bool]) -> tuple[Bin, ...]:
+    """Put confidences (N,) into bins of equal width, with the share that was correct (N,) in each."""
     edges = np.linspace(0, 1, NUM_BINS + 1)
     # A confidence may pass 1 by rounding: it belongs to the last bin.
     places = np.searchsorted(edges[1:-1], confidence, side="left")
     count = np.bincount(places, minlength=NUM_BINS)
-    mean = _share(np.bincount(places, confidence, NUM_BINS), count)
-    accuracy = _share(np.bincount(places, correct, NUM_BINS), count)
+    mean = share(np.bincount(places, confidence, NUM_BINS), count)
+    accuracy = share(np.bincount(places, correct, NUM_BINS), count)
     columns = (edges[:-1], edges[1:], count, mean, accuracy)
     return tuple(Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
@@ -347,6 +358,6 @@ def evaluate_predictions(
         # The sum over classes of (p - y)^2, with the square multiplied out.
         brier=float(((probabilities**2).sum(1) - 2 * own + 1).mean()),
         nll=float(-np.log(own.clip(np.finfo(np.float64).eps, 1)).mean()),
-        bins=_bins(probabilities.max(1), predicted == labels),
+        bins=bin_confidences(probabilities.max(1), predicted == labels),
         intervals=_intervals(confusion, seed),
     )

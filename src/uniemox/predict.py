@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from uniemox.calibration import to_probabilities
 from uniemox.data.images import EXTENSIONS, Unreadable, read_image
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.config import Target
     from uniemox.data.detectors.detector import Detector
     from uniemox.data.manifest import Box
     from uniemox.runtime.backend import Backend
@@ -54,11 +56,13 @@ class Prediction:
     confidence: float | None
     """Probability of that emotion."""
     probabilities: Mapping[str, float] | None
-    """Probability of each emotion, in label order; they sum to 1."""
+    """Probability of each emotion, in label order; they sum to 1 unless the model gives several labels."""
     reason: str | None = None
     """Why the file could not be read, or the person not cut."""
     box: Box | None = None
     """The person that is meant; None means the picture as a whole."""
+    labels: tuple[str, ...] | None = None
+    """Names of all emotions that apply, the likeliest first; None for a model that gives one label."""
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """Give the likeliest emotions with their probabilities, the likeliest first; none for an unreadable file."""
@@ -70,6 +74,7 @@ class Prediction:
         return {
             "path": str(self.path),
             "label": self.label,
+            **({} if self.labels is None else {"labels": list(self.labels)}),
             "confidence": self.confidence,
             "probabilities": None if self.probabilities is None else dict(self.probabilities),
             "reason": self.reason,
@@ -174,10 +179,20 @@ class Predictor:
                 continue
             probabilities = next(found)
             label = max(probabilities, key=probabilities.__getitem__)
-            yield Prediction(path, label, probabilities[label], probabilities, None, box)
+            labels = self._labels(probabilities)
+            yield Prediction(path, label, probabilities[label], probabilities, None, box, labels)
+
+    def _labels(self, probabilities: Mapping[str, float]) -> tuple[str, ...] | None:
+        """Name the emotions that reach their thresholds, the likeliest first."""
+        if self.facts.target == "single_label":
+            return None
+        thresholds = dict(zip(self.facts.classes, self.facts.thresholds, strict=True))
+        given = [name for name, share in probabilities.items() if share >= thresholds[name]]
+        return tuple(sorted(given, key=lambda name: -probabilities[name]))
 
     def _probabilities(self, pixels: Sequence[Pixels]) -> list[dict[str, float]]:
-        rows = _softmax(self.backend.logits(np.stack(pixels))).tolist()
+        logits = self.backend.logits(np.stack(pixels))
+        rows = to_probabilities(logits, self.facts.target).tolist()
         return [dict(zip(self.facts.classes, row, strict=True)) for row in rows]
 
 
@@ -263,14 +278,6 @@ def _read_all(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Bring (N, C) logits to rows of probabilities."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    shares = np.exp(shifted)
-    probabilities: npt.NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """List files, and the pictures below folders in the order of their names; links to folders are not followed.
 
@@ -308,6 +315,7 @@ def write_predictions(
     classes: Sequence[str],
     *,
     people: bool = False,
+    target: Target = "single_label",
 ) -> int:
     """Write a table with a row for each prediction: path, label, confidence, a column for each class, reason.
 
@@ -316,6 +324,7 @@ def write_predictions(
         out: File whose ending, .csv, .jsonl or .parquet, says the format; it is there only when it is whole.
         classes: Names in label order.
         people: Whether there are columns for the box of the person, x0, y0, x1, y1 and box_score.
+        target: For several labels there is a column of them, as JSON in CSV and Parquet.
 
     Returns:
         The number of rows.
@@ -330,10 +339,10 @@ def write_predictions(
             f"{out} ends in {out.suffix or 'nothing'}, but must end in .csv, .jsonl or .parquet"
         )
     with _whole_or_not(out) as beside:
-        return writer(predictions, beside, _columns(classes, people=people))
+        return writer(predictions, beside, _columns(classes, people=people, target=target))
 
 
-def _columns(classes: Sequence[str], *, people: bool) -> dict[str, type]:
+def _columns(classes: Sequence[str], *, people: bool, target: Target) -> dict[str, type]:
     """Name the columns of a table and what they hold."""
     box = ("x0", "y0", "x1", "y1", "box_score") if people else ()
     numbers = ("confidence", *(f"p_{name}" for name in classes))
@@ -341,6 +350,7 @@ def _columns(classes: Sequence[str], *, people: bool) -> dict[str, type]:
         "path": str,
         **dict.fromkeys(box, float),
         "label": str,
+        **({"labels": str} if target == "multi_label" else {}),
         **dict.fromkeys(numbers, float),
         "reason": str,
     }
@@ -351,6 +361,8 @@ def _flat(prediction: Prediction) -> dict[str, Any]:
     box = row.pop("box") or {}
     probabilities = row.pop("probabilities") or {}
     box["box_score"] = box.pop("score", None)
+    if prediction.labels is not None:
+        row["labels"] = json.dumps(prediction.labels, ensure_ascii=False)
     return row | box | {f"p_{name}": share for name, share in probabilities.items()}
 
 

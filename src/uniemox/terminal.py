@@ -16,7 +16,7 @@ from rich.progress import track as track_with_bar
 from rich.table import Column, Table
 from rich.text import Text
 
-from uniemox.config import SelectionMetric
+from uniemox.config import MultiLabelMetric, SingleLabelMetric
 from uniemox.train.events import Message, Progress
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from uniemox.data.population import Population
     from uniemox.data.specs import DatasetSpec
     from uniemox.metrics import Report
+    from uniemox.multilabel import MultiLabelReport
     from uniemox.predict import Prediction
     from uniemox.train.events import Event
 
@@ -230,26 +231,36 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def report_tables(report: Report) -> Iterable[Table]:
-    """Show an evaluation: the scores, then precision, recall and F1 of each class."""
+def report_tables(report: Report | MultiLabelReport) -> Iterable[Table]:
+    """Show an evaluation: the scores, then those of each class."""
+    from uniemox.multilabel import MultiLabelReport  # NumPy, which help has no need of
+
     scores = Table("metric", Column("%", justify="right"), "95 % interval")
     intervals = {str(name): interval for name, interval in report.intervals.items()}
-    for metric in get_args(SelectionMetric):
+    several = isinstance(report, MultiLabelReport)
+    for metric in get_args(MultiLabelMetric if several else SingleLabelMetric):
         interval = intervals.get(metric)
         bounds = f"{percent(interval.low)} to {percent(interval.high)}" if interval else ""
         scores.add_row(metric, percent(report.get(metric)), bounds)
     scores.add_row("calibration error", percent(report.ece))
-    scores.add_row(_cell(f"majority class ({report.majority.name})"), percent(report.majority.top1))
+    if isinstance(report, MultiLabelReport):
+        scores.add_row("mean_average_precision in random order", percent(report.chance))
+    else:
+        majority = report.majority
+        scores.add_row(_cell(f"majority class ({majority.name})"), percent(majority.top1))
     scores.caption = f"{report.num_samples} pictures"
     yield scores
 
-    headings = [Column(name, justify="right") for name in ("precision", "recall", "F1", "pictures")]
-    classes = Table("class", *headings)
-    per_class = zip(
-        report.classes, report.precision, report.recall, report.f1, report.support, strict=True
-    )
-    for name, precision, recall, f1, support in per_class:
-        classes.add_row(_cell(name), percent(precision), percent(recall), percent(f1), str(support))
+    own = ("average precision",) if several else ()
+    names = (*own, "precision", "recall", "F1", "pictures")
+    classes = Table("class", *(Column(name, justify="right") for name in names))
+    columns = (report.precision, report.recall, report.f1)
+    for place, (name, *values) in enumerate(zip(report.classes, *columns, strict=True)):
+        row = [percent(value) for value in values]
+        if isinstance(report, MultiLabelReport):
+            precision = report.average_precision[place]
+            row.insert(0, "" if precision is None else percent(precision))
+        classes.add_row(_cell(name), *row, str(report.support[place]))
     yield classes
 
 
@@ -273,11 +284,18 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
         likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
         table.add_row(
             *start,
-            _cell(prediction.label),
+            _cell(_describe_labels(prediction)),
             percent(prediction.confidence),
             _cell(likeliest),
         )
     return table
+
+
+def _describe_labels(prediction: Prediction) -> str:
+    """Name the emotion, or all that apply; a dash where none does."""
+    if prediction.labels is None:
+        return str(prediction.label)
+    return ", ".join(prediction.labels) or "–"
 
 
 def _describe_box(box: Box | None) -> str:

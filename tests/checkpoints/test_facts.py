@@ -201,3 +201,57 @@ def test_a_pretrained_model_has_no_view(folder):
     given = dataclasses.replace(TWO_VIEWS, kind="pretraining", pretraining=pretraining)
     edit(folder, lambda config: config.update(uniemox=given.to_dict()))
     assert "uniemox.view is 'both', but must be scene" in told_by(read_facts, folder)
+
+
+# Several labels
+
+SEVERAL = dataclasses.replace(FACTS, target="multi_label", thresholds=(0.5, 0.25, 0))
+
+
+def test_a_classifier_of_several_labels_has_a_version_that_older_readers_refuse(folder):
+    edit(folder, lambda config: config.update(uniemox=SEVERAL.to_dict()))
+    assert json.loads((folder / "config.json").read_text())["uniemox"]["format_version"] == 3
+    assert read_facts(folder) == SEVERAL
+    assert not {"target", "thresholds"} & TWO_VIEWS.to_dict().keys()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_several_labels_in_a_folder_of_an_older_version_mean_nothing(folder, version):
+    section = TWO_VIEWS.to_dict() | {"format_version": version, "target": "all", "thresholds": 3}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert read_facts(folder) == (TWO_VIEWS if version == 2 else FACTS)
+
+
+TARGETS_OF_STRANGERS = {
+    "target": ["both", None, 1, ["multi_label"]],
+    "thresholds": [
+        None,
+        [],
+        0.5,
+        {},
+        [0.5, 0.5],
+        [0.5] * 4,
+        *([0.5, 0.5, value] for value in (-0.1, 1.1, "0.5", True, None, float("nan"))),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in TARGETS_OF_STRANGERS.items() for value in values],
+)
+def test_a_target_of_a_stranger_is_refused_by_the_field(folder, name, value):
+    section = SEVERAL.to_dict() | {name: value}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert f"uniemox.{name}" in told_by(read_facts, folder)
+
+
+def test_one_label_has_no_thresholds_and_a_pretrained_model_no_target(folder):
+    section = SEVERAL.to_dict() | {"target": "single_label"}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert "must list 0 numbers" in told_by(read_facts, folder)
+    section = SEVERAL.to_dict() | {"kind": "pretraining"}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert "uniemox.target is 'multi_label', but must be single_label" in told_by(
+        read_facts, folder
+    )

@@ -40,6 +40,7 @@ def test_a_classifier_of_any_version_answers_as_it_did(tmp_path, version):
     assert loaded.facts.format_version == version
     assert loaded.facts.classes == ("awe", "fear", "joy")
     assert loaded.facts.temperature == 1.5
+    assert loaded.facts.target == ("multi_label" if version == 3 else "single_label")
 
 
 @pytest.mark.parametrize("version", [1])

@@ -73,18 +73,20 @@ class Prediction:
     probabilities: dict[str, float] | None
     reason: str | None = None
     box: Box | None = None
+    labels: tuple[str, ...] | None = None
 
     def top(self, count):
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
 
     def to_dict(self):
-        return {**vars(self), "path": str(self.path)}
+        values = {**vars(self), "path": str(self.path)}
+        return {name: value for name, value in values.items() if (name, value) != ("labels", None)}
 
 
 class Predictor:
     """Finds awe in every picture whose name does not say that it is bad."""
 
-    facts = types.SimpleNamespace(classes=("awe", "fear"))
+    facts = types.SimpleNamespace(classes=("awe", "fear"), target="single_label")
     asked: dict
 
     @classmethod
@@ -106,7 +108,7 @@ class Predictor:
 
 @pytest.fixture
 def predictor(fake):
-    def write_predictions(predictions, out, classes, *, people):
+    def write_predictions(predictions, out, classes, *, people, target):
         assert classes == ("awe", "fear")
         rows = list(predictions)
         out.write_text(

@@ -56,7 +56,7 @@ def labelled_batch(*, person=False):
     samples = [
         LabelledSample(
             torch.full((3, 8, 8), float(index)),
-            label=index % 2,
+            label=torch.tensor(index % 2),
             row=40 + index,
             skipped=(Skipped("bad.png", "empty file"),) * (index == 1),
             person=torch.full((3, 8, 8), 10.0 + index) if person else None,
@@ -160,7 +160,13 @@ def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
 def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
     manifest = painted.manifest.select(["train"])
     dataset = AugmentedDataset(
-        manifest, AugmentConfig(), size=32, seed=0, view="both", person=PersonConfig()
+        manifest,
+        AugmentConfig(),
+        size=32,
+        seed=0,
+        view="both",
+        person=PersonConfig(),
+        target="single_label",
     )
     order = order_of(num_rows=len(manifest), batch_size=4, accumulate=1)
 
@@ -180,7 +186,9 @@ def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 def test_evaluation_sees_every_row_once_and_in_order(painted, batch_size):
     dataset = EvaluationDataset(
-        painted.manifest, EvaluationViews(size=8, view="scene", person=PersonConfig())
+        painted.manifest,
+        EvaluationViews(size=8, view="scene", person=PersonConfig()),
+        "single_label",
     )
     loader = evaluation_loader(dataset, batch_size=batch_size, num_workers=0)
     rows = torch.cat([batch.rows for batch in loader])
@@ -192,7 +200,7 @@ class Handlers(Dataset):
 
     def __getitem__(self, _):
         ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-        return LabelledSample(torch.zeros(1), label=int(ignored), row=0, skipped=())
+        return LabelledSample(torch.zeros(1), label=torch.tensor(int(ignored)), row=0, skipped=())
 
     def __len__(self):
         return 4

@@ -35,15 +35,23 @@ def pretrain_dataset(manifest, *, seed=0, texts=None, person=None, **views):
     )
 
 
-def augmented_dataset(manifest, augment=AUGMENT, *, seed=0, view="scene", **person):
+def augmented_dataset(
+    manifest, augment=AUGMENT, *, seed=0, view="scene", target="single_label", **person
+):
     return AugmentedDataset(
-        manifest, augment, size=32, seed=seed, view=view, person=PersonConfig(**person)
+        manifest,
+        augment,
+        size=32,
+        seed=seed,
+        view=view,
+        person=PersonConfig(**person),
+        target=target,
     )
 
 
-def evaluation_dataset(manifest, *, size=32, view="scene", **person):
+def evaluation_dataset(manifest, *, size=32, view="scene", target="single_label", **person):
     return EvaluationDataset(
-        manifest, EvaluationViews(size=size, view=view, person=PersonConfig(**person))
+        manifest, EvaluationViews(size=size, view=view, person=PersonConfig(**person)), target
     )
 
 
@@ -263,15 +271,17 @@ def test_an_unreadable_picture_of_evaluation_keeps_its_row_and_says_why(tmp_path
 @pytest.mark.parametrize(
     "use",
     [
-        check_labels,
-        augmented_dataset,
-        evaluation_dataset,
+        lambda manifest, target: check_labels(manifest, target),
+        lambda manifest, target: augmented_dataset(manifest, target=target),
+        lambda manifest, target: evaluation_dataset(manifest, target=target),
     ],
+    ids=["check", "augmented", "evaluation"],
 )
-def test_rows_without_a_label_are_refused_and_the_first_is_named(tmp_path, use):
+@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+def test_rows_without_a_label_are_refused_and_the_first_is_named(tmp_path, use, target):
     manifest = pictures(tmp_path / "few", labels=[0, None, None, 1])
     with pytest.raises(DataError, match=r"2 of 4 rows have no label.*1\.png"):
-        use(manifest)
+        use(manifest, target)
 
 
 # Views of a classifier
@@ -375,8 +385,35 @@ def test_the_randomness_of_both_views_is_a_function_of_seed_epoch_and_row(painte
     assert not torch.equal(first.person, other.person)
 
 
-def test_several_labels_in_a_row_are_said_to_be_unsupported(tmp_path):
-    facts = Facts(name="many", title="Many", classes=("a", "b"), emotion="felt", root=tmp_path)
-    manifest = manifest_from_columns(facts, paths=["1.png"], splits=["train"], label_sets=[[0, 1]])
-    with pytest.raises(DataError, match=r"many gives several labels to one row.*not supported yet"):
-        check_labels(manifest)
+# Several labels
+
+
+def several(root, label_sets, labels=None):
+    facts = Facts(name="many", title="Many", classes=("a", "b", "c"), emotion="felt", root=root)
+    count = len(label_sets)
+    root.mkdir(exist_ok=True)
+    for index in range(count):
+        Image.new("RGB", (40, 30)).save(root / f"{index}.png")
+    return manifest_from_columns(
+        facts,
+        paths=[f"{index}.png" for index in range(count)],
+        splits=["train"] * count,
+        labels=labels,
+        label_sets=label_sets,
+    )
+
+
+def test_several_labels_where_one_is_wanted_are_refused_with_the_way_to_train_on_them(tmp_path):
+    manifest = several(tmp_path, [[0, 1]])
+    with pytest.raises(DataError, match=r"many gives several labels.*--target multi_label"):
+        check_labels(manifest, "single_label")
+
+
+@pytest.mark.parametrize("make", [augmented_dataset, evaluation_dataset])
+def test_a_sample_of_several_labels_says_of_each_class_whether_it_applies(tmp_path, make):
+    manifest = several(tmp_path, [[0, 2], None, [], [1]], labels=[None, 2, None, None])
+    dataset = make(manifest, target="multi_label")
+    places = [Place(0, i) for i in range(4)] if make is augmented_dataset else range(4)
+    found = torch.stack([dataset[place].label for place in places])
+    expected = [[1, 0, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert torch.equal(found, torch.tensor(expected, dtype=torch.bool))

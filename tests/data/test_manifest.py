@@ -367,6 +367,25 @@ def test_sets_of_labels_and_reasons_survive_writing_and_reading(tmp_path):
     assert (read.facts.vad_range, read.facts.labelled_by) == ((1.0, 10.0), "raters")
 
 
+def test_sets_of_labels_are_a_matrix_in_which_a_set_goes_before_a_single_label(tmp_path):
+    manifest = manifest_from_columns(
+        facts_at(tmp_path),
+        paths=[f"{index}.png" for index in range(6)],
+        splits=["train", "val", "train", "val", "train", "val"],
+        labels=[0, None, 1, None, 2, 1],
+        label_sets=[None, [0, 2], [2], [], None, None],
+    )
+    whole = [[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert manifest.label_sets.dtype == bool
+    assert manifest.label_sets.tolist() == np.array(whole, bool).tolist()
+    assert manifest.select(["val"]).label_sets.tolist() == np.array(whole, bool)[1::2].tolist()
+    sliced = Manifest(manifest.table.slice(2, 3), manifest.facts)
+    assert sliced.label_sets.tolist() == np.array(whole, bool)[2:5].tolist()
+    assert Manifest(manifest.table.slice(0, 0), manifest.facts).label_sets.shape == (0, 3)
+    with pytest.raises(ValueError, match="read-only"):
+        manifest.label_sets[0, 0] = True
+
+
 def test_a_label_of_a_set_that_is_not_in_the_table_of_classes_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"has the label 3, but .* has 3 classes"):
         manifest_from_columns(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from uniemox.data.manifest import Facts, manifest_from_columns, write_manifest
 from uniemox.metrics import evaluate_predictions
+from uniemox.multilabel import evaluate_multilabel
 from uniemox.report.run import write_evaluation_report, write_run_report
 
 CLASSES = ("awe", "fear")
@@ -69,3 +70,30 @@ def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_pat
     ).read_text(encoding="utf-8")
     assert "demo on Two pictures, test" in page
     assert page.count("data:image/webp") == 1
+
+
+def test_an_evaluation_of_several_labels_has_a_page_of_its_own(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    facts = Facts(name="two", title="Two pictures", classes=CLASSES, emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(
+        facts, paths=["a.png", "a.png"], label_sets=[[0, 1], []], splits=["test", "test"]
+    )
+    write_manifest(manifest, tmp_path / "m.parquet")
+    probabilities, labels = np.array([[0.9, 0.7], [0.2, 0.1]]), np.array([[1, 1], [0, 0]], bool)
+    report = evaluate_multilabel(probabilities, labels, CLASSES)
+    (tmp_path / "report.json").write_text(json.dumps({**report.to_dict(), "unreadable": []}))
+    columns = {
+        "path": ["a.png", "a.png"],
+        "label": [["awe", "fear"], []],
+        "predicted": [["awe", "fear"], []],
+        "p_awe": [0.9, 0.2],
+        "p_fear": [0.7, 0.1],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
+    page = write_evaluation_report(
+        tmp_path, model="demo", data=tmp_path / "m.parquet", split="test"
+    ).read_text(encoding="utf-8")
+    assert "mean average precision" in page
+    assert page.count("data:image/webp") == 2
+    assert "awe, fear" in page
+    assert "none" in page

@@ -27,7 +27,7 @@ from uniemox.data.manifest import Attributes, manifest_from_columns, write_manif
 from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
-from uniemox.evaluate import compute_outputs
+from uniemox.evaluate import Outputs, compute_outputs
 from uniemox.metrics import Report, evaluate_predictions
 from uniemox.models.encoder import resample_positions
 from uniemox.models.teacher import Teacher
@@ -711,10 +711,7 @@ def test_a_finished_run_that_is_resumed_ends_as_it_did(finetuned, tmp_path):
 
 
 def report_of(**scores):
-    return SimpleNamespace(
-        **{"top3": 1.0, "macro_f1": 0.0, "weighted_f1": 0.0, "ece": 0.0, "nll": 0.0} | scores,
-        get=scores.__getitem__,
-    )
+    return SimpleNamespace(headline=scores, get=scores.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -727,7 +724,7 @@ def test_the_best_epoch_is_chosen_by_the_named_metric_and_the_first_of_equals(
     reports = iter(
         [report_of(top1=top1, balanced_accuracy=ba, macro_f1=0.5) for top1, ba in scores]
     )
-    monkeypatch.setattr(run_module, "evaluate_predictions", lambda *_: next(reports))
+    monkeypatch.setattr(Outputs, "score", lambda *_, **__: next(reports))
     kept = {}
     after = run_module._Choice.after_epoch
 
@@ -806,6 +803,7 @@ def test_the_temperature_lowers_the_loss_on_val_and_changes_no_prediction(finetu
         accelerator=build_accelerator("cpu"),
         batch_size=4,
         num_workers=0,
+        target="single_label",
     )
     before = replace(after, logits=after.logits * loaded.facts.temperature)
     classes = loaded.facts.classes

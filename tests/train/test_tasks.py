@@ -153,7 +153,7 @@ class Flat(torch.nn.Module):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_fine_tuning_smooths_labels_and_computes_in_full_precision(smoothing):
     module, batch = Flat(), labelled_batch()
-    step = FinetuneTask(smoothing=smoothing, mixup=None).step(module, batch)
+    step = FinetuneTask(target="single_label", smoothing=smoothing, mixup=None).step(module, batch)
     targets = F.one_hot(batch.labels, 3) * (1 - smoothing) + smoothing / 3
     logits = module(batch.pixels).float()
     torch.testing.assert_close(step.loss, -(targets * logits.log_softmax(1)).sum(1).mean())
@@ -161,18 +161,56 @@ def test_fine_tuning_smooths_labels_and_computes_in_full_precision(smoothing):
     assert step.scalars == {}
 
 
-def test_mixed_pictures_have_mixed_targets():
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mixed_pictures_have_the_targets_that_timm_gives_them(smoothing):
     module, batch = Flat(), labelled_batch()
-    original = batch.pixels.clone()
-    mixup = Mixup(mixup_alpha=1.0, cutmix_alpha=0.0, label_smoothing=0.0, num_classes=3)
+    pixels, targets = fixed_mixup(3, smoothing)(batch.pixels.clone(), batch.labels)
+    mixup = fixed_mixup(len(batch.labels), 0.0)
+    loss = FinetuneTask(target="single_label", smoothing=smoothing, mixup=mixup).step(
+        module, batch._replace(pixels=batch.pixels.clone())
+    )
+    torch.testing.assert_close(module.seen[0], pixels)
+    logits = module(pixels).float()
+    torch.testing.assert_close(loss.loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+
+
+def fixed_mixup(num_classes, smoothing):
+    mixup = Mixup(
+        mixup_alpha=1.0, cutmix_alpha=0.0, label_smoothing=smoothing, num_classes=num_classes
+    )
     mixup._params_per_batch = lambda: (0.75, False)
-    loss = FinetuneTask(smoothing=0.5, mixup=mixup).step(module, batch).loss
+    return mixup
+
+
+# Several labels
+
+
+def several_labels(size=4):
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.bool)
+    return labelled_batch(size)._replace(labels=labels[:size])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_each_of_several_labels_is_a_question_of_its_own(smoothing):
+    module, batch = Flat(), several_labels()
+    step = FinetuneTask(target="multi_label", smoothing=smoothing, mixup=None).step(module, batch)
+    probabilities = module(batch.pixels).double().sigmoid()
+    yes = batch.labels * (1 - smoothing) + smoothing / 2
+    expected = -(yes * probabilities.log() + (1 - yes) * (1 - probabilities).log()).mean()
+    assert step.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert step.loss.dtype == torch.float32
+
+
+def test_several_labels_are_mixed_as_their_pictures_are():
+    module, batch = Flat(), several_labels()
+    original = batch.pixels.clone()
+    mixup = fixed_mixup(4, 0.0)
+    loss = FinetuneTask(target="multi_label", smoothing=0.0, mixup=mixup).step(module, batch).loss
     mixed = 0.75 * original + 0.25 * original.flip(0)
     torch.testing.assert_close(module.seen[0], mixed)
-    one_hot = F.one_hot(batch.labels, 3).float()
-    targets = 0.75 * one_hot + 0.25 * one_hot.flip(0)
-    logits = module(mixed).float()
-    torch.testing.assert_close(loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+    targets = 0.75 * batch.labels.float() + 0.25 * batch.labels.float().flip(0)
+    expected = F.binary_cross_entropy(module(mixed).float().sigmoid(), targets)
+    torch.testing.assert_close(loss, expected)
 
 
 # Two views
@@ -197,7 +235,7 @@ def pair_batch(size=4):
 
 def test_both_views_reach_the_module_in_their_order():
     module, batch = FlatPair(), pair_batch()
-    step = FinetuneTask(smoothing=0.1, mixup=None).step(module, batch)
+    step = FinetuneTask(target="single_label", smoothing=0.1, mixup=None).step(module, batch)
     ((scene, person),) = module.seen
     assert torch.equal(scene, batch.pixels)
     assert torch.equal(person, batch.person)
@@ -211,10 +249,10 @@ def test_both_views_are_mixed_with_the_same_partner_share_and_box(cut):
     module, batch = FlatPair(), pair_batch()
     scene, person = batch.pixels.clone(), batch.person.clone()
     alphas = {"mixup_alpha": 0.0, "cutmix_alpha": 1.0} if cut else {"mixup_alpha": 1.0}
-    mixup = Mixup(**alphas, label_smoothing=0.0, num_classes=3)
+    mixup = Mixup(**alphas, label_smoothing=0.0, num_classes=len(batch.labels))
     mixup._params_per_batch = lambda: (0.6, cut)
     torch.manual_seed(3)
-    FinetuneTask(smoothing=0.0, mixup=mixup).step(module, batch)
+    FinetuneTask(target="single_label", smoothing=0.0, mixup=mixup).step(module, batch)
     ((mixed_scene, mixed_person),) = module.seen
     if not cut:
         torch.testing.assert_close(mixed_scene, 0.6 * scene + 0.4 * scene.flip(0))

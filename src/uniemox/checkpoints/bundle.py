@@ -277,6 +277,8 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
     }
     if facts.classes:
         config["label_names"] = list(facts.classes)
+    if facts.target == "multi_label":
+        config["problem_type"] = "multi_label_classification"  # transformers then takes the sigmoid
     save_for_hf(
         model,
         str(folder),

@@ -107,7 +107,11 @@ def _sections(facts: ModelFacts, exported: str) -> Iterator[str]:
     dataset = _plain(facts.dataset)
     if facts.kind == "classifier":
         yield f"# Emotions of pictures, trained on {dataset}"
-        yield f"A vision transformer ({_shape(facts)}) that names one of {len(facts.classes)} emotions of a picture."
+        count = len(facts.classes)
+        what = f"names one of {count} emotions of a picture"
+        if facts.target == "multi_label":
+            what = f"says of each of {count} emotions whether a picture shows it"
+        yield f"A vision transformer ({_shape(facts)}) that {what}."
     else:
         yield f"# UniEmoX, pretrained on {dataset}"
         yield (
@@ -205,6 +209,10 @@ def _measured(facts: ModelFacts) -> str:
         if facts.temperature != 1.0
         else ""
     )
+    if facts.thresholds:
+        pairs = zip(facts.classes, facts.thresholds, strict=True)
+        listed = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in pairs)
+        calibrated += f"\n\nEach emotion is given from a probability on, fitted on val: {listed}."
     return "\n".join(["| what | value |", "|---|---|", *rows]) + calibrated
 
 

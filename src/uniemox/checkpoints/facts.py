@@ -17,6 +17,7 @@ from uniemox.config import (
     Fusion,
     PersonChoice,
     PersonConfig,
+    Target,
     View,
 )
 from uniemox.errors import CheckpointError
@@ -24,8 +25,12 @@ from uniemox.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMAT_VERSION = 2
-"""The newest format that is read. Version 2 has views, which a reader of version 1 would not know to cut."""
+FORMAT_VERSION = 3
+"""The newest format that is read.
+
+Version 2 has views, which a reader of version 1 would not know to cut; version 3 classifiers of several labels, whose
+logits a reader of version 2 would bring to a sum of 1.
+"""
 SECTION = "uniemox"
 """Where a folder's `config.json` holds the facts."""
 _ASSETS = Path(__file__).parents[1] / "demo" / "assets"
@@ -38,7 +43,9 @@ MAX_GRID = 128  # patches along a side
 _MAX_CLASSES = 10_000
 _MAX_DECODER = {"decoder_width": 4096, "decoder_depth": 64, "decoder_heads": 256}
 _MAX_EMBEDDING = 16_384
-_SINCE_VERSION_2 = ("view", "fusion", "person")
+_SINCE = {2: ("view", "fusion", "person"), 3: ("target", "thresholds")}
+"""Fields by the version that brought them."""
+_LISTS = ("classes", "thresholds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,10 @@ class ModelFacts:
     """How a classifier of both views fuses them."""
     person: PersonConfig = field(default_factory=PersonConfig)
     """How the person was chosen and cut out."""
+    target: Target = "single_label"
+    """Whether a classifier gives one label, or any number of them, each with a probability of its own."""
+    thresholds: tuple[float, ...] = ()
+    """(C,), the probability from which each of several labels is given, fitted on the val split."""
     pretraining: Mapping[str, Any] = field(default_factory=dict)
     """Shape of decoder and fusion, by the names of `ModelConfig`, and `embedding_width`, `reconstructs`."""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -75,15 +86,21 @@ class ModelFacts:
     @property
     def format_version(self) -> int:
         """The oldest format that has what these facts say, so that older readers read all that they can."""
+        if self.target == "multi_label":
+            return 3
         return 1 if self.view == "scene" else 2
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON; `read_facts` is the inverse."""
         values = dataclasses.asdict(self)
-        if self.view == "scene":
-            for name in _SINCE_VERSION_2:
-                del values[name]
+        for name in _newer_than(self.format_version):
+            del values[name]
         return {**values, "format_version": self.format_version}
+
+
+def _newer_than(version: int) -> set[str]:
+    """Name the fields that a format does not have."""
+    return {name for since, names in _SINCE.items() if since > version for name in names}
 
 
 def locate(model: str) -> Path:
@@ -165,7 +182,8 @@ def check_facts(facts: ModelFacts, source: Path) -> None:
     Raises:
         CheckpointError: Says the first thing that is wrong.
     """
-    for problem in _problems({**facts.to_dict(), "classes": list(facts.classes)}):
+    listed = {name: list(getattr(facts, name)) for name in _LISTS}
+    for problem in _problems({**facts.to_dict(), **listed}):
         raise CheckpointError(f"{source}: {problem}")
 
 
@@ -189,14 +207,13 @@ def facts_from_dict(section: dict[str, Any], path: Path) -> ModelFacts:
             f"{path} was written in format {version}, and this version of uniemox reads up to {FORMAT_VERSION}: "
             "upgrade uniemox"
         )
-    known = {f.name for f in dataclasses.fields(ModelFacts)}
-    if version == 1:
-        known.difference_update(_SINCE_VERSION_2)
+    known = {f.name for f in dataclasses.fields(ModelFacts)} - _newer_than(version)
     values = {name: value for name, value in section.items() if name in known}
     for problem in _problems(values):
         raise CheckpointError(f"{path}: {problem}; make the folder again, or copy it whole")
     person = PersonConfig(**values.get("person", {}))
-    return ModelFacts(**{**values, "classes": tuple(values["classes"]), "person": person})
+    lists = {name: tuple(values.get(name, ())) for name in _LISTS}
+    return ModelFacts(**{**values, **lists, "person": person})
 
 
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -206,6 +223,7 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _size_problems(values)
     yield from _class_problems(values)
     yield from _view_problems(values)
+    yield from _target_problems(values)
     if values["kind"] == "pretraining":
         yield from _pretraining_problems(values.get("pretraining", {}))
 
@@ -274,6 +292,20 @@ def _view_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"uniemox.fusion is {_short(fusion)}, but must be {' or '.join(fusions)}"
     if view != "scene":
         yield from _person_problems(values.get("person"))
+
+
+def _target_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    target, thresholds = values.get("target", "single_label"), values.get("thresholds", [])
+    allowed = get_args(Target) if values["kind"] == "classifier" else ("single_label",)
+    if target not in allowed:
+        yield f"uniemox.target is {_short(target)}, but must be {' or '.join(allowed)}"
+    count = len(values["classes"]) if target == "multi_label" else 0
+    if (
+        not isinstance(thresholds, list)
+        or len(thresholds) != count
+        or not all(type(one) in (int, float) and 0 <= one <= 1 for one in thresholds)
+    ):
+        yield f"uniemox.thresholds is {_short(thresholds)}, but must list {count} numbers from 0 to 1"
 
 
 def _person_problems(person: Any) -> Iterator[str]:

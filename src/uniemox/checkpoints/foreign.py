@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from uniemox.config import Target
+
 log = logging.getLogger(__name__)
 _EMBEDDED_SETS = {"drawn6"}  # its models come with the package
 _POSITIONS = ("pos_embed", "decoder_pos_embed")
 _WEIGHTS = "model.safetensors"
+_PROBLEMS: dict[str, Target] = {"multi_label_classification": "multi_label"}
+"""What transformers calls the kinds of classifiers, where it is not one label."""
 # timm's arguments that tensors show, or that change nothing where nobody trains
 _SHOWN = {
     *("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"),
@@ -64,6 +68,8 @@ class Source:
     classes: tuple[str, ...] = ()
     """Names in label order, where the folder tells them."""
     licence: str = ""
+    target: Target = "single_label"
+    """What its configuration says of its outputs; a file says nothing."""
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """timm's `pretrained_cfg`; empty for a file, whose pictures are prepared as MAE's."""
 
@@ -140,6 +146,7 @@ def _open_folder(folder: Path) -> Source:
         foreign=foreign,
         classes=_label_names(config, foreign.num_classes, folder),
         licence=str(preprocessing.get("license") or ""),
+        target=_PROBLEMS.get(str(config.get("problem_type")), "single_label"),
         preprocessing=preprocessing,
     )
 
@@ -218,6 +225,7 @@ def load_classifier(
     name, emotion, classes = _labels(source, dataset)
     assert foreign.size is not None
     side = image_size or foreign.image_size
+    target = _target(source, name)
     facts = ModelFacts(
         kind="classifier",
         size=foreign.size,
@@ -226,6 +234,9 @@ def load_classifier(
         dataset=name,
         emotion=emotion,
         classes=classes,
+        target=target,
+        # Of what was not calibrated here, an even chance is all that can be asked for.
+        thresholds=(0.5,) * len(classes) if target == "multi_label" else (),
         provenance=_provenance(source),
         licence=source.licence,
     )
@@ -404,6 +415,12 @@ def named_classes(dataset: str) -> tuple[str, str | None, tuple[str, ...]]:
             f"{dataset} has the classes of its folders: give the manifest that was made from them as --dataset"
         )
     return spec.name, spec.emotion, spec.classes
+
+
+def _target(source: Source, dataset: str) -> Target:
+    """Say what the outputs mean: by the configuration, or by the set that they were trained on."""
+    spec = SPECS.get(dataset)
+    return "multi_label" if spec is not None and spec.has_label_sets else source.target
 
 
 def _provenance(source: Source) -> dict[str, str]:

@@ -92,7 +92,7 @@ def _inspect_own(folder: Path) -> Inspection:
             **shape._asdict(),
             "patch_size": facts.patch_size,
             "image_size": facts.image_size,
-            **({"num_classes": len(facts.classes), "view": facts.view} if facts.classes else {}),
+            **(_answers(facts) if facts.kind == "classifier" else {}),
             **({"fusion": facts.fusion} if facts.view == "both" else {}),
             **(facts.pretraining if facts.kind == "pretraining" else {}),
         },
@@ -107,6 +107,10 @@ def _inspect_own(folder: Path) -> Inspection:
         licence=facts.licence,
         notes=_licence_note(facts.licence),
     )
+
+
+def _answers(facts: ModelFacts) -> dict[str, Any]:
+    return {"num_classes": len(facts.classes), "target": facts.target, "view": facts.view}
 
 
 def _told(facts: ModelFacts) -> dict[str, Any]:

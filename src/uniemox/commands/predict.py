@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from jsonargparse import Namespace
 
+    from uniemox.checkpoints.facts import ModelFacts
     from uniemox.commands.command import Output
     from uniemox.flags import Parser
     from uniemox.predict import People, Prediction, Predictor
@@ -141,7 +142,7 @@ def _predict(given: Namespace, output: Output) -> int:
             failed += prediction.label is None and prediction.box is None
             yield prediction
 
-    _put_out(counted(), given, output, predictor.facts.classes)
+    _put_out(counted(), given, output, predictor.facts)
     if failed:
         output.complain(f"{failed} of {len(paths)} pictures could not be read")
     return FAILURE if failed == len(paths) else SUCCESS
@@ -185,13 +186,15 @@ def _people(paths: Sequence[Path], given: Namespace, output: Output) -> People |
 
 
 def _put_out(
-    predictions: Iterator[Prediction], given: Namespace, output: Output, classes: Sequence[str]
+    predictions: Iterator[Prediction], given: Namespace, output: Output, facts: ModelFacts
 ) -> None:
     if given.out is not None:
         from uniemox.predict import write_predictions
 
         people = given.detector is not None or given.boxes is not None
-        count = write_predictions(predictions, given.out, classes, people=people)
+        count = write_predictions(
+            predictions, given.out, facts.classes, people=people, target=facts.target
+        )
         if given.json:
             output.say_json({"out": str(given.out), "rows" if people else "pictures": count})
         else:

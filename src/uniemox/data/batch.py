@@ -52,7 +52,7 @@ class LabelledBatch(NamedTuple):
     pixels: Tensor
     """(B, 3, S, S) float, normalised."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,) int64; for several labels (B, C) bool."""
     rows: Tensor
     """(B,) int64, place in the manifest."""
     readable: Tensor
@@ -93,7 +93,7 @@ def collate_labelled(samples: Sequence[LabelledSample]) -> LabelledBatch:
     persons = [sample.person for sample in samples if sample.person is not None]
     return LabelledBatch(
         pixels=torch.stack([sample.pixels for sample in samples]),
-        labels=torch.tensor([sample.label for sample in samples]),
+        labels=torch.stack([sample.label for sample in samples]),
         rows=torch.tensor([sample.row for sample in samples]),
         readable=torch.tensor([not sample.skipped for sample in samples]),
         skipped=tuple(skipped for sample in samples for skipped in sample.skipped),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from uniemox.config import AugmentConfig, PersonConfig, View, ViewsConfig
+    from uniemox.config import AugmentConfig, PersonConfig, Target, View, ViewsConfig
     from uniemox.data.manifest import Manifest, Row
     from uniemox.data.people import Region
     from uniemox.data.pixels import EvaluationViews
@@ -61,11 +61,12 @@ class PretrainSample(NamedTuple):
 
 
 class LabelledSample(NamedTuple):
-    """A picture and its label."""
+    """A picture and its label or labels."""
 
     pixels: Tensor
     """(3, S, S) float, normalised: the only view, or the scene; zeros where the picture could not be read."""
-    label: int
+    label: Tensor
+    """() int64; for several labels (C,) bool, true for those that apply."""
     row: int
     skipped: tuple[Skipped, ...]
     person: Tensor | None = None
@@ -132,6 +133,7 @@ class AugmentedDataset(Dataset[LabelledSample]):
         seed: Seed of the run.
         view: What the classifier reads.
         person: How the person is chosen and cut.
+        target: Whether a row has one label or several.
     """
 
     def __init__(
@@ -143,8 +145,9 @@ class AugmentedDataset(Dataset[LabelledSample]):
         seed: int,
         view: View,
         person: PersonConfig,
+        target: Target,
     ) -> None:
-        check_labels(manifest)
+        self.labels = labels_of(manifest, target)
         self.manifest = manifest
         self.seed = seed
         self.person = person
@@ -157,14 +160,13 @@ class AugmentedDataset(Dataset[LabelledSample]):
     def __getitem__(self, place: Place) -> LabelledSample:
         """Read and augment the picture of a row; an unreadable one is replaced by the next."""
         row, image, skipped = read_or_next(self.manifest, place.row)
-        assert row.label is not None
         region = None
         if self.transform.view != "scene":
             region, told = find_person(row, image, self.person)
             skipped += told
         with seeded(seed_of(self.seed, place.epoch, place.row)):
             pixels, *person = self.transform(image, region)
-        return LabelledSample(pixels, row.label, row.index, skipped, *person)
+        return LabelledSample(pixels, self.labels[row.index], row.index, skipped, *person)
 
 
 class EvaluationDataset(Dataset[LabelledSample]):
@@ -173,8 +175,8 @@ class EvaluationDataset(Dataset[LabelledSample]):
     An unreadable picture is a sample of zeros that says so in `skipped`: it is for the caller to leave it out.
     """
 
-    def __init__(self, manifest: Manifest, views: EvaluationViews) -> None:
-        check_labels(manifest)
+    def __init__(self, manifest: Manifest, views: EvaluationViews, target: Target) -> None:
+        self.labels = labels_of(manifest, target)
         self.manifest = manifest
         self.views = views
 
@@ -185,7 +187,6 @@ class EvaluationDataset(Dataset[LabelledSample]):
     def __getitem__(self, index: int) -> LabelledSample:
         """Read and prepare the picture of a row."""
         row = self.manifest.row(index)
-        assert row.label is not None
         image = read_image(row.path)
         skipped: tuple[Skipped, ...] = ()
         if isinstance(image, Unreadable):
@@ -194,25 +195,41 @@ class EvaluationDataset(Dataset[LabelledSample]):
         else:
             views = torch.from_numpy(self.views(image, row.boxes))
         pixels, *person = views
-        return LabelledSample(pixels, row.label, index, skipped, *person)
+        return LabelledSample(pixels, self.labels[index], index, skipped, *person)
 
 
-def check_labels(manifest: Manifest) -> None:
-    """Refuse a manifest in which a row has no label, or several.
+def labels_of(manifest: Manifest, target: Target) -> Tensor:
+    """Give the labels of a manifest: (N,) int64, or for several labels (N, C) bool.
+
+    Raises:
+        DataError: As `check_labels`.
+    """
+    check_labels(manifest, target)
+    match target:
+        case "single_label":
+            return torch.from_numpy(manifest.labels.copy())
+        case "multi_label":
+            return torch.from_numpy(manifest.label_sets.copy())
+
+
+def check_labels(manifest: Manifest, target: Target) -> None:
+    """Refuse a manifest in which a row has no label, or several where one is wanted.
 
     Raises:
         DataError: Names the first such row.
     """
-    missing = (manifest.labels < 0).nonzero()[0]
-    if len(missing) and manifest.table["label_set"].null_count < len(manifest):
+    missing = manifest.labels < 0
+    has_set = manifest.table["label_set"].is_valid().to_numpy()
+    if target == "single_label" and (missing & has_set).any():
         raise DataError(
-            f"{manifest.facts.name} gives several labels to one row (label_set), and classifiers of several labels are "
-            "not supported yet: prepare the data with one label for each row"
+            f"{manifest.facts.name} gives several labels to one row (label_set): train with --target multi_label, or "
+            "prepare the data with one label for each row"
         )
-    if len(missing):
+    unlabelled = (missing & ~has_set).nonzero()[0]
+    if len(unlabelled):
         raise DataError(
-            f"{len(missing)} of {len(manifest)} rows have no label, the first being "
-            f"{manifest.row(int(missing[0])).path}: choose splits whose rows are all labelled"
+            f"{len(unlabelled)} of {len(manifest)} rows have no label, the first being "
+            f"{manifest.row(int(unlabelled[0])).path}: choose splits whose rows are all labelled"
         )
 
 

@@ -209,6 +209,19 @@ class Manifest:
         """Labels (N,), int64, read-only; -1 where there is none."""
         return self._columns.labels
 
+    @cached_property
+    def label_sets(self) -> np.ndarray:
+        """Labels of each row as (N, C) bool, of its set, or its only one where it has no set; read-only."""
+        sets = self.table["label_set"].combine_chunks()
+        lengths = pc.fill_null(pc.list_value_length(sets), 0).to_numpy()
+        found = np.zeros((len(self), len(self.facts.classes)), dtype=bool)
+        rows = np.arange(len(self))
+        found[np.repeat(rows, lengths), pc.list_flatten(sets).to_numpy()] = True
+        own = (self.labels >= 0) & sets.is_null().to_numpy(zero_copy_only=False)
+        found[rows[own], self.labels[own]] = True
+        found.flags.writeable = False
+        return found
+
     def split_counts(self) -> dict[str, int]:
         """Count the rows of each split: train, val and test first, then others by name."""
         counts = pc.value_counts(pc.cast(self.table["split"], pa.string()))

@@ -74,6 +74,8 @@ class DatasetSpec:
     """Published numbers of pictures of each class, by split."""
     labelled_by: str = ""
     """What a label is."""
+    has_label_sets: bool = False
+    """Whether a row has several labels."""
     has_clips: bool = False
     """Whether pictures are frames of films."""
     note: str = ""
@@ -216,7 +218,8 @@ _ROWS: Final = (
         pictures=23_571,
         people=34_320,
         labelled_by="annotators, several categories per person; val and test combine several annotators",
-        note="one row per person with a set of labels, so it trains no single-label classifier",
+        has_label_sets=True,
+        note="one row per person with a set of labels: train with --target multi_label or --preset emotic",
     ),
     DatasetSpec(
         name="drawn6",

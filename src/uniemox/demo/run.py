@@ -19,6 +19,7 @@ from uniemox.demo.page import Findings, Outcome, build_page
 from uniemox.devices import build_accelerator, does_bfloat16_well
 from uniemox.errors import ConfigError
 from uniemox.evaluate import evaluate
+from uniemox.metrics import Report
 from uniemox.predict import Predictor
 from uniemox.report.page import write_page
 from uniemox.settings import build, load_preset
@@ -29,7 +30,6 @@ from uniemox.train.run import finetune, pretrain
 if TYPE_CHECKING:
     from uniemox.config import Precision
     from uniemox.demo.drawn import DrawnData
-    from uniemox.metrics import Report
     from uniemox.train.events import Observer
 
 PRETRAIN_STEPS = 200
@@ -152,4 +152,6 @@ def _finetune_and_score(
 
 
 def _score(model: Path, data: Path, out: Path, device: str) -> Report:
-    return evaluate(str(model), data=data, split="test", out=out, device=device)
+    report = evaluate(str(model), data=data, split="test", out=out, device=device)
+    assert isinstance(report, Report)
+    return report

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
-from scipy.special import softmax
 
+from uniemox.calibration import to_probabilities
 from uniemox.checkpoints.bundle import replacing
 from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.facts import locate
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.config import Target
     from uniemox.runtime.backend import Backend
     from uniemox.runtime.torch_backend import TorchBackend
 
     Pixels = npt.NDArray[np.float32]
+    Probabilities = npt.NDArray[np.float64]
     Picture = tuple[Path, Sequence[Box]]
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class ExportReport:
     fp32_difference: float
     """Largest difference of a logit of the fp32 graph to torch's."""
     agreement: float
-    """Share of the pictures whose likeliest class is torch's."""
+    """Share of the pictures whose likeliest class is torch's; for several labels, of the answers that are torch's."""
     largest_change: float
     """Largest change of a probability against torch's."""
     torch_bytes: int
@@ -78,10 +80,16 @@ class ExportReport:
     """Pictures a second in torch, fp32, on this CPU."""
     onnx_speed: float
     """Pictures a second in onnxruntime, on this CPU."""
+    target: Target = "single_label"
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
         return {**dataclasses.asdict(self), "out": str(self.out)}
+
+    def _kept(self, measured: str) -> str:
+        if self.target == "multi_label":
+            return f"of the labels given and not given to {measured} stay"
+        return f"of {measured} keep their likeliest class"
 
     def describe(self) -> list[str]:
         """Say it in lines."""
@@ -90,7 +98,7 @@ class ExportReport:
         )
         return [
             f"fp32 graph: no logit differs from torch's by more than {self.fp32_difference:.1e}",
-            f"{self.quantized or 'fp32'}: {100 * self.agreement:.1f} % of {measured} keep their likeliest class, "
+            f"{self.quantized or 'fp32'}: {100 * self.agreement:.1f} % {self._kept(measured)}, "
             f"and no probability changes by more than {self.largest_change:.2g}",
             f"size: {self.torch_bytes / 1e6:.1f} MB in torch, {self.onnx_bytes / 1e6:.1f} MB in ONNX",
             f"speed on this CPU: {self.torch_speed:.0f} pictures a second in torch, {self.onnx_speed:.0f} in ONNX",
@@ -139,8 +147,8 @@ def export_onnx(
         )
     if report.agreement < _POOR:
         log.warning(
-            "%.1f %% of the pictures changed their likeliest class: evaluate the exported model before you use it, "
-            "calibrate on more pictures that are like those it will see, or export without --quantize",
+            "%.1f %% of the answers changed: evaluate the exported model before you use it, calibrate on more pictures "
+            "that are like those it will see, or export without --quantize",
             100 * (1 - report.agreement),
         )
     return report
@@ -257,20 +265,31 @@ def _compare(
         seen = np.delete(seen, np.s_[::_RANGES_EVERY], axis=0)
     onnx = load_onnx(file, device="cpu")
     expected, found = (
-        softmax(backend.logits(seen).astype(np.float64), 1) for backend in (torch, onnx)
+        to_probabilities(backend.logits(seen), torch.facts.target) for backend in (torch, onnx)
     )
     return ExportReport(
         out=out,
         quantized=quantized,
         pictures=0 if pixels is None else len(seen),
         fp32_difference=difference,
-        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+        agreement=_agreement(expected, found, torch.facts),
         largest_change=float(np.abs(expected - found).max()),
         torch_bytes=4 * sum(weight.numel() for weight in torch.model.parameters()),
         onnx_bytes=file.stat().st_size,
         torch_speed=_speed(torch),
         onnx_speed=_speed(onnx),
+        target=torch.facts.target,
     )
+
+
+def _agreement(expected: Probabilities, found: Probabilities, facts: ModelFacts) -> float:
+    match facts.target:
+        case "single_label":
+            same = expected.argmax(1) == found.argmax(1)
+        case "multi_label":
+            thresholds = np.array(facts.thresholds)
+            same = (expected >= thresholds) == (found >= thresholds)
+    return float(same.mean())
 
 
 def _speed(backend: Backend) -> float:

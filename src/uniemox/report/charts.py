@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from uniemox.metrics import Report
+    from uniemox.multilabel import MultiLabelReport
 
 Picture = npt.NDArray[np.uint8]
 Lines = Sequence[Mapping[str, Any]]
@@ -63,6 +64,10 @@ STYLE: Any = {
     "ytick.major.size": 0,
     "legend.frameon": False,
 }
+
+
+CONFIDENCE_AXES = ("confidence", "accuracy", "samples")
+"""What a chart of calibration shows of a classifier of one label."""
 
 
 class Comparison(NamedTuple):
@@ -248,8 +253,39 @@ def per_class_bars(report: Report) -> bytes:
 
 
 @mpl.rc_context(STYLE)
-def reliability(report: Report) -> bytes:
-    """Draw accuracy against confidence, the diagonal being a calibrated model, and how many samples each bin holds."""
+def average_precision_bars(report: MultiLabelReport) -> bytes:
+    """Draw average precision of each class as a bar, the share of samples that have it as a mark, and their number.
+
+    The share is what a list in random order would reach.
+    """
+    number = len(report.classes)
+    figure = Figure(figsize=(5.45, 0.36 * number + 1.1), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(number)
+    values = [value or 0.0 for value in report.average_precision]
+    axes.barh(places, values, height=0.6, color=PALE, label="average precision")
+    chance = report.support / report.num_samples
+    axes.plot(chance, places, "|", color=RUST, markersize=10, label="random order", clip_on=False)
+    for place, support in enumerate(report.support):
+        axes.text(1.03, place, f"n = {support}", va="center", color=MUTED, fontsize=8.5)
+    axes.set_yticks(places, [label(name) for name in report.classes])
+    axes.set_ylim(number - 0.4, -0.6)
+    _unit_axis(axes, "")
+    figure.legend(loc="outside upper right", ncols=2, reverse=True)
+    return _save_svg(figure)
+
+
+@mpl.rc_context(STYLE)
+def reliability(
+    report: Report | MultiLabelReport, *, axes_names: tuple[str, str, str] = CONFIDENCE_AXES
+) -> bytes:
+    """Draw accuracy against confidence, the diagonal being a calibrated model, and how many samples each bin holds.
+
+    Args:
+        report: Whose bins are drawn.
+        axes_names: What lies across, upwards, and what a bin holds.
+    """
+    across, upwards, held = axes_names
     filled = [part for part in report.bins if part.samples]
     left = [part.low for part in filled]
     width = report.bins[0].high - report.bins[0].low
@@ -263,11 +299,11 @@ def reliability(report: Report) -> bytes:
         confidence, [part.accuracy for part in filled], "o", color=BLUE, markersize=4, clip_on=False
     )
     bottom.bar(left, [part.samples for part in filled], color=MUTED, **bars)
-    top.set(ylim=(0, 1), ylabel="accuracy")
+    top.set(ylim=(0, 1), ylabel=upwards)
     top.set_title(f"calibration error {report.ece:.3f}")
-    bottom.set_ylabel("samples")
+    bottom.set_ylabel(held)
     bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    _unit_axis(bottom, "confidence")
+    _unit_axis(bottom, across)
     for axes in (top, bottom):
         axes.grid(axis="both")
     return _save_svg(figure)

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
 from uniemox.metrics import Report
+from uniemox.multilabel import MultiLabelReport
 from uniemox.report import charts
+from uniemox.report.multilabel import multilabel_page
 from uniemox.report.page import (
     Block,
     Figure,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from uniemox.data.manifest import Manifest
 
 _PICTURES = 24
+_VAL_TERMS = ("top1", "balanced_accuracy", "mean_average_precision", "macro_f1", "nll")
 
 
 def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str) -> Path:
@@ -48,18 +51,24 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str)
     """
     saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     manifest = read_manifest(data)
-    page = evaluation_page(
-        Report.from_dict(saved),
-        title=f"{model} on {manifest.facts.title}, {split}",
-        provenance={
-            "model": model,
-            "data": str(data),
-            "split": split,
-            "emotion": manifest.facts.emotion or "not stated",
-            "unreadable pictures": str(len(saved["unreadable"])),
-            "software": f"uniemox {__version__}",
-        },
-        gallery=_gallery(folder, manifest),
+    title = f"{model} on {manifest.facts.title}, {split}"
+    provenance = {
+        "model": model,
+        "data": str(data),
+        "split": split,
+        "emotion": manifest.facts.emotion or "not stated",
+        "unreadable pictures": str(len(saved["unreadable"])),
+        "software": f"uniemox {__version__}",
+    }
+    gallery = _gallery(folder, manifest)
+    page = (
+        multilabel_page(
+            MultiLabelReport.from_dict(saved), title=title, provenance=provenance, gallery=gallery
+        )
+        if saved.get("target") == "multi_label"
+        else evaluation_page(
+            Report.from_dict(saved), title=title, provenance=provenance, gallery=gallery
+        )
     )
     path = folder / "report.html"
     write_page(page, path)
@@ -97,7 +106,8 @@ def _curves(journal: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
         chart = charts.loss_curves(train)
         blocks.append(Figure(chart, "Curves of each term over the steps.", "Training."))
     if val:
-        chart = charts.loss_curves(val, terms=("top1", "balanced_accuracy", "macro_f1", "nll"))
+        terms = [name for name in _VAL_TERMS if name in val[0]]
+        chart = charts.loss_curves(val, terms=terms)
         blocks.append(Figure(chart, "Curves of the val scores over the steps.", "Val."))
     return tuple(blocks)
 
@@ -110,13 +120,18 @@ def _gallery(folder: Path, manifest: Manifest) -> list[GalleryItem]:
     for row in table.take(places).to_pylist():
         image = read_image(manifest.facts.root / row["path"])
         if not isinstance(image, Unreadable):
-            items.append(
-                GalleryItem(
-                    picture=np.asarray(image),
-                    predicted=row["predicted"],
-                    confidence=row[f"p_{row['predicted']}"],
-                    true=row["label"],
-                    name=row["path"],
-                )
-            )
+            items.append(_gallery_item(row, np.asarray(image)))
     return items
+
+
+def _gallery_item(row: Mapping[str, Any], picture: charts.Picture) -> GalleryItem:
+    predicted, true = row["predicted"], row["label"]
+    if isinstance(predicted, list):
+        likeliest = max(row, key=lambda name: row[name] if name.startswith("p_") else -1.0)
+        confidence = row[likeliest]
+        predicted, true = (", ".join(names) or "none" for names in (predicted, true))
+    else:
+        confidence = row[f"p_{predicted}"]
+    return GalleryItem(
+        picture=picture, predicted=predicted, confidence=confidence, true=true, name=row["path"]
+    )

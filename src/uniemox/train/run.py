@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from timm.data import Mixup
 
-from uniemox.calibration import fit_temperature
+from uniemox.calibration import fit_temperature, to_probabilities
 from uniemox.checkpoints.bundle import (
     pretraining_facts,
     restate,
@@ -30,7 +30,6 @@ from uniemox.data.prompts import fit_description
 from uniemox.devices import computing_on
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.evaluate import compute_outputs, write_evaluation
-from uniemox.metrics import evaluate_predictions
 from uniemox.models.classify import (
     TwoViewClassifier,
     build_classifier,
@@ -40,6 +39,7 @@ from uniemox.models.classify import (
 from uniemox.models.encoder import grid_size, resample_positions
 from uniemox.models.fusion import start_as_mean
 from uniemox.models.pretrain import UniEmoX
+from uniemox.multilabel import fit_thresholds
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, ignore
 from uniemox.train.folder import check_run_folder, describe_environment, open_run_folder
@@ -57,14 +57,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from uniemox.checkpoints.sources import Start
-    from uniemox.config import EncoderSize, FinetuneConfig
+    from uniemox.config import EncoderSize, FinetuneConfig, SelectionMetric, Target
     from uniemox.data.manifest import Manifest
     from uniemox.evaluate import Outputs
     from uniemox.metrics import Report
     from uniemox.models.teacher import Teacher
+    from uniemox.multilabel import MultiLabelReport
     from uniemox.train.events import Observer
 
 
+_SELECT_BY: dict[Target, SelectionMetric] = {
+    "single_label": "top1",
+    "multi_label": "mean_average_precision",
+}
+"""What chooses the epoch where nothing else is asked for."""
+_TOLD: dict[Target, tuple[SelectionMetric, ...]] = {
+    "single_label": ("top1", "balanced_accuracy", "macro_f1"),
+    "multi_label": ("mean_average_precision", "macro_f1", "micro_f1"),
+}
+"""Scores of test that a run tells at its end."""
 # Paths, and what changes nothing of what is learned.
 _UNTOLD = {"data", "out", "init", "resume", "device", "num_workers", "log_every", "save_every"}
 
@@ -193,7 +204,7 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
     test = None if config.test_split is None else whole.select([config.test_split])
     for part in (train, val, test):
         if part is not None:
-            check_labels(part)  # now, not after hours of training
+            check_labels(part, config.target)  # now, not after hours of training
     _check_train_classes(train, observer)
     if config.view != "scene":
         _tell_boxes(train, observer)
@@ -201,14 +212,14 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
     start = None if config.init is None else load_start(config.init)
     if start is not None:
         _tell(start, observer)
-    model, shape = _build_start(config, start, len(train.facts.classes))
+    model, shape = _build_start(config, start, train)
     origin = _note_start(start)
     classes, image_size = train.facts.classes, shape["image_size"]
-    mixup = _build_mixup(config, len(classes))
+    mixup = _build_mixup(config)
     journal = Journal(config.out)
     choice = _Choice(config, val, image_size, journal, observer)
     plan = Plan(
-        task=FinetuneTask(smoothing=config.augment.smoothing, mixup=mixup),
+        task=FinetuneTask(target=config.target, smoothing=config.augment.smoothing, mixup=mixup),
         module=model,
         dataset=AugmentedDataset(
             train,
@@ -217,6 +228,7 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
             seed=config.seed,
             view=config.view,
             person=config.person,
+            target=config.target,
         ),
         collate=collate_labelled,
         num_rows=len(train),
@@ -232,7 +244,8 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
     _go(engine, config)
     best: Any = engine.weights_module
     best.load_state_dict(dict(engine.extra_weights["best"]))
-    temperature = _calibrate(best, choice.outputs(best, val, accelerator))
+    answers = choice.outputs(best, val, accelerator)
+    temperature = _calibrate(best, answers)
     folder = config.out / "model"
     if accelerator.is_main_process:
         facts = ModelFacts(
@@ -245,12 +258,14 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
             view=config.view,
             fusion=config.fusion if config.view == "both" else "none",
             person=config.person,
+            target=config.target,
+            thresholds=_thresholds(answers, temperature),
             provenance={
                 **_provenance(config, train, engine.step, ""),
                 "init": origin["init"],
                 "best_epoch": str(engine.notes["epoch"]),
             },
-            metrics={f"val_{config.select_by}": round(engine.notes["score"], 4)},
+            metrics={f"val_{_metric(config)}": round(engine.notes["score"], 4)},
             licence=carried_licence(origin["licence"]),
         )
         save_classifier(best, folder, facts)
@@ -258,8 +273,9 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
     if test is not None:
         outputs = choice.outputs(best, test, accelerator)
         if accelerator.is_main_process:
-            report = _report_test(config, outputs, test, journal, engine.step, observer)
-            scores = {f"test_{name}": round(score, 4) for name, score in headline(report).items()}
+            report = outputs.score(classes, thresholds=facts.thresholds or None)
+            _report_test(config, report, outputs, test, journal, engine.step, observer)
+            scores = {f"test_{name}": round(score, 4) for name, score in report.headline.items()}
             restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     journal.close()
     return folder
@@ -290,6 +306,7 @@ class _Choice:
             accelerator=accelerator,
             batch_size=self.config.optim.batch_size * 2,
             num_workers=self.config.num_workers,
+            target=self.config.target,
         )
 
     def after_epoch(self, engine: Engine[Any], epoch: int) -> None:
@@ -299,16 +316,14 @@ class _Choice:
         if outputs.unreadable and not self._told:
             self._told = True
             self.observer(Message(f"{self.config.val_split}: {outputs.describe_unreadable()}"))
-        classes = self.val.facts.classes
-        report = evaluate_predictions(outputs.probabilities, outputs.labels, classes)
+        report = outputs.score(self.val.facts.classes, num_resamples=0)
         if engine.accelerator.is_main_process:
-            self.journal.write("val", engine.step, {"epoch": epoch, **headline(report)})
-        score = report.get(self.config.select_by)
+            self.journal.write("val", engine.step, {"epoch": epoch, **report.headline})
+        metric = _metric(self.config)
+        score = report.get(metric)
         best = score > engine.notes.get("score", -1.0)
         self.observer(
-            Message(
-                f"epoch {epoch}: val {self.config.select_by} {score:.4f}{' (best so far)' if best else ''}"
-            )
+            Message(f"epoch {epoch}: val {metric} {score:.4f}{' (best so far)' if best else ''}")
         )
         if best:
             engine.notes = {"epoch": epoch, "score": score}
@@ -317,10 +332,8 @@ class _Choice:
             }
 
 
-def headline(report: Report) -> dict[str, float]:
-    """Give the scores that a journal keeps."""
-    names = ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1", "ece", "nll")
-    return {name: float(getattr(report, name)) for name in names}
+def _metric(config: FinetuneConfig) -> SelectionMetric:
+    return config.select_by or _SELECT_BY[config.target]
 
 
 def _first_only(observer: Observer, accelerator: Accelerator) -> Observer:
@@ -443,7 +456,7 @@ def _note_start(start: Start | None) -> dict[str, str]:
 
 
 def _build_start(
-    config: FinetuneConfig, start: Start | None, num_classes: int
+    config: FinetuneConfig, start: Start | None, train: Manifest
 ) -> tuple[VisionTransformer | TwoViewClassifier, dict[str, Any]]:
     """Build the classifier, from `init` or from random weights; give it with its size, patch and picture size.
 
@@ -463,12 +476,14 @@ def _build_start(
         size,
         patch_size=shape["patch_size"],
         image_size=shape["image_size"],
-        num_classes=num_classes,
+        num_classes=len(train.facts.classes),
         drop_path=config.drop_path,
         head_std=config.head_std,
     )
     if start is not None:
         start_from_encoder(model, start.encoder)
+    if config.target == "multi_label":
+        _start_at_prevalence(model, train)
     if config.view == "both":
         two_views = TwoViewClassifier(model, config.fusion)
         start_as_mean(two_views.fusion)
@@ -484,7 +499,8 @@ def _check_fits(init: str | None, shape: Mapping[str, Any], wanted: Mapping[str,
             )
 
 
-def _build_mixup(config: FinetuneConfig, num_classes: int) -> Mixup | None:
+def _build_mixup(config: FinetuneConfig) -> Mixup | None:
+    """Build timm's mixing of pictures, whose classes are the places in the batch."""
     augment = config.augment
     if not augment.mixes:
         return None
@@ -492,9 +508,19 @@ def _build_mixup(config: FinetuneConfig, num_classes: int) -> Mixup | None:
         mixup_alpha=augment.mixup,
         cutmix_alpha=augment.cutmix,
         switch_prob=augment.switch,
-        label_smoothing=augment.smoothing,
-        num_classes=num_classes,
+        label_smoothing=0.0,
+        num_classes=config.optim.batch_size,
     )
+
+
+@torch.no_grad()
+def _start_at_prevalence(classifier: VisionTransformer, train: Manifest) -> None:
+    """Let the head begin with the log odds of each class in train, which it would else take long to reach.
+
+    Lin et al. 2017, section 4.1; one yes and one no are added, so that a class without samples has odds too.
+    """
+    yes = torch.from_numpy(train.label_sets.sum(0)).double() + 1
+    classifier.head.bias.copy_((yes / (len(train) + 2 - yes)).log())
 
 
 @torch.no_grad()
@@ -507,6 +533,15 @@ def _calibrate(model: VisionTransformer | TwoViewClassifier, outputs: Outputs) -
     return temperature
 
 
+def _thresholds(outputs: Outputs, temperature: float) -> tuple[float, ...]:
+    """Find from which probability on each of several labels is given, once the temperature is folded in."""
+    if outputs.target == "single_label":
+        return ()
+    return fit_thresholds(
+        to_probabilities(outputs.logits / temperature, outputs.target), outputs.labels
+    )
+
+
 def _check_train_classes(train: Manifest, observer: Observer) -> None:
     empty = [name for name, count in train.class_counts().items() if count == 0]
     if empty:
@@ -517,24 +552,21 @@ def _check_train_classes(train: Manifest, observer: Observer) -> None:
 
 def _report_test(
     config: FinetuneConfig,
+    report: Report | MultiLabelReport,
     outputs: Outputs,
     test: Manifest,
     journal: Journal,
     step: int,
     observer: Observer,
-) -> Report:
+) -> None:
     if outputs.unreadable:
         observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
-    report = evaluate_predictions(outputs.probabilities, outputs.labels, test.facts.classes)
-    journal.write("test", step, headline(report))
+    journal.write("test", step, report.headline)
     write_evaluation(config.out / "test", report, outputs, test)
-    observer(
-        Message(
-            f"{config.test_split}: top-1 {report.top1:.4f}, balanced accuracy {report.balanced_accuracy:.4f}, "
-            f"macro F1 {report.macro_f1:.4f}"
-        )
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {report.get(name):.4f}" for name in _TOLD[config.target]
     )
-    return report
+    observer(Message(f"{config.test_split}: {told}"))
 
 
 def _provenance(

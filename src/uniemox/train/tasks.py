@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from timm.data import Mixup
     from torch import Tensor, nn
 
-    from uniemox.config import LossConfig
+    from uniemox.config import LossConfig, Target
     from uniemox.data.batch import LabelledBatch, PretrainBatch
     from uniemox.models.pretrain import PretrainOutput
     from uniemox.models.teacher import Teacher
@@ -88,19 +88,45 @@ class PretrainTask:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneTask:
-    """Classification of one view or two, with soft targets where pictures are mixed, smoothed ones otherwise."""
+    """Classification of one view or two, with soft targets where pictures are mixed or labels smoothed.
 
+    With one label for each picture the loss is the cross-entropy of a softmax; with several, the mean over classes of
+    the binary cross-entropy of each.
+    """
+
+    target: Target
     smoothing: float
+    """ε: a label's share ε is spread over all classes, or over yes and no (Szegedy et al. 2016, section 7)."""
     mixup: Mixup | None
-    """timm's mixing of pictures, which smooths the targets itself."""
+    """timm's mixing of pictures, whose targets are places in the batch, unsmoothed."""
 
     def step(self, module: nn.Module, batch: LabelledBatch) -> Step:
-        """Compute the cross-entropy."""
-        if self.mixup is None:
-            logits = module(*batch.views)
-            loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.smoothing)
-        else:
-            # As channels of one picture, both views get the same partner, share and box (DECISIONS 57).
-            pixels, targets = self.mixup(torch.cat(batch.views, dim=1), batch.labels)
-            loss = F.cross_entropy(module(*pixels.split(3, dim=1)).float(), targets)
+        """Compute the loss."""
+        views, shares = self._mix(batch)
+        logits = module(*views).float()
+        targets = shares @ self._targets(batch.labels, logits.shape[1])
+        match self.target:
+            case "single_label":
+                loss = F.cross_entropy(logits, targets)
+            case "multi_label":
+                loss = F.binary_cross_entropy_with_logits(logits, targets)
         return Step(loss, {})
+
+    def _mix(self, batch: LabelledBatch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Give the views, and (B, B) the share that each picture of the batch has in each of them."""
+        count, device = len(batch.labels), batch.labels.device
+        if self.mixup is None:
+            return batch.views, torch.eye(count, device=device)
+        # As channels of one picture, both views get the same partner, share and box (DECISIONS 57).
+        places = torch.arange(count, device=device)
+        pixels, shares = self.mixup(torch.cat(batch.views, dim=1), places)
+        return pixels.split(3, dim=1), shares[:, :count]
+
+    def _targets(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Give the smoothed targets (B, C) of pictures that are not mixed."""
+        match self.target:
+            case "single_label":
+                chosen, spread = F.one_hot(labels, num_classes), num_classes
+            case "multi_label":
+                chosen, spread = labels, 2
+        return chosen.float() * (1 - self.smoothing) + self.smoothing / spread

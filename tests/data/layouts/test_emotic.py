@@ -1,11 +1,15 @@
 """EMOTIC: people with sets of labels, from a MATLAB file."""
 
+import json
 import shutil
 
 import pytest
+from PIL import Image
 
+from uniemox import cli
+from uniemox.checkpoints.facts import read_facts
 from uniemox.data.layouts import import_dataset
-from uniemox.data.manifest import Box
+from uniemox.data.manifest import Box, write_manifest
 from uniemox.data.specs import get_spec
 from uniemox.errors import DataError
 
@@ -118,3 +122,35 @@ def test_a_damaged_file_is_one_line(trees, tmp_path):
     savemat(path, {"other": 1})
     with pytest.raises(DataError, match=r"holds no train, val or test: is it EMOTIC's\?"):
         import_dataset("emotic", tmp_path)
+
+
+# Training
+
+
+@pytest.fixture
+def emotic(trees, tmp_path):
+    """EMOTIC's tree with pictures that can be read, and its manifest."""
+    root = trees.emotic(tmp_path / "emotic", pictures=False)
+    folder = root / "emotic" / "mscoco" / "images"
+    folder.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        for index in range(2):
+            Image.new("RGB", (640, 480), (80 * index, 90, 20)).save(folder / f"{split}_{index}.jpg")
+    manifest = import_dataset("emotic", root).manifest
+    write_manifest(manifest, tmp_path / "emotic.parquet")
+    return tmp_path / "emotic.parquet"
+
+
+def test_the_recipe_for_emotic_runs_on_its_own_layout(emotic, tmp_path, capsys):
+    words = ["finetune", "--preset", "emotic", "--data", emotic, "--out", tmp_path / "run"]
+    small = ["--size", "mini", "--patch-size", "16", "--image-size", "32", "--max-steps", "2"]
+    small += ["--optim.batch-size", "2", "--optim.accumulate", "1", "--precision", "fp32"]
+    small += ["--device", "cpu", "--num-workers", "0"]
+    assert cli.main([*map(str, words), *small]) == 0
+    facts = read_facts(tmp_path / "run" / "model")
+    assert (facts.target, facts.view, len(facts.classes)) == ("multi_label", "both", 26)
+    assert (facts.dataset, facts.emotion) == ("emotic", "felt")
+    saved = json.loads((tmp_path / "run" / "test" / "report.json").read_text())
+    present = [row for row in saved["per_class"] if row["average_precision"] is not None]
+    assert [row["name"] for row in present] == ["doubt/confusion", "peace"]
+    assert saved["num_samples"] == 3
