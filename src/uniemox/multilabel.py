@@ -238,17 +238,22 @@ def _order(probabilities: Floats) -> tuple[Counts, Counts]:
     return order, ends
 
 
-def _average_precision(probabilities: Floats, labels: Flags, weights: Floats) -> Floats:
-    """Sum over thresholds of the rise of recall times precision (Zhu 2004), (R,), for samples weighted by (R, N).
+def _average_precision(
+    probabilities: Floats, labels: Flags, weights: npt.NDArray[np.floating]
+) -> Floats:
+    """Sum over thresholds the rise of recall times precision (Zhu 2004), (R,), for samples weighted by (R, N).
 
-    Not a number where no sample of the class has weight.
+    Recall rises only at samples of the class, so precision is computed only there, over all samples of at least the
+    same probability. Not a number where no sample of the class has weight.
     """
     order, ends = _order(probabilities)
-    ranked = weights[:, order]
-    taken = ranked.cumsum(1)[:, ends]
-    hits = (ranked * labels[order]).cumsum(1)[:, ends]
-    whole = hits[:, -1]
-    rises = np.diff(hits, axis=1, prepend=0.0)
+    ours = labels[order].nonzero()[0]
+    runs = np.searchsorted(ends, ours)  # of equal probabilities, which come and go together
+    rises = weights[:, order[ours]]
+    last = np.searchsorted(runs, runs, side="right") - 1
+    hits = rises.cumsum(1)[:, last]
+    taken = weights[:, order].cumsum(1)[:, ends[runs]]
+    whole = rises.sum(1, dtype=np.float64)
     found = (rises * share(hits, taken)).sum(1)
     return np.where(whole > 0, found / np.maximum(whole, 1), np.nan)
 
@@ -270,8 +275,13 @@ class _Sums(NamedTuple):
     misses: Floats
 
 
-def _count(given: Flags, labels: Flags, weights: Floats) -> _Sums:
-    return _Sums(*(weights @ part for part in (given & labels, given & ~labels, ~given & labels)))
+def _count(given: Flags, labels: Flags, weights: npt.NDArray[np.floating]) -> _Sums:
+    return _Sums(
+        *(
+            (weights @ part).astype(np.float64)
+            for part in (given & labels, given & ~labels, ~given & labels)
+        )
+    )
 
 
 def _check(holds: bool | np.bool, message: str) -> None:
@@ -365,7 +375,7 @@ def _intervals(
     scores: list[Floats] = []
     for start in range(0, num_resamples, step):
         draws = min(step, num_resamples - start)
-        weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float32)
         sums = _count(given, labels, weights)
         precisions = [
             _average_precision(*pair, weights) for pair in _by_class(probabilities, labels)
