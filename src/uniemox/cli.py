@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from uniemox.commands import audit, checkpoint, demo, export, people, predict, prepare, split, train
+from uniemox.commands import (
+    audit,
+    checkpoint,
+    demo,
+    export,
+    people,
+    predict,
+    prepare,
+    shard,
+    split,
+    train,
+)
 from uniemox.commands.command import FAILURE, INTERRUPTED, SUCCESS, WRONG_USE
 from uniemox.errors import ConfigError, UniEmoXError
 from uniemox.version import __version__
@@ -172,6 +183,7 @@ COMMANDS: dict[str, Command] = {
     **demo.COMMANDS,
     **prepare.COMMANDS,
     **split.COMMANDS,
+    **shard.COMMANDS,
     **people.COMMANDS,
     **audit.COMMANDS,
     **train.COMMANDS,

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uniemox.data.archives import file_behind
 from uniemox.data.images import Unreadable, decode_picture, read_file
 from uniemox.data.likeness import SHRINK_TO, SIDE, shrink, untracked
 from uniemox.errors import DataError
@@ -178,7 +179,7 @@ def _read(name: bytes) -> dict[str, Any]:
 def _stamp(path: Path) -> tuple[int, int]:
     """Tell size and time of a file, by which it is known again; -1 and 0 where there is none."""
     try:
-        status = path.stat()
+        status = file_behind(path).stat()
     except (OSError, ValueError):
         return -1, 0
     return status.st_size, status.st_mtime_ns

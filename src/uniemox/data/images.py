@@ -29,6 +29,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from uniemox.data.archives import read_slice, slice_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -158,8 +160,12 @@ def read_image(
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | Unreadable:
-    """Read the bytes of a regular file of bounded size, or tell why there are none."""
+    """Read the bytes of a regular file of bounded size, or of one in an archive, or tell why there are none."""
     try:
+        part = slice_of(path)
+        if part is not None:
+            data = read_slice(part, max_bytes=max_bytes)
+            return Unreadable(data) if isinstance(data, str) else data
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return Unreadable("not a file")

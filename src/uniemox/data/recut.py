@@ -6,11 +6,13 @@ import hashlib
 import json
 import posixpath
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import numpy as np
 import pyarrow as pa
 
+from uniemox.data.archives import SUFFIX, slice_of
 from uniemox.data.findings import Problem
 from uniemox.data.manifest import SCHEMA, Manifest, manifest_from_table
 from uniemox.data.splits import (
@@ -25,7 +27,6 @@ from uniemox.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
-    from pathlib import Path
 
     from uniemox.config import Rounding, Stratum, Together
     from uniemox.data.specs import Ratios
@@ -179,11 +180,24 @@ def _strata(manifest: Manifest, paths: Sequence[str], by: Stratum) -> Sequence[H
                 for label, own in zip(labels, sets.to_pylist(), strict=True)
             ]
         case "folder":
-            return [posixpath.dirname(path) for path in paths]
+            return _folders(paths)
         case "all":
             return [None] * len(paths)
         case _:
             assert_never(by)
+
+
+def _folders(paths: Sequence[str]) -> list[str]:
+    """Name the folder of each picture.
+
+    Raises:
+        DataError: The pictures stand in archives, which know no folders.
+    """
+    if any(f"{SUFFIX}/" in path and slice_of(Path(path)) is not None for path in paths):
+        raise DataError(
+            "pictures in shards have no folders: cut by folder first, then `uniemox data shard`"
+        )
+    return [posixpath.dirname(path) for path in paths]
 
 
 def _groups(
@@ -194,7 +208,7 @@ def _groups(
             groups: list[str | None] = manifest.table["group"].to_pylist()
             return groups
         case "folder":
-            return [posixpath.dirname(path) for path in paths]
+            return _folders(paths)
         case "picture":
             return None
         case _:
