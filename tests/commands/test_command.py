@@ -11,6 +11,7 @@ from uniemox.commands import (
     people,
     predict,
     prepare,
+    shard,
     split,
     train,
 )
@@ -20,7 +21,7 @@ from uniemox.flags import Parser
 
 
 def test_no_two_groups_have_a_command_of_the_same_name():
-    groups = (demo, prepare, split, people, audit, train, predict, checkpoint, export)
+    groups = (demo, prepare, shard, split, people, audit, train, predict, checkpoint, export)
     assert len(cli.COMMANDS) == sum(len(group.COMMANDS) for group in groups)
 
 
