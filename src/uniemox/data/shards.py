@@ -13,9 +13,11 @@ import json
 import shutil
 import tarfile
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 DEFAULT_BYTES: Final = 10**9
 """Of a shard; what WebDataset's documentation advises, some hundred megabytes to a gigabyte."""
 _BLOCK: Final = 256
-"""Pictures that are read ahead, and whose rows are Python objects, at once."""
+"""Pictures whose rows are Python objects at once."""
 _SAID_ELSEWHERE: Final = frozenset(("path", "label", "label_set", "distribution"))
 UNREADABLE: Final = "picture that cannot be read; its rows are left out"
 
@@ -82,12 +84,17 @@ def write_shards(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not empty: choose another --out")
     findings = Findings()
-    with _whole_or_not(out) as beside, ThreadPoolExecutor(num_workers, "read") as pool:
-        writer = _Writer(beside, manifest.facts.name, shard_bytes)
+    with (
+        _whole_or_not(out) as beside,
+        ThreadPoolExecutor(num_workers, "read") as pool,
+        closing(_Writer(beside, manifest.facts.name, shard_bytes)) as writer,
+    ):
         paths: list[str | None] = [None] * len(manifest)
         pictures = list(_drawn(manifest, seed))
         for sample in track(
-            _read(manifest, pictures, pool), total=len(pictures), what="pictures stored"
+            _read(manifest, pictures, pool, ahead=2 * num_workers),
+            total=len(pictures),
+            what="pictures stored",
         ):
             if isinstance(sample.data, Unreadable):
                 findings.add(UNREADABLE, f"{sample.path}: {sample.data.reason}")
@@ -199,18 +206,25 @@ def _drawn(manifest: Manifest, seed: int) -> Iterator[_Picture]:
 
 
 def _read(
-    manifest: Manifest, pictures: Sequence[_Picture], pool: ThreadPoolExecutor
+    manifest: Manifest, pictures: Sequence[_Picture], pool: ThreadPoolExecutor, *, ahead: int
 ) -> Iterator[_Sample]:
-    """Read pictures in their order, a block of them at once."""
+    """Read pictures in their order, so many ahead; their rows come block by block."""
     root = manifest.facts.root
+    waiting: deque[Future[bytes | Unreadable]] = deque()
+    coming = iter(pictures)
     for start in range(0, len(pictures), _BLOCK):
         block = pictures[start : start + _BLOCK]
         rows = [row for picture in block for row in picture.rows]
         said = iter(manifest.table.take(pa.array(rows, pa.int64())).to_pylist())
-        read = pool.map(_read_picture, [root / picture.path for picture in block])
-        for picture, data in zip(block, read, strict=True):
+        for picture in block:
+            wanted = ahead - len(waiting)
+            waiting.extend(
+                pool.submit(_read_picture, root / one.path) for one in islice(coming, wanted)
+            )
             own = [next(said) for _ in picture.rows]
-            yield _Sample(picture.split, picture.path, picture.rows, data, own)
+            yield _Sample(
+                picture.split, picture.path, picture.rows, waiting.popleft().result(), own
+            )
 
 
 def _read_picture(path: Path) -> bytes | Unreadable:
@@ -256,7 +270,7 @@ class _Writer:
         return place
 
     def close(self) -> None:
-        """Finish the archive that is open."""
+        """Finish the archive that is open, if one is."""
         if self._archive is not None:
             self._archive.close()
             self.num_bytes += Path(str(self._archive.name)).stat().st_size
