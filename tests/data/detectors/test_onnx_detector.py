@@ -3,14 +3,18 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 import yaml
 from onnx import TensorProto
 from PIL import Image
 
+from uniemox.data.detectors import onnx_detector
+from uniemox.data.detectors.choice import build_detector
 from uniemox.data.detectors.detector import Limits
 from uniemox.data.detectors.formats import load_format
 from uniemox.data.detectors.onnx_detector import OnnxDetector, Place, fit
@@ -367,3 +371,91 @@ def test_a_larger_picture_gives_the_same_person_in_its_own_pixels(real):
     ((small,), (large,)) = real.detect([image, image.resize((1024, 1024))])
     corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in (small, large)])
     np.testing.assert_allclose(corners[1] / 2, corners[0], atol=6)
+
+
+# A real export
+
+
+@pytest.fixture(scope="module")
+def rtdetr(tmp_path_factory):
+    """RT-DETR of transformers with seeded weights, small, and its export."""
+    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+
+    backbone = RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8] * 4,
+        depths=[1] * 4,
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = RTDetrConfig(
+        backbone_config=backbone,
+        encoder_hidden_dim=16,
+        d_model=16,
+        encoder_in_channels=[8] * 3,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        decoder_in_channels=[16] * 3,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        decoder_layers=1,
+        num_queries=30,
+        num_labels=5,
+    )
+    torch.manual_seed(0)
+    model = RTDetrForObjectDetection(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+
+    class Outputs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels):
+            found = self.model(pixels)
+            return found.logits, found.pred_boxes
+
+    path = tmp_path_factory.mktemp("rtdetr") / "rtdetr.onnx"
+    torch.onnx.export(
+        Outputs().eval(),
+        (torch.zeros(1, 3, 160, 160),),
+        path,
+        input_names=["pixel_values"],
+        output_names=["logits", "pred_boxes"],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return model.eval(), path
+
+
+@pytest.mark.slow
+def test_an_export_of_transformers_rtdetr_finds_what_transformers_does(rtdetr, tmp_path):
+    from transformers import RTDetrImageProcessor
+
+    model, path = rtdetr
+    image = Image.fromarray(skimage.data.astronaut()).resize((300, 200))
+    processor = RTDetrImageProcessor(size={"height": 160, "width": 160})
+    with torch.no_grad():
+        outputs = model(**processor(images=image, return_tensors="pt"))
+    # The likeliest 30 of all classes.
+    (theirs,) = processor.post_process_object_detection(
+        outputs, threshold=0.0, target_sizes=[(200, 300)]
+    )
+    form = yaml.safe_load(
+        (Path(onnx_detector.__file__).parent / "formats" / "rtdetr-hf.yaml").read_text()
+    )
+    form["input"]["size"] = [160, 160]
+    for person in theirs["labels"].unique().tolist():
+        (tmp_path / "form.yaml").write_text(yaml.safe_dump(form | {"person": person}))
+        limits = Limits(score=0.0, nms_iou=1.0, min_size=0, max_people=100)
+        detector = build_detector(str(path), limits, form=str(tmp_path / "form.yaml"), device="cpu")
+        found = detector.detect([image])[0]
+        mine = np.array([[box.x0, box.y0, box.x1, box.y1, box.score] for box in found])
+        own = theirs["labels"] == person
+        boxes = theirs["boxes"][own].clamp(min=0).minimum(torch.tensor([300, 200, 300, 200]))
+        for row in np.c_[boxes, theirs["scores"][own]]:
+            assert np.abs(mine - row).max(axis=1).min() < 0.05
+        assert len(found) <= 30
