@@ -56,6 +56,17 @@ def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypa
     assert "demo-pretrained" in told_by(locate, "nowhere")
 
 
+def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path):
+    old = tmp_path / ".model [1].x1y2.old"
+    old.mkdir()
+    place = tmp_path / "model [1]"
+    told = told_by(locate, str(place))
+    assert f"left the former as {old}: rename it to model [1]" in told
+    assert str(old) not in told_by(locate, str(tmp_path / "model"))
+    old.rename(place)
+    assert locate(str(place)) == place
+
+
 def test_a_folder_without_a_configuration_is_no_model(tmp_path):
     assert "is not a model folder: it has no config.json" in told_by(read_facts, tmp_path)
 

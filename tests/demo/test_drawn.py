@@ -8,6 +8,7 @@ from uniemox.data.audit import AuditConfig, Copies, audit
 from uniemox.data.fingerprints import take_fingerprints
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
+from uniemox.data.specs import SPECS
 from uniemox.demo.drawn import ARCHIVE, unpack
 from uniemox.errors import DataError
 
@@ -24,7 +25,7 @@ def test_the_embedded_pictures_are_as_many_as_their_lists_say(data):
             for split in ("train", "val", "test")
         }
     assert read_manifest(data.seen).split_counts() == listed
-    assert 2500 <= sum(listed.values()) <= 3000
+    assert sum(listed.values()) == SPECS["drawn6"].pictures
 
 
 def test_no_class_is_more_than_twice_as_frequent_as_another(data):

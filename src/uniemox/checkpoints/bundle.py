@@ -24,7 +24,14 @@ from timm.models import save_for_hf
 
 from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.compat import mae_name, own_name
-from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config, read_facts
+from uniemox.checkpoints.facts import (
+    OLD_SUFFIX,
+    SECTION,
+    ModelFacts,
+    member,
+    read_config,
+    read_facts,
+)
 from uniemox.checkpoints.weights import Fit, as_floats, compare, fill, hash_file, read_weights
 from uniemox.config import ENCODER_SHAPES, ModelConfig
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
@@ -344,7 +351,7 @@ def _put(beside: Path, folder: Path) -> None:
             os.fsync(file.fileno())
         path.chmod(0o644)  # safetensors' and mkdtemp's are private, but a model is for others
     beside.chmod(0o755)
-    old = beside.with_name(f"{beside.name}.old")
+    old = beside.with_name(f"{beside.name}{OLD_SUFFIX}")
     try:
         if folder.exists():
             folder.rename(old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ logits a reader of version 2 would bring to a sum of 1.
 """
 SECTION = "uniemox"
 """Where a folder's `config.json` holds the facts."""
+OLD_SUFFIX = ".old"
+"""How the hidden name of a folder ends that is being replaced."""
 _ASSETS = Path(__file__).parents[1] / "demo" / "assets"
 EMBEDDED = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
 """Folders of the models that come with the package, by the names they are called by."""
@@ -117,6 +120,12 @@ def locate(model: str) -> Path:
         return fetch(model)
     place = EMBEDDED.get(model) or Path(model)
     if not place.exists():
+        # A run that is killed between two renames, while it replaces a folder, leaves the old one so.
+        for old in sorted(place.parent.glob(f".{glob.escape(place.name)}.*{OLD_SUFFIX}")):
+            raise CheckpointError(
+                f"there is no model folder {place}, but a run that was killed left the former as {old}: rename it to "
+                f"{place.name}"
+            )
         raise CheckpointError(
             f"there is no model folder {place}: give the folder `model` of a run, a file of weights, a name on the hub "
             f"({HUB_PREFIX}org/name), or an embedded model's name ({', '.join(EMBEDDED)})"

@@ -231,6 +231,7 @@ _ROWS: Final = (
         url="comes with uniemox: run `uniemox demo`",
         citation="comicgen (Gramener, CC0) over openclipart (public domain), composed by uniemox",
         published_split="given",
+        pictures=2_808,
         labelled_by="the drawing's file name",
         note="drawings: nothing learned here carries over to photographs",
     ),
