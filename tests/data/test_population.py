@@ -16,11 +16,13 @@ from uniemox.data.population import (
     Population,
     all_pictures,
     assign_people,
+    check_replaceable,
     count_people,
     one_row_per_person,
     pictures_without_boxes,
     to_table,
 )
+from uniemox.errors import DataError
 
 A, B, C = Box(0, 0, 4, 8, 0.9), Box(1, 2, 3, 4, 0.5), Box(5, 5, 9, 9)
 PATHS = ["p", "q", "p", "r", "s"]
@@ -205,3 +207,16 @@ def test_persons_of_one_picture_survive_the_join_of_two_sets(tmp_path):
     again = read_manifest(tmp_path / "m.parquet", check_root=False)
     assert boxes_of(again) == [*boxes_of(parted), *boxes_of(unread)]
     assert column(again, "people_reason") == [None] * 6 + column(unread, "people_reason")
+
+
+def test_boxes_that_say_whose_label_a_row_has_are_not_to_be_replaced(tmp_path):
+    own = rows(tmp_path, [[A], [B], [C], [], None])
+    with pytest.raises(DataError, match=r"the rows of p have boxes of their own.*leave --replace"):
+        check_replaceable(own)
+
+
+@pytest.mark.parametrize(
+    "people", [[[A], [B], [A], [], None], [[A, B], [], [A, B], [C], [C]], [[A], [B], [], [C], None]]
+)
+def test_boxes_that_rows_of_a_picture_share_may_be_replaced(tmp_path, people):
+    check_replaceable(rows(tmp_path, people))

@@ -182,10 +182,17 @@ def _people(given: Namespace, output: Output) -> int:
 
 
 def _detect(manifest: Manifest, given: Namespace, output: Output) -> tuple[Manifest, Search]:
-    from uniemox.data.population import all_pictures, assign_people, pictures_without_boxes
+    from uniemox.data.population import (
+        all_pictures,
+        assign_people,
+        check_replaceable,
+        pictures_without_boxes,
+    )
     from uniemox.data.search import Search
     from uniemox.terminal import track, write_line
 
+    if given.replace:
+        check_replaceable(manifest)
     paths = (all_pictures if given.replace else pictures_without_boxes)(manifest)
     detector = detector_of(given)
     folder = given.out.with_name(f"{given.out.name}.parts")
@@ -213,8 +220,10 @@ def _import(manifest: Manifest, given: Namespace) -> tuple[Manifest, tuple[Probl
 
     from uniemox.data.boxes import read_boxes
     from uniemox.data.detectors.detector import fingerprint
-    from uniemox.data.population import all_pictures, assign_people, to_table
+    from uniemox.data.population import all_pictures, assign_people, check_replaceable, to_table
 
+    if given.replace:
+        check_replaceable(manifest)
     assigned = read_boxes(given.boxes).assign(all_pictures(manifest).to_pylist())
     manifest = assign_people(
         manifest,

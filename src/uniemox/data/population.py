@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uniemox.data.manifest import SCHEMA, Box, Manifest
+from uniemox.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,6 +147,24 @@ def assign_people(
     if pc.any(has_boxes(others)).as_py():
         source = f"{manifest.facts.people_source or 'given'}; elsewhere {source}"
     return Manifest(table, replace(manifest.facts, people_source=source))
+
+
+def check_replaceable(manifest: Manifest) -> None:
+    """Refuse new boxes where a box says which person of a picture a row means.
+
+    Raises:
+        DataError: Rows of one picture have boxes of their own; names the first such picture.
+    """
+    rows = manifest.table.select(["path", "people"]).filter(has_boxes(manifest))
+    if len(rows) == len(rows["path"].unique()):
+        return
+    known: dict[str, Any] = {}
+    for path, boxes in zip(rows["path"].to_pylist(), rows["people"].to_pylist(), strict=True):
+        if known.setdefault(path, boxes) != boxes:
+            raise DataError(
+                f"the rows of {path} have boxes of their own, which say whose label each row has; new ones would be "
+                "the same in all of them: leave --replace out"
+            )
 
 
 def one_row_per_person(manifest: Manifest) -> Manifest:

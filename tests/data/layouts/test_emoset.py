@@ -290,3 +290,15 @@ def test_lists_whose_pictures_are_all_gone_are_an_error_that_says_why(trees, tmp
         DataError, match=r"pictures that its lists name, .*11 x listed picture that"
     ):
         import_dataset("emoset", tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["val", "test"])
+def test_a_list_that_is_not_there_is_a_problem(tmp_path, trees, gone):
+    root = trees.emoset(tmp_path)
+    (root / f"{gone}.json").unlink()
+    result = import_dataset("emoset", root)
+    assert gone not in result.manifest.split_counts()
+    (problem,) = [p for p in result.problems if p.kind == "list of a split that is not there"]
+    assert (problem.count, problem.example) == (1, f"{gone}.json")
+    with pytest.raises(DataError, match=rf"list of a split that is not there \({gone}\.json\)"):
+        import_dataset("emoset", root, strict=True)

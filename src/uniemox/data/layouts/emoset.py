@@ -32,9 +32,7 @@ def read_emoset(spec: DatasetSpec, tree: Tree) -> Samples:
     `info.json`, and at least one of `train.json`, `val.json`, `test.json` with rows `[emotion, picture, annotation]`
     (the distributed archive) or `[emotion, name, picture, annotation]` (the authors' repository).
     """
-    lists = [split for split in SPLITS if tree.kind(f"{split}.json") == "file"]
-    if not lists or tree.kind("info.json") != "file":
-        raise wrong_root(spec, tree, "info.json and one of train.json, val.json, test.json")
+    lists = _find_lists(spec, tree)
     _check_info(spec, tree.root / "info.json")
     names = ClassNames(spec.classes, tree.findings)
     samples: list[Sample] = []
@@ -70,6 +68,17 @@ class _Listed(NamedTuple):
     path: str
     label: int
     annotation: str
+
+
+def _find_lists(spec: DatasetSpec, tree: Tree) -> list[str]:
+    """Name the splits that have a list; those that have none are counted."""
+    lists = [split for split in SPLITS if tree.kind(f"{split}.json") == "file"]
+    if not lists or tree.kind("info.json") != "file":
+        raise wrong_root(spec, tree, "info.json and one of train.json, val.json, test.json")
+    for split in SPLITS:
+        if split not in lists:
+            tree.findings.add("list of a split that is not there", f"{split}.json")
+    return lists
 
 
 def _check_info(spec: DatasetSpec, path: Path) -> None:
