@@ -41,6 +41,8 @@ def another(setting):
         return Path("some where/ü.parquet")
     if kind is bool:
         return not default
+    if setting.leaf == "select_by":
+        return "macro_f1"  # of one label and of several
     if kind is int:
         return 2 * default if default else 32
     if kind is float:
