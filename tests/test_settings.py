@@ -33,16 +33,20 @@ def build(config, words):
     return settings.build(config, combine(config, words))
 
 
+# What is checked beyond its kind: words of RandAugment, a metric of one label and of several.
+CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1"}
+
+
 def another(setting):
     """Make a valid value that is not the default."""
+    if setting.leaf in CHOSEN:
+        return CHOSEN[setting.leaf]
     kind = without_null(setting.kind)
     default = setting.default
     if kind is Path:
         return Path("some where/ü.parquet")
     if kind is bool:
         return not default
-    if setting.leaf == "select_by":
-        return "macro_f1"  # of one label and of several
     if kind is int:
         return 2 * default if default else 32
     if kind is float:
@@ -51,8 +55,6 @@ def another(setting):
         return next(word for word in get_args(kind) if word not in (default, "none"))
     if is_list(kind):
         return (0.25, 0.75) if get_origin(kind) is tuple else ("val", "extra one")
-    if setting.leaf == "rand_augment":
-        return "rand-m7-n3"  # its words are checked
     return "something: else # é"
 
 

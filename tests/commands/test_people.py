@@ -260,9 +260,13 @@ def test_without_a_sheet_people_are_counted(run, painted):
     [
         (["--people", "--out", "a.pdf"], "--out is a.pdf, but must end in .html or .png"),
         (["--people", "--out", "a.png", "--count", "0"], "--count is 0, but must be at least 1"),
-        (["--people", "--margin", "-1"], "person.margin is -1"),
+        (["--people", "--out", "a.png", "--margin", "-1"], "person.margin is -1"),
         (["--people", "--choice", "best"], "choice is best, but must be one of largest"),
         (["--out", "a.png"], "--out is for the sheet of --people: give both"),
+        (["--people", "--choice", "union"], "--choice is about the sheet: ask for it with"),
+        (["--people", "--margin", "0"], "--margin is about the sheet"),
+        (["--count", "3"], "--count is about the sheet"),
+        (["--shape", "pad"], "--shape is about the sheet"),
     ],
 )
 def test_wrong_use_of_a_sheet_is_answered_in_one_line(run, painted, words, complaint):

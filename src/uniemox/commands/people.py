@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from uniemox.flags import Parser
 
 SHEET_SUFFIXES: Final = (".html", ".png")
+_SHEET_PICTURES: Final = 24
+_SHEET_FLAGS: Final = ("count", "choice", "margin", "shape")
 _OF_DETECTORS: Final[dict[str, Any]] = {
     "weights": None,
     "format": None,
@@ -275,12 +277,33 @@ def add_sheet_flags(parser: Parser) -> None:
         Path,
         "Sheet of pictures with boxes and crops: .html or .png; replaced if it exists.",
     )
-    parser.add_flag("--count", int, "Pictures of the sheet, evenly from all.", default=24)
-    parser.add_flag("--choice", PersonChoice, "The person of the crop.", default=person.choice)
     parser.add_flag(
-        "--margin", float, "Share of the box's sides that the crop adds.", default=person.margin
+        "--count", int, f"Pictures of the sheet, evenly from all (default: {_SHEET_PICTURES})."
     )
-    parser.add_flag("--shape", CropShape, "How the crop becomes square.", default=person.shape)
+    parser.add_flag(
+        "--choice", PersonChoice | None, f"The person of the crop (default: {person.choice})."
+    )
+    parser.add_flag(
+        "--margin",
+        float,
+        f"Share of the box's sides that the crop adds (default: {person.margin}).",
+    )
+    parser.add_flag(
+        "--shape", CropShape | None, f"How the crop becomes square (default: {person.shape})."
+    )
+
+
+def check_sheet_flags(given: Namespace) -> None:
+    """Refuse what is about a sheet where none is asked for.
+
+    Raises:
+        ConfigError: Names the flag.
+    """
+    if given.out is not None and not given.people:
+        raise ConfigError("--out is for the sheet of --people: give both")
+    for name in _SHEET_FLAGS:
+        if given.out is None and getattr(given, name) is not None:
+            raise ConfigError(f"--{name} is about the sheet: ask for it with --people --out FILE")
 
 
 def show_people(manifest: Manifest, given: Namespace, output: Output) -> None:
@@ -293,15 +316,17 @@ def show_people(manifest: Manifest, given: Namespace, output: Output) -> None:
     from uniemox.data.population import count_people
     from uniemox.terminal import population_table
 
-    person = PersonConfig(choice=given.choice, margin=given.margin, shape=given.shape)
+    settings = {name: getattr(given, name) for name in _SHEET_FLAGS[1:]}
+    person = PersonConfig(**{name: value for name, value in settings.items() if value is not None})
+    count = _SHEET_PICTURES if given.count is None else given.count
     if given.out is not None and given.out.suffix.lower() not in SHEET_SUFFIXES:
         raise ConfigError(f"--out is {given.out}, but must end in {' or '.join(SHEET_SUFFIXES)}")
-    if given.count < 1:
-        raise ConfigError(f"--count is {given.count}, but must be at least 1")
+    if count < 1:
+        raise ConfigError(f"--count is {count}, but must be at least 1")
     if given.out is not None:
         from uniemox.report.contact import write_sheet
 
-        write_sheet(manifest, given.out, person=person, count=given.count)
+        write_sheet(manifest, given.out, person=person, count=count)
     population = count_people(manifest)
     if given.json:
         sheet = None if given.out is None else str(given.out)

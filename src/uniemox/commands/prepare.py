@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from uniemox.commands.command import SUCCESS, Command, parse_shares
-from uniemox.commands.people import add_sheet_flags, show_people
+from uniemox.commands.people import add_sheet_flags, check_sheet_flags, show_people
 from uniemox.data.specs import Labelling
 from uniemox.errors import ConfigError
 
@@ -177,8 +177,7 @@ def _show(given: Namespace, output: Output) -> int:
     from uniemox.data.manifest import read_manifest
     from uniemox.terminal import counts_table, facts_table
 
-    if given.out is not None and not given.people:
-        raise ConfigError("--out is for the sheet of --people: give both")
+    check_sheet_flags(given)
     manifest = read_manifest(given.manifest)
     if given.people:
         show_people(manifest, given, output)
