@@ -20,6 +20,7 @@ from uniemox.checkpoints import facts
 from uniemox.checkpoints.bundle import save_classifier
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config import PersonConfig
+from uniemox.data.boxes import read_boxes
 from uniemox.data.images import read_image
 from uniemox.data.manifest import Box
 from uniemox.data.pixels import EvaluationViews
@@ -372,6 +373,17 @@ def test_tables_carry_the_boxes(reader, tmp_path, ending):
     assert [found[0][name] for name in names] == [4, 6, 20, 38, 0.9]
     assert [found[1][name] for name in names] == [25, 0, 48, 40, None]
     assert [found[2][name] for name in names] == [None] * 5
+
+
+def test_a_table_of_people_is_a_file_of_their_boxes(reader, tmp_path):
+    paths = [noisy(tmp_path / f"{name}.png", seed=seed) for seed, name in enumerate("abc")]
+    paths[2].write_text("no picture")
+    people = {paths[0]: BOXES}
+    out = tmp_path / "table.csv"
+    write_predictions(reader.predict(paths, people=people), out, CLASSES, people=True)
+    read = read_boxes(out)
+    assert read.people == {str(paths[0]): [*BOXES], str(paths[1]): []}
+    assert [problem.kind for problem in read.problems] == ["picture that could not be read"]
 
 
 # Finding

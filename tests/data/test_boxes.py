@@ -56,6 +56,22 @@ def test_columns_may_stand_in_any_order_with_others_between(tmp_path):
     ]
 
 
+def test_a_table_of_predictions_is_read_with_its_scores_and_its_pictures_without_people(tmp_path):
+    rows = [
+        "a.jpg,,,,,,awe,0.5,",
+        "a.jpg,1,2,11,22,0.9,awe,0.5,",
+        "a.jpg,0,0,9,9,,awe,0.5,",
+        "b.jpg,,,,,,awe,0.5,",
+        "c.jpg,,,,,,,,not a picture",
+        "d.jpg,5,5,5,5,0.9,,,the box lies outside the picture",
+    ]
+    text = "\n".join(["path,x0,y0,x1,y1,box_score,label,confidence,reason", *rows])
+    found = read_boxes(written(tmp_path, text))
+    assert found.people == {"a.jpg": [Box(1, 2, 11, 22, 0.9), Box(0, 0, 9, 9)], "b.jpg": []}
+    problems = {problem.kind: problem.example for problem in found.problems}
+    assert problems == {"picture that could not be read": "c.jpg", "box that is no box": "line 7"}
+
+
 def test_a_table_may_have_tabs(tmp_path):
     path = written(tmp_path, "path\tx0\ty0\tx1\ty1\na, b.jpg\t0\t0\t5\t5\n", "boxes.tsv")
     assert list(read_boxes(path).people) == ["a, b.jpg"]
@@ -191,6 +207,16 @@ def test_a_json_that_would_take_all_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("uniemox.data.boxes.MAX_BYTES", 10)
     with pytest.raises(DataError, match="longer than 10 bytes: cut it"):
         read_boxes(coco(tmp_path, []))
+
+
+def test_names_from_the_working_directory_are_found_below_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["in/x/a.jpg,0,0,1,1", f"{tmp_path}/in/b.jpg,0,0,2,2", "other/b.jpg,0,0,3,3"]
+    listed = read_boxes(written(tmp_path, "\n".join(["path,x0,y0,x1,y1", *rows])))
+    given = listed.assign(["x/a.jpg", "b.jpg"], root=tmp_path / "in")
+    assert given.paths == ["x/a.jpg", "b.jpg"]
+    assert kinds(given.problems) == {"picture that is not among these": 1}
+    assert listed.assign(["x/a.jpg", "b.jpg"]).paths == []
 
 
 def test_names_are_found_by_their_path_or_by_its_end_if_one_picture_has_it(tmp_path):

@@ -226,7 +226,8 @@ def _import(manifest: Manifest, given: Namespace) -> tuple[Manifest, tuple[Probl
 
     if given.replace:
         check_replaceable(manifest)
-    assigned = read_boxes(given.boxes).assign(all_pictures(manifest).to_pylist())
+    listed = read_boxes(given.boxes)
+    assigned = listed.assign(all_pictures(manifest).to_pylist(), root=manifest.facts.root)
     manifest = assign_people(
         manifest,
         pa.array(assigned.paths, pa.string()),

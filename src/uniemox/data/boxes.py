@@ -32,6 +32,9 @@ _CORNER_COLUMNS: Final = (
     ("x1", "y1", "x2", "y2"),
 )
 _SIDE_COLUMNS: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"))
+_SCORE_COLUMNS: Final = ("score", "box_score")
+_OURS: Final = "box_score"
+"""A table that has this column is one of `predict --people`, where a row without a box is the picture as a whole."""
 _COCO_PERSON: Final = 1
 """Number of COCO's class where the file does not name its classes."""
 
@@ -54,11 +57,15 @@ class BoxList:
     """Boxes of each picture that the file names, under the name that it has there."""
     problems: tuple[Problem, ...]
 
-    def assign(self, paths: Iterable[str]) -> Assigned:
+    def assign(self, paths: Iterable[str], *, root: Path | None = None) -> Assigned:
         """Find the pictures of a manifest that the file names.
 
         A picture is found by its path, or else by the end of its path, if only one has that end: COCO's files give
         names without their folder.
+
+        Args:
+            paths: The pictures.
+            root: Folder that paths are relative to, if names may be given from the working directory as well.
         """
         known = dict.fromkeys(paths)
         problems = Findings()
@@ -68,9 +75,9 @@ class BoxList:
                 ends.setdefault(posixpath.basename(path), []).append(path)
         assigned: dict[str, tuple[Box, ...]] = {}
         for name, boxes in self.people.items():
-            end = f"/{name}"
-            fitting = [name] if name in known else ends.get(posixpath.basename(name), [])
-            fitting = [path for path in fitting if path == name or path.endswith(end)]
+            below = name if name in known or root is None else _below(root, name)
+            fitting = [below] if below in known else ends.get(posixpath.basename(name), [])
+            fitting = [path for path in fitting if path == below or path.endswith(f"/{name}")]
             if len(fitting) == 1:
                 assigned[fitting[0]] = (*assigned.get(fitting[0], ()), *boxes)
             else:
@@ -84,12 +91,18 @@ class BoxList:
         return Assigned(list(assigned), found, (*self.problems, *problems.problems()))
 
 
+def _below(root: Path, name: str) -> str:
+    """Give the path from the root of what is named from the working directory."""
+    return posixpath.relpath(posixpath.abspath(name), root.as_posix())
+
+
 def read_boxes(path: Path) -> BoxList:
     """Read a file of boxes.
 
     Args:
         path: `.csv` or `.tsv` with a header: path, image, filename or file_name; x0, y0, x1, y1 or one of the other
-            usual ways to name a box; score if known. Or `.json` as COCO's annotations are, with images and categories.
+            usual ways to name a box; score if known. A table of `predict --people` is one. Or `.json` as COCO's
+            annotations are, with images and categories.
 
     Raises:
         DataError: It cannot be read, or is neither.
@@ -120,15 +133,19 @@ def _read_table(path: Path, *, delimiter: str) -> BoxList:
         reader.fieldnames = header
         name_column, columns = _find_columns(path, header)
         has_sides = columns in _SIDE_COLUMNS
+        score_column = next((name for name in _SCORE_COLUMNS if name in header), "score")
         for line in reader:
             name = posixpath.normpath(line[name_column] or "")
-            box = to_box(
-                [line[column] for column in columns], line.get("score"), has_sides=has_sides
-            )
-            if box is None:
-                problems.add("box that is no box", f"line {reader.line_num}")
-            else:
+            corners = [line[column] for column in columns]
+            box = to_box(corners, line.get(score_column), has_sides=has_sides)
+            if box is not None:
                 people.setdefault(name, []).append(box)
+            elif any(corners) or _OURS not in header:
+                problems.add("box that is no box", f"line {reader.line_num}")
+            elif line.get("reason"):
+                problems.add("picture that could not be read", name)
+            else:
+                people.setdefault(name, [])
     return BoxList(people, problems.problems())
 
 
