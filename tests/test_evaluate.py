@@ -16,14 +16,14 @@ import uniemox.evaluate as module
 from uniemox.checkpoints.bundle import save_classifier
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config import PersonConfig
-from uniemox.data.manifest import write_manifest
+from uniemox.data.manifest import Box, manifest_from_columns, write_manifest
 from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import build_accelerator
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate import check_classes, compute_outputs, evaluate
 from uniemox.metrics import Report
 from uniemox.models.classify import TwoViewClassifier, build_classifier
-from uniemox.predict import Predictor
+from uniemox.predict import BOX_COLUMNS, Predictor
 
 CLASSES = ("awe", "fear", "joy")
 
@@ -323,6 +323,49 @@ def test_a_classifier_of_persons_is_scored_on_the_rows_own_persons(
         with torch.no_grad():
             expected = model(*views.unsqueeze(1)).double().softmax(1)[0].tolist()
         assert [row[f"p_{name}"] for name in CLASSES] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_row_of_the_predictions_is_found_in_the_manifest(evaluated, finetuned, painted, tmp_path):
+    score(finetuned.model, painted, tmp_path / "val", split="val")
+    columns = ["path", "row", "label", "predicted", *(f"p_{name}" for name in CLASSES)]
+    for folder, first, count in ((evaluated[1], 0, 40), (tmp_path / "val", 24, 9)):
+        table = pq.read_table(folder / "predictions.parquet")
+        assert table.column_names == columns
+        assert table["row"].to_pylist() == list(range(first, first + count))
+        paths = painted.manifest.table["path"].take(table["row"])
+        assert paths.to_pylist() == table["path"].to_pylist()
+
+
+@pytest.mark.parametrize("are_sizes_known", [True, False])
+def test_the_predictions_of_persons_tell_whose_they_are(
+    own_painted, reader_of_persons, tmp_path, are_sizes_known
+):
+    _, _, folder = reader_of_persons
+    inside, narrow = Box(0, 0, 40, 40, 0.5), Box(0, 0, 30, 30)
+    beyond = Box(20, 0, 900, 30, 0.9)  # the largest, if the picture did not end at 48
+    people = [(beyond, inside, narrow), (narrow,), (inside,), ()]
+    path = own_painted.manifest.row(0).path.relative_to(own_painted.root).as_posix()
+    sizes = [48] * 4 if are_sizes_known else None
+    manifest = manifest_from_columns(
+        own_painted.manifest.facts,
+        paths=[path] * 4,
+        splits=["test"] * 4,
+        labels=[0] * 4,
+        people=people,
+        widths=sizes,
+        heights=sizes,
+    )
+    write_manifest(manifest, own_painted.path)
+    score(folder, own_painted, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    assert table.column_names[2:7] == list(BOX_COLUMNS)
+    found = table.select(["row", *BOX_COLUMNS]).to_pylist()
+    assert [list(row.values()) for row in found] == [
+        [0, 0, 0, 40, 40, 0.5],
+        [1, 0, 0, 30, 30, None],
+        [2, 0, 0, 40, 40, 0.5],
+        [3, *[None] * 5],
+    ]
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+import sys
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from uniemox.data.batch import evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.manifest import read_manifest
+from uniemox.data.people import choose_box
 from uniemox.data.pixels import EvaluationViews
 from uniemox.devices import computing_on
 from uniemox.errors import DataError
 from uniemox.metrics import NUM_RESAMPLES, evaluate_predictions
 from uniemox.multilabel import MultiLabelReport, evaluate_multilabel
+from uniemox.predict import BOX_COLUMNS
 from uniemox.runtime.backend import find_onnx
 from uniemox.runtime.onnx_backend import load_onnx
 
@@ -30,12 +33,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    import pyarrow as pa
     from accelerate import Accelerator
 
     from uniemox.checkpoints.facts import ModelFacts
-    from uniemox.config import Target
+    from uniemox.config import PersonConfig, Target
     from uniemox.data.batch import LabelledBatch
-    from uniemox.data.manifest import Manifest
+    from uniemox.data.manifest import Box, Manifest
     from uniemox.metrics import Report
     from uniemox.runtime.onnx_backend import OnnxBackend
 
@@ -190,7 +194,8 @@ def evaluate(
     """
     with computing_on(device) as accelerator:
         classifier = _load(model, accelerator.device, device=device, dataset=dataset)
-        manifest = read_manifest(data).select([split])
+        whole = read_manifest(data)
+        manifest = whole.select([split])
         facts = classifier.facts
         check_classes(facts.classes, manifest)
         if facts.view != "scene" and accelerator.is_main_process:
@@ -209,7 +214,8 @@ def evaluate(
         thresholds = facts.thresholds or None
         report = outputs.score(manifest.facts.classes, thresholds=thresholds)
         if out is not None and accelerator.is_main_process:
-            write_evaluation(out, report, outputs, manifest)
+            person = None if facts.view == "scene" else facts.person
+            write_evaluation(out, report, outputs, whole, split=split, person=person)
         return report
 
 
@@ -263,11 +269,25 @@ def check_classes(classes: tuple[str, ...], manifest: Manifest) -> None:
 
 
 def write_evaluation(
-    folder: Path, report: Report | MultiLabelReport, outputs: Outputs, manifest: Manifest
+    folder: Path,
+    report: Report | MultiLabelReport,
+    outputs: Outputs,
+    manifest: Manifest,
+    *,
+    split: str,
+    person: PersonConfig | None,
 ) -> None:
-    """Write `report.json` and `predictions.parquet` (path, label, predicted, probabilities).
+    """Write `report.json` and `predictions.parquet` (path, row, label, predicted, probabilities).
 
     Of several labels, label and predicted are lists; those at or above the report's thresholds are predicted.
+
+    Args:
+        folder: Made if absent.
+        report: Scores.
+        outputs: What the classifier says of the split.
+        manifest: All splits, so that `row` is the place in the file.
+        split: The one that was asked.
+        person: How the person was chosen, whose box is then told as `predict` does; None for a classifier of scenes.
 
     Raises:
         DataError: The folder cannot be written.
@@ -283,8 +303,11 @@ def write_evaluation(
     else:
         label = [classes[place] for place in outputs.labels]
         predicted = [classes[place] for place in probabilities.argmax(1)]
+    rows = manifest.places(split)[outputs.rows]
     columns = {
-        "path": manifest.table["path"].take(pa.array(outputs.rows)),
+        "path": manifest.table["path"].take(pa.array(rows)),
+        "row": pa.array(rows),
+        **({} if person is None else _box_columns(manifest, rows, person)),
         "label": pa.array(label),
         "predicted": pa.array(predicted),
         **{f"p_{name}": pa.array(probabilities[:, index]) for index, name in enumerate(classes)},
@@ -296,6 +319,33 @@ def write_evaluation(
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
     except OSError as error:
         raise DataError(f"the report cannot be written to {folder} ({error})") from error
+
+
+def _box_columns(
+    manifest: Manifest, rows: npt.NDArray[np.int64], person: PersonConfig
+) -> dict[str, pa.Array]:
+    """Give the box of each row's person, in the columns of `predict`."""
+    import pyarrow as pa
+
+    boxes = [_person(manifest, index, person) for index in rows.tolist()]
+    values = [(None,) * len(BOX_COLUMNS) if box is None else astuple(box) for box in boxes]
+    columns = zip(*values, strict=True)
+    return {
+        name: pa.array(column, pa.float64())
+        for name, column in zip(BOX_COLUMNS, columns, strict=True)
+    }
+
+
+def _person(manifest: Manifest, index: int, person: PersonConfig) -> Box | None:
+    """Choose the person that the classifier read in a row; None where the scene stood in."""
+    row = manifest.row(index)
+    width, height = (manifest.table[side][index].as_py() for side in ("width", "height"))
+    if len(row.boxes) > 1 and None in (width, height):
+        image = read_image(row.path)  # the choice hangs on what of each box lies in the picture
+        width, height = (None, None) if isinstance(image, Unreadable) else image.size
+    return choose_box(
+        row.boxes, person.choice, width=width or sys.maxsize, height=height or sys.maxsize
+    )
 
 
 def _names(flags: npt.NDArray[np.bool], classes: Sequence[str]) -> list[list[str]]:

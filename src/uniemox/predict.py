@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BOX_COLUMNS: Final = ("x0", "y0", "x1", "y1", "box_score")
+"""Of a person, in the tables of predictions."""
 _MOST_PEOPLE = 256
 """In one picture: more is no picture of people but a mistake, and would take all memory."""
 
@@ -344,7 +346,7 @@ def write_predictions(
 
 def _columns(classes: Sequence[str], *, people: bool, target: Target) -> dict[str, type]:
     """Name the columns of a table and what they hold."""
-    box = ("x0", "y0", "x1", "y1", "box_score") if people else ()
+    box = BOX_COLUMNS if people else ()
     numbers = ("confidence", *(f"p_{name}" for name in classes))
     return {
         "path": str,

@@ -220,6 +220,16 @@ def test_a_selection_holds_the_rows_of_its_splits_in_order(tmp_path, splits):
     assert set(selection.split_counts()) == {split_of(i) for i in wanted}
 
 
+def test_the_places_of_a_split_are_those_of_the_rows_that_a_selection_takes(tmp_path):
+    manifest = make(tmp_path)
+    for split in ("train", "val", "test", "extra"):
+        places = manifest.places(split)
+        assert [manifest.row(i).path for i in places] == [
+            row.path for row in map(manifest.select([split]).row, range(len(places)))
+        ]
+    assert manifest.places("none").tolist() == []
+
+
 def test_a_selection_of_neighbouring_rows_equals_one_of_scattered_rows(tmp_path):
     order = sorted(range(50), key=split_of)
     manifest = make(

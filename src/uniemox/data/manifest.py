@@ -276,13 +276,20 @@ class Manifest:
             raise DataError(f"the manifest of {self.facts.name}: {what}; it has {have}")
         if set(names) >= set(counts):
             return self
-        mask = pc.is_in(self.table["split"], value_set=pa.array(names, pa.string()))
+        mask = self._is_in(names)
         first, count = pc.index(mask, True).as_py(), pc.sum(mask).as_py()
         block = mask.slice(first, count)
         # Importers write split after split, so this is the usual case, and a slice copies nothing.
         if pc.all(block).as_py():
             return Manifest(self.table.slice(first, count), self.facts)
         return Manifest(self.table.filter(mask), self.facts)
+
+    def places(self, split: str) -> np.ndarray:
+        """Give the positions of a split's rows (N,), int64: those that `select` takes."""
+        return np.flatnonzero(self._is_in([split]).to_numpy())
+
+    def _is_in(self, splits: Sequence[str]) -> pa.ChunkedArray:
+        return pc.is_in(self.table["split"], value_set=pa.array(splits, pa.string()))
 
 
 def manifest_from_columns(

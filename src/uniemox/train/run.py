@@ -274,7 +274,7 @@ def _finetune(config: FinetuneConfig, accelerator: Accelerator, observer: Observ
         outputs = choice.outputs(best, test, accelerator)
         if accelerator.is_main_process:
             report = outputs.score(classes, thresholds=facts.thresholds or None)
-            _report_test(config, report, outputs, test, journal, engine.step, observer)
+            _report_test(config, report, outputs, whole, journal, engine.step, observer)
             scores = {f"test_{name}": round(score, 4) for name, score in report.headline.items()}
             restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     journal.close()
@@ -554,15 +554,23 @@ def _report_test(
     config: FinetuneConfig,
     report: Report | MultiLabelReport,
     outputs: Outputs,
-    test: Manifest,
+    whole: Manifest,
     journal: Journal,
     step: int,
     observer: Observer,
 ) -> None:
+    assert config.test_split is not None
     if outputs.unreadable:
         observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
     journal.write("test", step, report.headline)
-    write_evaluation(config.out / "test", report, outputs, test)
+    write_evaluation(
+        config.out / "test",
+        report,
+        outputs,
+        whole,
+        split=config.test_split,
+        person=None if config.view == "scene" else config.person,
+    )
     told = ", ".join(
         f"{name.replace('_', ' ')} {report.get(name):.4f}" for name in _TOLD[config.target]
     )
