@@ -302,3 +302,12 @@ def test_a_list_that_is_not_there_is_a_problem(tmp_path, trees, gone):
     assert (problem.count, problem.example) == (1, f"{gone}.json")
     with pytest.raises(DataError, match=rf"list of a split that is not there \({gone}\.json\)"):
         import_dataset("emoset", root, strict=True)
+
+
+def test_a_set_without_published_splits_may_have_any_of_them(tmp_path, trees):
+    root = trees.emoset(tmp_path, classes=SPECS["drawn6"].classes)
+    for split in ("train", "val"):
+        (root / f"{split}.json").unlink()
+    result = import_dataset("drawn6", root)
+    assert result.manifest.split_counts().keys() == {"test"}
+    assert not [problem for problem in result.problems if "split" in problem.kind]
