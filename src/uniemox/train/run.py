@@ -71,11 +71,19 @@ _SELECT_BY: dict[Target, SelectionMetric] = {
     "multi_label": "mean_average_precision",
 }
 """What chooses the epoch where nothing else is asked for."""
-_TOLD: dict[Target, tuple[SelectionMetric, ...]] = {
-    "single_label": ("top1", "balanced_accuracy", "macro_f1"),
-    "multi_label": ("mean_average_precision", "macro_f1", "micro_f1"),
+_TOLD: dict[Target, dict[SelectionMetric, str]] = {
+    "single_label": {
+        "top1": "top-1",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro F1",
+    },
+    "multi_label": {
+        "mean_average_precision": "mean average precision",
+        "macro_f1": "macro F1",
+        "micro_f1": "micro F1",
+    },
 }
-"""Scores of test that a run tells at its end."""
+"""Scores of test that a run tells at its end, and what they are called."""
 # Paths, and what changes nothing of what is learned.
 _UNTOLD = {"data", "out", "init", "resume", "device", "num_workers", "log_every", "save_every"}
 
@@ -572,7 +580,7 @@ def _report_test(
         person=None if config.view == "scene" else config.person,
     )
     told = ", ".join(
-        f"{name.replace('_', ' ')} {report.get(name):.4f}" for name in _TOLD[config.target]
+        f"{words} {report.get(name):.4f}" for name, words in _TOLD[config.target].items()
     )
     observer(Message(f"{config.test_split}: {told}"))
 
