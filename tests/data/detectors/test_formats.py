@@ -36,7 +36,7 @@ def test_every_ready_format_is_valid_and_has_boxes_and_scores(name):
 
 def test_the_families_are_these():
     assert set(format_names()) == {
-        *("yolov5", "yolov8", "yolo-nms", "yolov7-nms"),
+        *("yolov5", "yolov8", "yolo-nms", "yolov7-nms", "yolox"),
         *("rtdetr", "rtdetr-hf", "centernet", "tf-detection"),
     }
 
@@ -59,7 +59,8 @@ def test_a_file_says_everything(tmp_path):
             {"name": "a", "columns": ["cx", "cy", "w", "h"], "transposed": True},
             {"name": "b", "columns": ["scores"], "activation": "softmax"},
         ],
-        "unit": "share",
+        "unit": "input",
+        "strides": [8, 16],
         "person": 7,
         "duplicates": False,
     }
@@ -81,7 +82,8 @@ def test_a_file_says_everything(tmp_path):
             Output(name="a", columns=("cx", "cy", "w", "h"), transposed=True),
             Output(name="b", columns=("scores",), activation="softmax"),
         ),
-        unit="share",
+        unit="input",
+        strides=(8, 16),
         person=7,
         duplicates=False,
     )
@@ -98,6 +100,10 @@ def test_what_is_left_out_has_its_default(tmp_path):
     [
         ({"colour": 1}, "there is no setting colour"),
         ({"unit": "metres"}, "unit is metres, but must be one of input, share, picture"),
+        ({"strides": [8]}, r"strides is \[8\], but must be with cx, cy, w, h and unit: input"),
+        ({"strides": []}, r"strides is \[\], but must be a list of whole numbers from 1 to 1024"),
+        ({"strides": [0]}, r"strides is \[0\], but must be a list"),
+        ({"strides": 8}, "strides is 8, but must be a list"),
         ({"person": -1}, "person is -1, but must be a whole number"),
         ({"person": True}, "person is True, but must be a whole number"),
         ({"duplicates": "no!"}, "duplicates is no!, but must be true or false"),

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import skimage.data
 import torch
@@ -45,6 +46,22 @@ def yolov8():
     return {"output0": np.array([rows]).transpose(0, 2, 1)}
 
 
+def yolox():
+    """Cells of 8, 16 and 32 pixels in 64 × 64: 64, 16 and 4 candidates, of which three see something."""
+    rows = np.zeros((84, 7))
+    rows[:, 2:4] = -1
+    # The centre (32, 24) is that of row 1, column 2 of 16 pixels; of row 0, column 1 of 32; the cat's is (5, 5) of 8.
+    for index, stride, column, row, box, numbers in (
+        (64 + 4 + 2, 16, 2, 1, PERSON, (0.9, 0.8, 0.1)),
+        (80 + 1, 32, 1, 0, AGAIN, (0.5, 0.8, 0.1)),
+        (0, 8, 0, 0, CAT, (0.9, 0.1, 0.8)),
+    ):
+        cx, cy, w, h = centre(box)
+        offsets = [cx / stride - column, cy / stride - row, np.log(w / stride), np.log(h / stride)]
+        rows[index] = [*offsets, *numbers]
+    return {"output": [rows]}
+
+
 def table():
     return {"output0": [[[*PERSON, 0.72, 0], [*CAT, 0.8, 1], [0, 0, 0, 0, 0, 0]]]}
 
@@ -75,6 +92,7 @@ def tf_detection():
 FAMILIES = {
     "yolov5": yolov5,
     "yolov8": yolov8,
+    "yolox": yolox,
     "yolo-nms": table,
     "yolov7-nms": end_to_end,
     "rtdetr": rtdetr,
@@ -210,6 +228,51 @@ def test_an_output_without_candidates_is_nobody(onnx_model):
 def test_scores_that_are_no_numbers_are_nobody(onnx_model):
     path = onnx_model({"o": [[[*PERSON, np.nan, 0], [np.nan, 0, 9, 9, 0.9, 0]]]})
     assert detector(path, "yolo-nms").detect([PICTURE]) == [()]
+
+
+def test_cells_lie_in_rows_also_where_the_input_is_no_square(onnx_model, tmp_path):
+    # 96 × 32 has 3 cells of 32 pixels in a row; the last sees a person of its own size in its middle.
+    columns = ["cx", "cy", "w", "h", "score"]
+    path = onnx_model(
+        {"o": [[[0.5, 0.5, 0, 0, 0], [9, 9, 999, 0, 0.9], [0.5, 0.5, 0, 0, 0.9]]]},
+        shape=(1, 3, 32, 96),
+    )
+    form = own(tmp_path, input={}, outputs=[{"columns": columns}], strides=[32])
+    found = OnnxDetector(path, form, limits=LIMITS, device="cpu").detect([PICTURE.resize((96, 32))])
+    assert [(box.x0, box.y0, box.x1, box.y1) for box in found[0]] == [(64, 0, 96, 32)]
+
+
+def test_grids_with_another_number_of_cells_are_told(onnx_model):
+    with pytest.raises(DataError, match=r"83 candidates, but grids of 8, 16, 32 .* 84 cells in 64"):
+        detector(onnx_model({"o": np.zeros((1, 83, 7))}), "yolox").detect([PICTURE])
+
+
+def test_offsets_of_cells_are_not_taken_for_boxes(onnx_model, tmp_path):
+    form = dataclasses.replace(load_format("yolox"), strides=None)
+    made = OnnxDetector(onnx_model(yolox()), form, limits=LIMITS, device="cpu")
+    with pytest.raises(DataError, match=r"boxes of width or height -1: other columns, or off"):
+        made.detect([PICTURE])
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("{0: 'FACE', 1: 'person'}", "calls class 0 FACE: those are now the people"),
+        ('{1: "cat", 0: "a\nb"}', r"calls class 0 a b: those"),
+        ("{0: 'person', 1: 'cat'}", None),
+        ("{0: 'Pedestrian'}", None),
+        ("{10: 'cat'}", None),
+        ("", None),
+        ("{" * 200_000, None),
+    ],
+)
+def test_a_class_that_the_model_calls_otherwise_is_doubted(onnx_model, caplog, names, told):
+    path = onnx_model(table())
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"names": names})
+    onnx.save(model, path)
+    detector(path, "yolo-nms")
+    assert [told in line for line in caplog.messages] == ([] if told is None else [True])
 
 
 def test_softmax_makes_probabilities_of_logits(onnx_model, tmp_path):

@@ -93,6 +93,9 @@ class Format:
     outputs: tuple[Output, ...]
     unit: Unit = "input"
     """Whether boxes are in pixels of the input, shares of it from 0 to 1, or pixels of the picture."""
+    strides: tuple[int, ...] | None = None
+    """Pixels of a cell in each of the grids whose cells candidates are, if centres are still offsets in their cell and
+    sides logarithms, both in cells; None if the graph has made boxes of them."""
     person: int = 0
     """Number of the class."""
     duplicates: bool = True
@@ -156,6 +159,8 @@ def parse_format(tree: dict[Any, Any], name: str) -> Format:
         **{key: read.value(Format, key, value, "") for key, value in values.items()},
     )
     _check_columns(read, made)
+    if made.strides is not None and not (made.is_by_centre and made.unit == "input"):
+        raise read.error("strides", list(made.strides), "with cx, cy, w, h and unit: input")
     return made
 
 
@@ -262,6 +267,14 @@ def _sides(value: Any) -> tuple[int, int] | None:
     return width, height
 
 
+def _strides(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise TypeError
+    return tuple(map(_whole(1, 1024)[1], value))
+
+
 def _word(kind: Any) -> Any:
     words = get_args(kind)
 
@@ -307,6 +320,7 @@ _VALUES: Final[dict[str, Any]] = {
     "transposed": ("true or false", _switch),
     "activation": _word(Activation),
     "unit": _word(Unit),
+    "strides": ("a list of whole numbers from 1 to 1024, or null", _strides),
     "person": _whole(0, 100_000),
     "duplicates": ("true or false", _switch),
 }

@@ -5,13 +5,17 @@ Shapes: `B` pictures, `N` candidates of each, `K` numbers of a candidate.
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import numpy as np
 from PIL import Image
 
 from uniemox.data.detectors.detector import fingerprint, select_people
+from uniemox.data.findings import printable
 from uniemox.errors import ConfigError, DataError
+from uniemox.flags import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from uniemox.data.detectors.detector import Limits
     from uniemox.data.detectors.formats import Activation, Fit, Format, Output
     from uniemox.data.manifest import Box
+
+log = logging.getLogger(__name__)
 
 _TYPES: Final = {
     "tensor(float)": np.float32,
@@ -36,6 +42,9 @@ _MAX_SIDE: Final = 8192
 """Pixels of an input's side, and pictures at once; a graph that wants more is a mistake or an attack."""
 _MAX_BATCH: Final = 1024
 _ROUNDING: Final = 1e-3
+_PEOPLE: Final = ("person", "people", "persons", "human", "pedestrian")
+"""What models call the class."""
+_LONGEST_NAMES: Final = 100_000
 
 
 class Place(NamedTuple):
@@ -72,6 +81,7 @@ class OnnxDetector:
         self._names = [self._find_output(output) for output in form.outputs]
         self._batch, self._size = self._read_shape()
         self._check_picture_size()
+        self._doubt_class()
         self.source = (
             f"{path.name} (SHA-256 {mark}…) as {form.name}, onnxruntime {version}; {limits}"
         )
@@ -158,6 +168,19 @@ class OnnxDetector:
         if there[name].type not in _SIZE_TYPES:
             raise self._misfit(f"its input {name} is a {there[name].type}, but sizes are numbers")
 
+    def _doubt_class(self) -> None:
+        """Warn if the model itself, as exports of YOLO do, calls the class of people something else."""
+        names = self._session.get_modelmeta().custom_metadata_map.get("names", "")
+        number = self._form.person
+        found = re.search(rf"[{{,]\s*{number}:\s*['\"]([^'\"]*)", names[:_LONGEST_NAMES])
+        if found and found[1].casefold() not in _PEOPLE:
+            log.warning(
+                "%s calls class %d %s: those are now the people; person in a format takes another class",
+                self._path,
+                number,
+                printable(shorten(found[1])),
+            )
+
     def _read_shape(self) -> tuple[int | None, tuple[int, int]]:
         """Tell the number of pictures at once (None for any) and the width and height of the input."""
         shape, how = list(self._input.shape), self._form.input
@@ -212,7 +235,32 @@ class OnnxDetector:
                     f"its output {name} has {other[1]} candidates for {other[0]} pictures, but {first} has "
                     f"{shape[1]} for {shape[0]}"
                 )
-        return columns
+        return self._to_pixels(columns) if self._form.is_by_centre else columns
+
+    def _to_pixels(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Make boxes of what the cells of grids say, or refuse what only they can have said."""
+        sides = {word: columns[word].astype(np.float64) for word in ("w", "h")}
+        if self._form.strides is None:
+            least = min((side.min(initial=0) for side in sides.values()), default=0)
+            if least < -_ROUNDING:
+                raise self._misfit(
+                    f"it has boxes of width or height {least:g}: other columns, or offsets of cells, which need "
+                    "strides, such as [8, 16, 32]"
+                )
+            return columns
+        cells = _cells(self._size, self._form.strides)
+        count = columns["w"].shape[1]
+        if count != len(cells):
+            raise self._misfit(
+                f"it has {count} candidates, but grids of {', '.join(map(str, self._form.strides))} pixels have "
+                f"{len(cells)} cells in {self._size[0]} × {self._size[1]}"
+            )
+        left, top, stride = cells.T
+        with np.errstate(over="ignore"):  # what is endless is nobody later
+            made = {word: np.exp(side) * stride for word, side in sides.items()}
+        made["cx"] = (columns["cx"] + left) * stride
+        made["cy"] = (columns["cy"] + top) * stride
+        return columns | made
 
     def _to_candidates(
         self, output: Output, name: str, tensor: np.ndarray, count: int
@@ -314,6 +362,16 @@ def fit(size: tuple[int, int], into: tuple[int, int], how: Fit) -> Place:
     if how == "corner":
         return Place(0, 0, width, height)
     return Place((into[0] - width) // 2, (into[1] - height) // 2, width, height)
+
+
+def _cells(size: tuple[int, int], strides: Sequence[int]) -> np.ndarray:
+    """List column, row and stride of the cells of all grids, row by row, (N, 3)."""
+    width, height = size
+    grids = []
+    for stride in strides:
+        row, column = np.mgrid[: height // stride, : width // stride].reshape(2, -1)
+        grids.append(np.stack([column, row, np.full_like(row, stride)], axis=1))
+    return np.concatenate(grids)
 
 
 def _corners(columns: dict[str, np.ndarray], *, is_by_centre: bool) -> np.ndarray:
