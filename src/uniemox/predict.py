@@ -6,9 +6,7 @@ import csv
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -20,6 +18,7 @@ import numpy as np
 
 from uniemox.calibration import to_probabilities
 from uniemox.data.images import EXTENSIONS, Unreadable, read_image
+from uniemox.data.lookahead import read_ahead
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
 from uniemox.runtime.backend import load_backend
@@ -139,8 +138,15 @@ class Predictor:
             num_workers: Threads that decode ahead while the model computes; 0 decodes here.
         """
         reader = _Reader(self.backend, people)
-        ahead = 2 * batch_size if people is None else num_workers + 1
-        samples = _read_all(reader, paths, ahead=ahead, num_workers=num_workers)
+        read = read_ahead(
+            reader,
+            paths,
+            num_workers=num_workers,
+            ahead=2 * batch_size if people is None else num_workers + 1,
+            size=len,
+            room=2 * batch_size,
+        )
+        samples = chain.from_iterable(read)
         while batch := list(islice(samples, batch_size)):
             yield from self._predict_batch(batch)
         if reader.num_alone and self.facts.view != "scene":
@@ -257,27 +263,6 @@ def _prepare_sample(backend: Backend, image: Image.Image, box: Box | None) -> Pi
     # Preparation keeps the centre: as much as a crop with the usual margin can spare.
     side = int(facts.image_size / CROP_SHARE)
     return backend.prepare(cut_region(image, region, size=side, shape=facts.person.shape))
-
-
-def _read_all(
-    reader: _Reader, paths: Iterable[Path], *, ahead: int, num_workers: int
-) -> Iterator[_Sample]:
-    """Read files in their order; threads are so many files ahead, and no more (DECISIONS 43)."""
-    if num_workers == 0:
-        yield from chain.from_iterable(map(reader, paths))
-        return
-    queue = iter(paths)
-    with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[list[_Sample]]] = deque()
-        try:
-            while True:
-                wanted = ahead - len(waiting)
-                waiting.extend(pool.submit(reader, path) for path in islice(queue, wanted))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        finally:  # whoever took the predictions may have had enough
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:

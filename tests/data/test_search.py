@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import uniemox.data.search as search_module
 from uniemox.data.manifest import Box
 from uniemox.data.population import FOUND
 from uniemox.data.search import Search
@@ -215,3 +216,26 @@ def test_large_pictures_make_small_batches(root, monkeypatch):
     detector = ByColour()
     run(search(root), detector, batch_size=99)
     assert max(detector.batches) == 2
+
+
+def test_large_pictures_do_not_pile_up_while_the_detector_is_at_work(root, monkeypatch):
+    read, begun, most = search_module.read_image, [], 0
+
+    def counted(path):
+        begun.append(path)
+        return read(path)
+
+    class Slow(ByColour):
+        def detect(self, images):
+            nonlocal most
+            time.sleep(0.02)
+            most = max(most, len(begun) - sum(self.batches) - len(images))
+            return super().detect(images)
+
+    monkeypatch.setattr(
+        search_module, "_BATCH_PIXELS", 1
+    )  # so one picture is a batch, and fills what waits
+    monkeypatch.setattr(search_module, "read_image", counted)
+    run(search(root), Slow(), batch_size=8, num_workers=2)
+    assert len(begun) == COUNT
+    assert most <= 1 + 2  # the one that cannot be read takes no room

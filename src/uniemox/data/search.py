@@ -9,20 +9,18 @@ import hashlib
 import json
 import shutil
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uniemox.data.images import Unreadable, read_image
+from uniemox.data.lookahead import read_ahead
 from uniemox.data.population import FOUND, Found, to_table
 from uniemox.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
     from PIL import Image
@@ -160,21 +158,14 @@ class Search:
         return self._folder / f"{start:010d}.parquet"
 
     def _read(self, num_workers: int, *, ahead: int) -> Iterator[Image.Image | Unreadable]:
-        left = (self._root / path.as_py() for path in self._paths[self.done :])
-        if num_workers == 0:
-            yield from map(read_image, left)
-            return
-        waiting: deque[Future[Image.Image | Unreadable]] = deque()
-        pool = ThreadPoolExecutor(num_workers, "read")
-        try:
-            for path in left:
-                waiting.append(pool.submit(read_image, path))
-                if len(waiting) == ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return read_ahead(
+            read_image,
+            (self._root / path.as_py() for path in self._paths[self.done :]),
+            num_workers=num_workers,
+            ahead=ahead,
+            size=_num_pixels,
+            room=_BATCH_PIXELS,  # the next batch, while the detector looks at this one
+        )
 
 
 def _in_batches(
@@ -184,12 +175,16 @@ def _in_batches(
     pixels = 0
     for picture in pictures:
         batch.append(picture)
-        pixels += 0 if isinstance(picture, Unreadable) else picture.width * picture.height
+        pixels += _num_pixels(picture)
         if len(batch) == size or pixels >= _BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
     if batch:
         yield batch
+
+
+def _num_pixels(picture: Image.Image | Unreadable) -> int:
+    return 0 if isinstance(picture, Unreadable) else picture.width * picture.height
 
 
 def _look(detector: Detector, batch: list[Image.Image | Unreadable]) -> Iterator[Found]:
