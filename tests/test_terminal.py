@@ -10,8 +10,10 @@ from rich.console import Console
 
 from uniemox import terminal
 from uniemox.checkpoints.inspection import Inspection
+from uniemox.data.agreement import compare_people
 from uniemox.data.findings import Problem
 from uniemox.data.manifest import Box, Facts, manifest_from_columns
+from uniemox.data.population import count_people
 from uniemox.metrics import evaluate_predictions
 from uniemox.multilabel import evaluate_multilabel
 from uniemox.train.events import Message, Progress
@@ -428,3 +430,19 @@ def test_an_audit_shows_what_it_found_and_what_is_kept(console):
     for words in (r"leak +│ +12 │ +7", r"│ +100 │ +93"):
         assert re.search(words, text)
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, ["1 box in 1 row", "1 pair of boxes overlaps by 0.5", "1 picture was compared"]),
+        (2, ["2 boxes in 2 rows", "2 pairs of boxes overlap by 0.5", "2 pictures were compared"]),
+    ],
+)
+def test_tables_of_people_tell_one_from_several(console, count, expected):
+    boxes = [Box(0, 0, 4, 4)]
+    rows = rows_of(["train"] * count, people=[boxes] * count)
+    console.print(terminal.population_table(count_people(rows)))
+    console.print(terminal.agreement_table(compare_people(rows, rows), names=("a", "b")))
+    text = " ".join(text_of(console).split())
+    assert [part for part in expected if part in text] == expected

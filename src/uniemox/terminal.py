@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from uniemox.config import MultiLabelMetric, SingleLabelMetric
+from uniemox.data.findings import counted
 from uniemox.train.events import Message, Progress
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def report_tables(report: Report | MultiLabelReport) -> Iterable[Table]:
     else:
         majority = report.majority
         scores.add_row(_cell(f"majority class ({majority.name})"), percent(majority.top1))
-    scores.caption = f"{report.num_samples} pictures"
+    scores.caption = counted(report.num_samples, "picture")
     yield scores
 
     own = ("average precision",) if several else ()
@@ -311,7 +312,7 @@ def facts_table(manifest: Manifest) -> Table:
     table = Table(Column("fact"), Column("value", overflow="fold"))
     shown = {
         "data set": f"{facts.title} ({facts.name})",
-        "pictures": str(pictures) if pictures == rows else f"{pictures}, in {rows} rows",
+        "pictures": str(pictures) if pictures == rows else f"{pictures}, in {counted(rows, 'row')}",
         "emotion": facts.emotion or "not known",
         "folder": str(facts.root),
         "layout": facts.layout,
@@ -447,8 +448,8 @@ def population_table(population: Population) -> Table:
             table.add_row(name, str(count))
     table.add_section()
     table.add_row("all", str(population.pictures))
-    boxes = "1 box" if population.boxes == 1 else f"{population.boxes} boxes"
-    table.caption = f"{boxes} in {population.rows} rows"
+    boxes = counted(population.boxes, "box", several="boxes")
+    table.caption = f"{boxes} in {counted(population.rows, 'row')}"
     if population.shared:
         table.caption += f", {population.shared} of which share their picture with another"
     return table
@@ -471,12 +472,14 @@ def agreement_table(agreement: Agreement, *, names: tuple[str, str]) -> Table:
     )
     table.add_row("pictures with people in both", str(agreement.both), str(agreement.both))
     table.add_row("pictures with nobody in both", str(agreement.neither), str(agreement.neither))
-    table.caption = f"{agreement.matched} pairs of boxes overlap by {agreement.iou:g} or more"
+    pairs = counted(agreement.matched, "pair of boxes overlaps", several="pairs of boxes overlap")
+    table.caption = f"{pairs} by {agreement.iou:g} or more"
     if agreement.mean_iou is not None and agreement.median_iou is not None:
         table.caption += (
             f", {agreement.mean_iou:.3f} on average, {agreement.median_iou:.3f} in the median"
         )
-    table.caption += f"; {agreement.pictures} pictures were compared"
+    compared = counted(agreement.pictures, "picture was", several="pictures were")
+    table.caption += f"; {compared} compared"
     if agreement.left_out:
         table.caption += f", {agreement.left_out} could not be"
     return table

@@ -1,6 +1,6 @@
 """What an import counts."""
 
-from uniemox.data.findings import Findings, Problem, printable
+from uniemox.data.findings import Findings, Problem, counted, printable
 
 
 def test_problems_are_counted_by_kind_with_the_first_example_of_each():
@@ -32,3 +32,9 @@ def test_what_others_counted_is_added():
 
 def test_what_could_steer_a_terminal_is_escaped():
     assert printable("a\x1b[2J\nb\udce9 é") == r"a\x1b[2J\nb\udce9 é"
+
+
+def test_one_is_told_otherwise_than_several():
+    told = [counted(number, "row") for number in (0, 1, 2, 1200)]
+    assert told == ["0 rows", "1 row", "2 rows", "1,200 rows"]
+    assert [counted(n, "box", several="boxes") for n in (1, 2)] == ["1 box", "2 boxes"]

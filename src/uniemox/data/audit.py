@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from uniemox.data.findings import counted
 from uniemox.data.fingerprints import thumbs_of
 from uniemox.data.likeness import LIKE, Links, find_links, group, untracked
 from uniemox.data.manifest import Manifest, write_manifest
@@ -572,7 +573,7 @@ def _clean(
         values = fingerprints[source].combine_chunks().take(files)
         table = table.set_column(place, table.schema.field(name), values)
     facts = manifest.facts
-    left_out = f"audited: {len(of_row) - len(kept)} rows left out"
+    left_out = f"audited: {counted(len(of_row) - len(kept), 'row')} left out"
     recipe = f"{facts.split_recipe}; {left_out}" if facts.split_recipe else left_out
     return Manifest(table, replace(facts, split_recipe=recipe))
 

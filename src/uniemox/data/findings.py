@@ -64,6 +64,17 @@ def _count(found: dict[str, Problem], kind: str, example: str) -> None:
     found[kind] = replace(known, count=known.count + 1)
 
 
+def counted(number: int, noun: str, *, several: str = "") -> str:
+    """Say how many: 1 picture, 1,200 pictures.
+
+    Args:
+        number: How many.
+        noun: The word for one.
+        several: The word for more; where it is empty, that is the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
 def printable(text: str) -> str:
     """Write line breaks, control characters and halves of characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -116,7 +116,11 @@ def _overview(result: Audit) -> Section:
     rows = sum(map(len, result.manifests))
     kept = sum(map(len, result.cleaned))
     scores = [
-        Score("files", _number(len(result.copies.files)), f"{_number(rows)} rows"),
+        Score(
+            "files",
+            _number(len(result.copies.files)),
+            f"{_number(rows)} {'row' if rows == 1 else 'rows'}",
+        ),
         *(
             Score(_TITLES[kind].lower(), _number(counts[kind]["found"]), _removed_of(counts[kind]))
             for kind in _TITLES

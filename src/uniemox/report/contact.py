@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from uniemox.data.findings import counted
 from uniemox.data.images import Unreadable, read_image
 from uniemox.data.people import choose_box, clip_box, person_region
 from uniemox.data.pixels import Preparation, cut_region
@@ -129,7 +130,7 @@ def _tell(row: Row, boxes: list[Box], chosen: Box | None) -> str:
     if chosen is None:
         nobody = "only boxes outside the picture" if row.boxes else "nobody"
         return f"{nobody}; the scene stands in"
-    people = "1 person" if len(boxes) == 1 else f"{len(boxes)} people"
+    people = counted(len(boxes), "person", several="people")
     score = "" if chosen.score is None else f", score {chosen.score:.2f}"
     size = f"{chosen.x1 - chosen.x0:.0f} by {chosen.y1 - chosen.y0:.0f} pixels"
     return f"{people}{score}, {size}"
@@ -147,14 +148,14 @@ def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Pag
     source = f" Boxes by {facts.people_source}." if facts.people_source else ""
     return Page(
         f"People in {facts.title}",
-        f"{people.with_people} of {people.pictures} pictures show people, with {people.boxes} boxes in "
-        f"{people.rows} rows.",
+        f"{people.with_people} of {people.pictures} pictures show people, with "
+        f"{counted(people.boxes, 'box', several='boxes')} in {counted(people.rows, 'row')}.",
         (
             Section(
                 "Scenes and crops",
-                f"{len(cards)} rows, evenly chosen. Left: the scene with its boxes, the chosen one in blue. Right: the "
-                f"person as a model sees it ({person.choice}, margin {person.margin:g}, {person.shape}); the "
-                f"scene's centre where nobody was found.{source}",
+                f"{counted(len(cards), 'row')}, evenly chosen. Left: the scene with its boxes, the chosen one in "
+                f"blue. Right: the person as a model sees it ({person.choice}, margin {person.margin:g}, "
+                f"{person.shape}); the scene's centre where nobody was found.{source}",
                 figures,
             ),
         ),

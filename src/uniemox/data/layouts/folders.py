@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from uniemox.data.findings import counted
 from uniemox.data.layouts.roots import wrong_root
 from uniemox.data.layouts.samples import ClassNames, Sample, Samples
 from uniemox.data.layouts.tree import is_picture
@@ -162,7 +163,7 @@ def _with_clips(samples: Sequence[Sample], found: Sequence[_Picture], tree: Tree
     tree.findings.remark(
         "train and test hold frames of the same clips, so accuracy per frame rewards memory; "
         + (
-            f"names tell {len(known)} clips, kept as groups: cut by them with `uniemox data split`"
+            f"names tell {counted(len(known), 'clip')}, kept as groups: cut by them with `uniemox data split`"
             if told
             else "names do not tell the clips, so no cut can keep them whole"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 from uniemox.data.boxes import read_boxes
-from uniemox.data.findings import Findings
+from uniemox.data.findings import Findings, counted
 from uniemox.data.layouts.emoset import read_emoset
 from uniemox.data.layouts.emotic import read_emotic
 from uniemox.data.layouts.emotion6 import add_ground_truth
@@ -412,7 +412,7 @@ def _compare_with_published(spec: DatasetSpec, found: Samples, findings: Finding
     """Note where a set has other numbers of pictures than were published."""
     pictures = len({sample.path for sample in found.samples})
     if spec.pictures is not None and pictures != spec.pictures:
-        findings.remark(f"{pictures:,} pictures, where {spec.pictures:,} are published")
+        findings.remark(f"{counted(pictures, 'picture')}, where {spec.pictures:,} are published")
     counts = Counter((sample.split, sample.label) for sample in found.samples)
     for split, published in spec.counts.items():
         other = [
