@@ -1,12 +1,15 @@
 """Weight files as others write them, made with plain torch from the published names, and models independent of ours."""
 
 import argparse
+import json
 from dataclasses import dataclass
 
 import pytest
 import timm
 import torch
 from torch.nn import functional as F
+
+from uniemox.errors import CheckpointError
 
 # Width, depth and heads as published; depth is cut where only structure matters.
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
@@ -221,3 +224,31 @@ def mae():
 @pytest.fixture
 def fuse():
     return run_fusion
+
+
+@pytest.fixture
+def edit():
+    """Change the configuration of a model folder."""
+
+    def change_config(folder, change):
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        change(config)
+        path.write_text(json.dumps(config))
+
+    return change_config
+
+
+@pytest.fixture
+def told_by():
+    """Give the one line that a user gets of a folder that is refused."""
+
+    def refuse(load, folder):
+        with pytest.raises(CheckpointError) as told:
+            load(folder)
+        text = str(told.value)
+        assert "\n" not in text
+        assert len(text) < 500 + len(str(folder))
+        return text
+
+    return refuse

@@ -93,23 +93,6 @@ def pixels_of(count=4):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
-def edit(folder, change):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-
-
-def told_by(load, folder):
-    """The one line that a user gets."""
-    with pytest.raises(CheckpointError) as told:
-        load(folder)
-    text = str(told.value)
-    assert "\n" not in text
-    assert len(text) < 500 + len(str(folder))
-    return text
-
-
 def test_timm_gives_the_same_logits(folder):
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
@@ -301,7 +284,7 @@ def test_a_start_is_the_encoder_of_two_views_without_head_and_fusion(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"view": "scene"}, {"view": "person"}, {"fusion": "sum"}])
-def test_a_folder_whose_facts_are_of_other_views_is_refused(tmp_path, change):
+def test_a_folder_whose_facts_are_of_other_views_is_refused(tmp_path, change, edit, told_by):
     save_classifier(two_views(), tmp_path / "model", two_view_facts())
     facts = {"fusion": "none"} | change if "view" in change else change
     edit(tmp_path / "model", lambda config: config["uniemox"].update(facts))
@@ -350,7 +333,9 @@ def full_disk_in_rust(*_, **__):
         (bundle.tempfile, "mkdtemp", full_disk),
     ],
 )
-def test_a_full_disk_leaves_the_old_folder_whole(pretrained_folder, monkeypatch, where, name, fail):
+def test_a_full_disk_leaves_the_old_folder_whole(
+    pretrained_folder, monkeypatch, where, name, fail, told_by
+):
     before = {path.name: path.read_bytes() for path in pretrained_folder.iterdir()}
     model = pretraining(seed=1)
     with monkeypatch.context() as patch:
@@ -423,7 +408,7 @@ HOSTILE_SHAPES = {
     ("name", "value"),
     [(name, value) for name, values in HOSTILE_SHAPES.items() for value in values],
 )
-def test_every_wrong_shape_of_a_decoder_is_told(pretrained_folder, name, value):
+def test_every_wrong_shape_of_a_decoder_is_told(pretrained_folder, name, value, edit, told_by):
     edit(pretrained_folder, lambda config: config["uniemox"]["pretraining"].update({name: value}))
     text = told_by(load_pretraining, pretrained_folder)
     assert "uniemox.pretraining" in text
@@ -433,19 +418,19 @@ def test_every_wrong_shape_of_a_decoder_is_told(pretrained_folder, name, value):
 @pytest.mark.parametrize(
     "change", [lambda shape: shape.pop("fusion"), lambda shape: shape.update(norm="batch")]
 )
-def test_the_shape_of_a_decoder_is_told_exactly(pretrained_folder, change):
+def test_the_shape_of_a_decoder_is_told_exactly(pretrained_folder, change, edit, told_by):
     edit(pretrained_folder, lambda config: change(config["uniemox"]["pretraining"]))
     assert "must tell decoder_depth, " in told_by(load_pretraining, pretrained_folder)
 
 
-def test_each_kind_is_loaded_as_what_it_is(folder, pretrained_folder):
+def test_each_kind_is_loaded_as_what_it_is(folder, pretrained_folder, told_by):
     assert "uniemox finetune --init" in told_by(load_classifier, pretrained_folder)
     assert "holds a classifier" in told_by(load_pretraining, folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pretrain.safetensors"])
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_a_truncated_file_of_weights_is_told(pretrained_folder, name, share):
+def test_a_truncated_file_of_weights_is_told(pretrained_folder, name, share, told_by):
     path = pretrained_folder / name
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     text = told_by(load_pretraining, pretrained_folder)
@@ -453,7 +438,7 @@ def test_a_truncated_file_of_weights_is_told(pretrained_folder, name, share):
     assert "cannot be read" in text
 
 
-def test_a_missing_file_of_weights_is_told(folder):
+def test_a_missing_file_of_weights_is_told(folder, told_by):
     (folder / "model.safetensors").unlink()
     assert "model.safetensors cannot be read" in told_by(load_classifier, folder)
 
@@ -466,7 +451,7 @@ def respoil(path, change):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_weights_that_are_not_finite_are_refused(folder, value, dtype):
+def test_weights_that_are_not_finite_are_refused(folder, value, dtype, told_by):
     def spoil(weights):
         weights["head.bias"] = torch.full_like(weights["head.bias"], value).to(dtype)
 
@@ -474,7 +459,7 @@ def test_weights_that_are_not_finite_are_refused(folder, value, dtype):
     assert "not finite in head.bias" in told_by(load_classifier, folder)
 
 
-def test_weights_of_eight_bits_are_read_or_refused_without_a_crash(folder):
+def test_weights_of_eight_bits_are_read_or_refused_without_a_crash(folder, told_by):
     def spoil(weights):
         weights["head.bias"] = torch.tensor([float("nan")] * 3).to(torch.float8_e4m3fn)
 
@@ -482,7 +467,7 @@ def test_weights_of_eight_bits_are_read_or_refused_without_a_crash(folder):
     assert "not finite in head.bias" in told_by(load_classifier, folder)
 
 
-def test_weights_of_another_shape_are_told_with_both(folder):
+def test_weights_of_another_shape_are_told_with_both(folder, told_by):
     respoil(
         folder / "model.safetensors", lambda weights: weights.update({"head.bias": torch.zeros(8)})
     )
@@ -490,14 +475,14 @@ def test_weights_of_another_shape_are_told_with_both(folder):
     assert "head.bias has shape (8,), the model has (3,)" in text
 
 
-def test_weights_for_another_picture_size_are_told(folder):
+def test_weights_for_another_picture_size_are_told(folder, edit, told_by):
     edit(folder, lambda config: config["uniemox"].update(image_size=64))
     assert "pos_embed has shape (1, 17, 128), the model has (1, 65, 128)" in told_by(
         load_classifier, folder
     )
 
 
-def test_missing_and_left_over_weights_are_named_but_not_all(folder):
+def test_missing_and_left_over_weights_are_named_but_not_all(folder, told_by):
     def rename(weights):
         for name in [name for name in weights if name.startswith("blocks.")]:
             weights[f"module.{name}"] = weights.pop(name)
@@ -515,7 +500,7 @@ def test_one_left_over_weight_is_not_missing_anything(tmp_path):
         fill(model, model.state_dict() | {"extra": torch.zeros(1)}, tmp_path)
 
 
-def test_no_pickle_is_read_from_a_folder(folder):
+def test_no_pickle_is_read_from_a_folder(folder, told_by):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(folder / "owned"),)

@@ -8,7 +8,6 @@ import pytest
 from uniemox.checkpoints import facts
 from uniemox.checkpoints.facts import FORMAT_VERSION, ModelFacts, locate, read_facts
 from uniemox.config import PersonConfig
-from uniemox.errors import CheckpointError
 
 FACTS = ModelFacts(
     kind="classifier",
@@ -31,24 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def edit(folder, change):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-
-
-def told_by(load, folder):
-    """The one line that a user gets."""
-    with pytest.raises(CheckpointError) as told:
-        load(folder)
-    text = str(told.value)
-    assert "\n" not in text
-    assert len(text) < 500 + len(str(folder))
-    return text
-
-
-def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypatch):
+def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypatch, told_by):
     assert locate(str(folder)) == folder
     monkeypatch.setitem(facts.EMBEDDED, "demo", folder)
     assert locate("demo") == folder
@@ -56,7 +38,7 @@ def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypa
     assert "demo-pretrained" in told_by(locate, "nowhere")
 
 
-def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path):
+def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path, told_by):
     old = tmp_path / ".model [1].x1y2.old"
     old.mkdir()
     place = tmp_path / "model [1]"
@@ -67,7 +49,7 @@ def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path):
     assert locate(str(place)) == place
 
 
-def test_a_folder_without_a_configuration_is_no_model(tmp_path):
+def test_a_folder_without_a_configuration_is_no_model(tmp_path, told_by):
     assert "is not a model folder: it has no config.json" in told_by(read_facts, tmp_path)
 
 
@@ -75,27 +57,27 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path):
     "text",
     ["", "{", "[]", "3", "nul", '"uniemox"', "\ufeff{}", "[" * 100_000, '{"uniemox": ' * 100_000],
 )
-def test_a_configuration_that_is_no_table_is_told(folder, text):
+def test_a_configuration_that_is_no_table_is_told(folder, text, told_by):
     (folder / "config.json").write_text(text)
     assert "config.json" in told_by(read_facts, folder)
 
 
-def test_a_configuration_of_bytes_is_told(folder):
+def test_a_configuration_of_bytes_is_told(folder, told_by):
     (folder / "config.json").write_bytes(b"\xff\xfe\x00{}")
     assert "cannot be read as JSON" in told_by(read_facts, folder)
 
 
-def test_a_huge_configuration_is_not_read(folder):
+def test_a_huge_configuration_is_not_read(folder, told_by):
     (folder / "config.json").write_bytes(b" " * (4 * 2**20 + 1))
     assert "it is refused" in told_by(read_facts, folder)
 
 
-def test_a_folder_of_another_tool_is_told(folder):
+def test_a_folder_of_another_tool_is_told(folder, edit, told_by):
     edit(folder, lambda config: config.pop("uniemox"))
     assert "made by another tool" in told_by(read_facts, folder)
 
 
-def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder):
+def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder, edit, told_by):
     def renew(config):
         config["uniemox"] = {"format_version": FORMAT_VERSION + 1, "kind": "a new kind"}
 
@@ -103,7 +85,7 @@ def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder):
     assert "upgrade uniemox" in told_by(read_facts, folder)
 
 
-def test_fields_that_are_not_known_are_passed_over(folder):
+def test_fields_that_are_not_known_are_passed_over(folder, edit):
     edit(folder, lambda config: config["uniemox"].update(remark="hello"))
     assert read_facts(folder) == FACTS
 
@@ -130,7 +112,7 @@ HOSTILE = {
     [(name, value) for name, values in HOSTILE.items() for value in values],
     ids=lambda value: str(value)[:20],
 )
-def test_every_wrong_value_is_told_by_its_name(folder, name, value):
+def test_every_wrong_value_is_told_by_its_name(folder, name, value, edit, told_by):
     edit(folder, lambda config: config["uniemox"].update({name: value}))
     text = told_by(read_facts, folder)
     assert f"uniemox.{name}" in text or "format" in text
@@ -139,7 +121,7 @@ def test_every_wrong_value_is_told_by_its_name(folder, name, value):
 @pytest.mark.parametrize(
     "name", ["format_version", "kind", "size", "patch_size", "image_size", "dataset", "emotion"]
 )
-def test_what_must_be_there_is_missed_by_its_name(folder, name):
+def test_what_must_be_there_is_missed_by_its_name(folder, name, edit, told_by):
     edit(folder, lambda config: config["uniemox"].pop(name))
     assert f"uniemox.{name}" in told_by(read_facts, folder)
 
@@ -162,7 +144,7 @@ def test_a_classifier_of_scenes_is_written_as_before_so_that_older_readers_read_
 
 
 @pytest.mark.parametrize("view", ["person", "both"])
-def test_a_classifier_of_persons_has_a_version_that_older_readers_refuse(folder, view):
+def test_a_classifier_of_persons_has_a_version_that_older_readers_refuse(folder, view, edit):
     fusion = "sum" if view == "both" else "none"
     given = dataclasses.replace(FACTS, view=view, fusion=fusion, person=TWO_VIEWS.person)
     edit(folder, lambda config: config.update(uniemox=given.to_dict()))
@@ -171,7 +153,7 @@ def test_a_classifier_of_persons_has_a_version_that_older_readers_refuse(folder,
     assert read_facts(folder).person == PersonConfig(choice="union", margin=0.25)
 
 
-def test_views_in_a_folder_of_version_1_mean_nothing(folder):
+def test_views_in_a_folder_of_version_1_mean_nothing(folder, edit):
     edit(folder, lambda config: config["uniemox"].update(view="both", fusion="x", person=7))
     assert read_facts(folder) == FACTS
 
@@ -200,13 +182,13 @@ VIEWS_OF_STRANGERS = {
     ("name", "value"),
     [(name, value) for name, values in VIEWS_OF_STRANGERS.items() for value in values],
 )
-def test_views_of_a_stranger_are_refused_by_the_field(folder, name, value):
+def test_views_of_a_stranger_are_refused_by_the_field(folder, name, value, edit, told_by):
     section = TWO_VIEWS.to_dict() | {name: value}
     edit(folder, lambda config: config.update(uniemox=section))
     assert f"uniemox.{name}" in told_by(read_facts, folder)
 
 
-def test_a_pretrained_model_has_no_view(folder):
+def test_a_pretrained_model_has_no_view(folder, edit, told_by):
     shape = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1, "fusion": "sum"}
     pretraining = shape | {"embedding_width": 8, "reconstructs": True}
     given = dataclasses.replace(TWO_VIEWS, kind="pretraining", pretraining=pretraining)
@@ -219,7 +201,7 @@ def test_a_pretrained_model_has_no_view(folder):
 SEVERAL = dataclasses.replace(FACTS, target="multi_label", thresholds=(0.5, 0.25, 0))
 
 
-def test_a_classifier_of_several_labels_has_a_version_that_older_readers_refuse(folder):
+def test_a_classifier_of_several_labels_has_a_version_that_older_readers_refuse(folder, edit):
     edit(folder, lambda config: config.update(uniemox=SEVERAL.to_dict()))
     assert json.loads((folder / "config.json").read_text())["uniemox"]["format_version"] == 3
     assert read_facts(folder) == SEVERAL
@@ -227,7 +209,7 @@ def test_a_classifier_of_several_labels_has_a_version_that_older_readers_refuse(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_several_labels_in_a_folder_of_an_older_version_mean_nothing(folder, version):
+def test_several_labels_in_a_folder_of_an_older_version_mean_nothing(folder, version, edit):
     section = TWO_VIEWS.to_dict() | {"format_version": version, "target": "all", "thresholds": 3}
     edit(folder, lambda config: config.update(uniemox=section))
     assert read_facts(folder) == (TWO_VIEWS if version == 2 else FACTS)
@@ -251,13 +233,13 @@ TARGETS_OF_STRANGERS = {
     ("name", "value"),
     [(name, value) for name, values in TARGETS_OF_STRANGERS.items() for value in values],
 )
-def test_a_target_of_a_stranger_is_refused_by_the_field(folder, name, value):
+def test_a_target_of_a_stranger_is_refused_by_the_field(folder, name, value, edit, told_by):
     section = SEVERAL.to_dict() | {name: value}
     edit(folder, lambda config: config.update(uniemox=section))
     assert f"uniemox.{name}" in told_by(read_facts, folder)
 
 
-def test_one_label_has_no_thresholds_and_a_pretrained_model_no_target(folder):
+def test_one_label_has_no_thresholds_and_a_pretrained_model_no_target(folder, edit, told_by):
     section = SEVERAL.to_dict() | {"target": "single_label"}
     edit(folder, lambda config: config.update(uniemox=section))
     assert "must list 0 numbers" in told_by(read_facts, folder)
