@@ -10,7 +10,7 @@ from threading import Condition
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,8 +24,8 @@ def read_ahead(
     ahead: int,
     size: Callable[[Result], int],
     room: int,
-) -> Iterator[Result]:
-    """Read items in their order.
+) -> Generator[Result, None, None]:
+    """Read items in their order; whoever has enough closes it.
 
     Args:
         read: Called from several threads.

@@ -13,11 +13,8 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,6 +25,7 @@ from uniemox.data.archives import SUFFIX, slice_path
 from uniemox.data.findings import Findings
 from uniemox.data.images import EXTENSIONS, Unreadable, identify, read_file
 from uniemox.data.likeness import untracked
+from uniemox.data.lookahead import read_ahead
 from uniemox.data.manifest import SCHEMA, Manifest, write_manifest
 from uniemox.errors import DataError
 
@@ -41,6 +39,9 @@ DEFAULT_BYTES: Final = 10**9
 """Of a shard; what WebDataset's documentation advises, some hundred megabytes to a gigabyte."""
 _BLOCK: Final = 256
 """Pictures whose rows are Python objects at once."""
+_AHEAD: Final = 64
+_ROOM: Final = 2**28
+"""Pictures that are read ahead, and the bytes that they may take."""
 _SAID_ELSEWHERE: Final = frozenset(("path", "label", "label_set", "distribution"))
 UNREADABLE: Final = "picture that cannot be read; its rows are left out"
 
@@ -86,13 +87,12 @@ def write_shards(
     findings = Findings()
     with (
         _whole_or_not(out) as beside,
-        ThreadPoolExecutor(num_workers, "read") as pool,
         closing(_Writer(beside, manifest.facts.name, shard_bytes)) as writer,
     ):
         paths: list[str | None] = [None] * len(manifest)
         pictures = list(_drawn(manifest, seed))
         for sample in track(
-            _read(manifest, pictures, pool, ahead=2 * num_workers),
+            _read(manifest, pictures, num_workers=num_workers),
             total=len(pictures),
             what="pictures stored",
         ):
@@ -206,25 +206,30 @@ def _drawn(manifest: Manifest, seed: int) -> Iterator[_Picture]:
 
 
 def _read(
-    manifest: Manifest, pictures: Sequence[_Picture], pool: ThreadPoolExecutor, *, ahead: int
+    manifest: Manifest, pictures: Sequence[_Picture], *, num_workers: int
 ) -> Iterator[_Sample]:
-    """Read pictures in their order, so many ahead; their rows come block by block."""
+    """Read pictures in their order; their rows become Python objects block by block."""
     root = manifest.facts.root
-    waiting: deque[Future[bytes | Unreadable]] = deque()
-    coming = iter(pictures)
-    for start in range(0, len(pictures), _BLOCK):
-        block = pictures[start : start + _BLOCK]
-        rows = [row for picture in block for row in picture.rows]
-        said = iter(manifest.table.take(pa.array(rows, pa.int64())).to_pylist())
-        for picture in block:
-            wanted = ahead - len(waiting)
-            waiting.extend(
-                pool.submit(_read_picture, root / one.path) for one in islice(coming, wanted)
-            )
-            own = [next(said) for _ in picture.rows]
-            yield _Sample(
-                picture.split, picture.path, picture.rows, waiting.popleft().result(), own
-            )
+    found = read_ahead(
+        _read_picture,
+        (root / picture.path for picture in pictures),
+        num_workers=num_workers,
+        ahead=_AHEAD,
+        size=_num_bytes,
+        room=_ROOM,
+    )
+    with closing(found):
+        for start in range(0, len(pictures), _BLOCK):
+            block = pictures[start : start + _BLOCK]
+            rows = [row for picture in block for row in picture.rows]
+            said = iter(manifest.table.take(pa.array(rows, pa.int64())).to_pylist())
+            for picture, data in zip(block, found, strict=False):  # asks `found` for no more
+                own = [next(said) for _ in picture.rows]
+                yield _Sample(picture.split, picture.path, picture.rows, data, own)
+
+
+def _num_bytes(data: bytes | Unreadable) -> int:
+    return 0 if isinstance(data, Unreadable) else len(data)
 
 
 def _read_picture(path: Path) -> bytes | Unreadable:
