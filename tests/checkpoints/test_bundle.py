@@ -2,8 +2,12 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -26,7 +30,7 @@ from uniemox.checkpoints.bundle import (
     save_classifier,
     save_pretraining,
 )
-from uniemox.checkpoints.facts import ModelFacts, read_facts
+from uniemox.checkpoints.facts import ModelFacts, locate, read_facts
 from uniemox.checkpoints.weights import fill
 from uniemox.config import FusedBy, Fusion, ModelConfig, PersonConfig
 from uniemox.data.manifest import Box
@@ -376,6 +380,36 @@ def test_an_interrupt_between_the_old_folder_and_the_new_one_leaves_the_old(fold
         save_classifier(classifier(seed=1), folder, FACTS)
     assert read_facts(folder) == FACTS
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from uniemox.checkpoints.bundle import replacing
+
+rename = Path.rename
+def rename_and_die(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename = rename_and_die
+with replacing(Path(sys.argv[1])) as beside:
+    (beside / "config.json").write_text("new")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_between_the_renames_is_told_with_both_folders(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(CheckpointError) as told:
+        locate(str(folder))
+    named = re.search(r"left the new one as (\S+) and the former as (\S+):", str(told.value))
+    found = [(Path(path) / "config.json").read_text() for path in named.groups()]
+    assert found == ["new", "old"]
 
 
 def test_a_new_folder_that_cannot_be_put_leaves_nothing(tmp_path, monkeypatch):

@@ -45,6 +45,10 @@ def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path, 
     told = told_by(locate, str(place))
     assert f"left the former as {old}: rename it to model [1]" in told
     assert str(old) not in told_by(locate, str(tmp_path / "model"))
+    new = tmp_path / ".model [1].x1y2"
+    new.mkdir()
+    told = told_by(locate, str(place))
+    assert f"left the new one as {new} and the former as {old}: rename the one you want to" in told
     old.rename(place)
     assert locate(str(place)) == place
 

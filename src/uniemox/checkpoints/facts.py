@@ -120,17 +120,30 @@ def locate(model: str) -> Path:
         return fetch(model)
     place = EMBEDDED.get(model) or Path(model)
     if not place.exists():
-        # A run that is killed between two renames, while it replaces a folder, leaves the old one so.
-        for old in sorted(place.parent.glob(f".{glob.escape(place.name)}.*{OLD_SUFFIX}")):
-            raise CheckpointError(
-                f"there is no model folder {place}, but a run that was killed left the former as {old}: rename it to "
-                f"{place.name}"
-            )
+        _tell_what_is_left(place)
         raise CheckpointError(
             f"there is no model folder {place}: give the folder `model` of a run, a file of weights, a name on the hub "
             f"({HUB_PREFIX}org/name), or an embedded model's name ({', '.join(EMBEDDED)})"
         )
     return place
+
+
+def _tell_what_is_left(place: Path) -> None:
+    """Refuse a folder that a run was replacing when it was killed between two renames, and say where it is.
+
+    The former has a hidden name then; the new one, which is whole by that time, has the same without its suffix.
+    """
+    former = sorted(place.parent.glob(f".{glob.escape(place.name)}.*{OLD_SUFFIX}"))
+    if not former:
+        return
+    old, new = former[-1], former[-1].with_suffix("")
+    left = (
+        f"the new one as {new} and the former as {old}" if new.is_dir() else f"the former as {old}"
+    )
+    raise CheckpointError(
+        f"there is no model folder {place}, but a run that was killed left {left}: rename "
+        f"{'the one you want' if new.is_dir() else 'it'} to {place.name}"
+    )
 
 
 def member(folder: Path, name: str) -> Path:
