@@ -209,6 +209,15 @@ def test_persons_of_one_picture_survive_the_join_of_two_sets(tmp_path):
     assert column(again, "people_reason") == [None] * 6 + column(unread, "people_reason")
 
 
+@pytest.mark.parametrize("source", ["annotated", "annotated, clipped to the picture; elsewhere x"])
+def test_annotated_boxes_are_not_to_be_replaced_also_where_a_picture_has_one(tmp_path, source):
+    people = [[], [A], [], [B], [C]]
+    with pytest.raises(DataError, match=r"that of q among them, and say whose label.*--replace"):
+        check_replaceable(rows(tmp_path, people, source=source))
+    check_replaceable(rows(tmp_path, people, source="a detector"))
+    check_replaceable(rows(tmp_path, [[]] * 5, source=source))
+
+
 def test_boxes_that_say_whose_label_a_row_has_are_not_to_be_replaced(tmp_path):
     own = rows(tmp_path, [[A], [B], [C], [], None])
     with pytest.raises(DataError, match=r"the rows of p have boxes of their own.*leave --replace"):

@@ -153,9 +153,15 @@ def check_replaceable(manifest: Manifest) -> None:
     """Refuse new boxes where a box says which person of a picture a row means.
 
     Raises:
-        DataError: Rows of one picture have boxes of their own; names the first such picture.
+        DataError: Boxes are annotated, also of the only one in a picture; or rows of one picture have boxes of their
+            own. Names the first such picture.
     """
     rows = manifest.table.select(["path", "people"]).filter(has_boxes(manifest))
+    if len(rows) and "annotated" in manifest.facts.people_source:
+        raise DataError(
+            f"boxes are annotated, that of {rows['path'][0].as_py()} among them, and say whose label each row has; new "
+            "ones would be of whom a detector sees: leave --replace out"
+        )
     if len(rows) == len(rows["path"].unique()):
         return
     known: dict[str, Any] = {}
