@@ -2,8 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+# A test worker for each core.
+PARALLEL := -n auto --dist worksteal
+# The oldest matplotlib warns of what the newest pyparsing calls otherwise.
+OLD_WARNINGS := $(foreach module,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarning:matplotlib.$(module))
 
-.PHONY: setup demo test fast check fmt lint type bench build clean
+.PHONY: setup demo test fast soak oldest check fmt lint type bench build clean
 
 setup: $(VENV)/.ready
 
@@ -17,10 +22,22 @@ demo: setup
 	$(BIN)/uniemox demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not soak' --cov --cov-report=term --cov-fail-under=90
 
 fast: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not soak'
+
+# The fast tests with the oldest dependencies that pyproject.toml allows; not part of CI.
+oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) -m 'not slow and not soak' $(OLD_WARNINGS)
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[dev]'
+	@touch $@
+
+soak: setup
+	$(BIN)/python -m pytest -m soak
 
 check: lint type test
 
@@ -47,4 +64,4 @@ build: setup
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) dist build runs .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) dist build runs .coverage .mypy_cache .pytest_cache .ruff_cache

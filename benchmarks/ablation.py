@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from uniemox.data.manifest import Manifest, read_manifest, write_manifest
 from uniemox.demo.drawn import DrawnData, unpack
 from uniemox.demo.run import finetune_config
-from uniemox.evaluate import evaluate
-from uniemox.train.folder import describe_environment
-from uniemox.train.run import finetune
+from uniemox.inference.evaluate import evaluate
+from uniemox.manifests.table import Manifest, read_manifest, write_manifest
+from uniemox.train.finetune import finetune
+from uniemox.train.run_folder import describe_environment
 
 if TYPE_CHECKING:
-    from uniemox.config import View
+    from uniemox.config.training import View
 
 Row = dict[str, float | int | str]
 
@@ -52,10 +52,10 @@ class Arm:
 
 
 ARMS = {
-    "scene": Arm("scene", "scene", True, "no person view: the whole picture alone"),
+    "scene": Arm("scene", "scene", True, "no person view: the whole image alone"),
     "person": Arm("person", "person", True, "the person's crop alone"),
-    "twice": Arm("scene and scene", "both", False, "the whole picture as both views"),
-    "both": Arm("scene and person", "both", True, "the whole picture and the person's crop"),
+    "twice": Arm("scene and scene", "both", False, "the whole image as both views"),
+    "both": Arm("scene and person", "both", True, "the whole image and the person's crop"),
 }
 
 COMPARED = (("person", "scene"), ("twice", "scene"), ("both", "scene"), ("both", "twice"))
@@ -133,7 +133,7 @@ def to_markdown(rows: list[Row], facts: dict[str, object]) -> str:
         "",
         "Made by `python benchmarks/ablation.py`. Balanced accuracy after fine-tuning with `--preset demo` from the",
         f"embedded UniEmoX-mini, mean ± standard deviation over seeds {seeds}; guessing gives 0.167.",
-        f"All arms see the same pictures in the same number of steps ({EPOCHS} epochs, the preset has 5) with equal",
+        f"All arms see the same images in the same number of steps ({EPOCHS} epochs, the preset has 5) with equal",
         "settings; `--view` and the boxes differ. Fusion: `sum`. Two views cost two passes of the encoder; the machine",
         "was shared, so the seconds are no benchmark.",
         "",
@@ -153,7 +153,7 @@ def to_markdown(rows: list[Row], facts: dict[str, object]) -> str:
         "The fusion of two views starts as their mean (DECISIONS 60). What the person adds is the difference between",
         "scene and person and scene and scene, which have the same parts.",
         "",
-        "What it does not say: the data is drawn, every picture has one person with an exact box, and UniEmoX-mini was",
+        "What it does not say: the data is drawn, every image has one person with an exact box, and UniEmoX-mini was",
         "itself pretrained with person crops. Pretraining with `views.person` crop, scene and none is not compared:",
         "from random weights it stays at chance for 107,000 samples (DECISIONS 19), more than this budget allows.",
         "",
@@ -185,15 +185,11 @@ def main() -> None:
     if given.runs is not None and given.runs < len(missing):
         print(f"{len(missing) - given.runs} runs are missing")
         return
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
     rows = [json.loads(row_file(given.folder, *run).read_text()) for run in wanted]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ablation.json").write_text(
-        json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n"
-    )
+    (RESULTS / "ablation.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n")
     page = to_markdown(rows, facts)
     (RESULTS / "ablation.md").write_text(page)
     print(page)

@@ -38,7 +38,7 @@ REPEATS = 3
 TARGETS = {
     "import, split and write EmoSet-118K": "60 s, 1 GB",
     "open that manifest": "0.5 s",
-    "audit 640 x 480 JPEGs": "150 pictures a second",
+    "audit 640 x 480 JPEGs": "150 images a second",
     "open and filter 3 million rows": "3 s, 2 GB",
 }
 
@@ -66,7 +66,7 @@ def open_photos(paths: list[Path], side: int = 800) -> list[Image.Image]:
 
 
 def make_emoset(folder: Path) -> None:
-    """Write a tree in EmoSet's format: a list for each split, an annotation and an empty picture for each entry."""
+    """Write a tree in EmoSet's format: a list for each split, an annotation and an empty image for each entry."""
     from uniemox.emotions import MIKELS
 
     info = {
@@ -94,12 +94,10 @@ def make_emoset(folder: Path) -> None:
 
 def make_millions(path: Path) -> None:
     """Write a manifest of three million rows."""
-    from uniemox.data.manifest import Facts, manifest_from_columns, write_manifest
+    from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
 
     numbers = np.arange(MILLIONS)
-    splits = np.array(["train", "val", "test"])[
-        np.minimum(numbers % 10 // 8, 1) + (numbers % 10 == 9)
-    ]
+    splits = np.array(["train", "val", "test"])[np.minimum(numbers % 10 // 8, 1) + (numbers % 10 == 9)]
     facts = Facts(name="x", title="X", classes=("awe", "fear"), emotion=None, root=path.parent)
     manifest = manifest_from_columns(
         facts,
@@ -112,7 +110,7 @@ def make_millions(path: Path) -> None:
 
 def make_pictures(folder: Path, photos: list[Path]) -> None:
     """Write JPEGs of 640 x 480 and a manifest: crops of photographs with noise, of usual qualities."""
-    from uniemox.data.manifest import Facts, manifest_from_columns, write_manifest
+    from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
 
     generator = np.random.default_rng(0)
     images = [ImageOps.contain(image, (1400, 1400)) for image in map(_open, photos)]
@@ -148,9 +146,9 @@ def _open(path: Path) -> Image.Image:
 
 def import_emoset(folder: Path) -> dict[str, Any]:
     """Import the tree, cut it anew, and write the manifest."""
-    from uniemox.data.layouts import import_dataset
-    from uniemox.data.manifest import write_manifest
-    from uniemox.data.splits import split_rows
+    from uniemox.importers.importing import import_dataset
+    from uniemox.manifests.splits import split_rows
+    from uniemox.manifests.table import write_manifest
 
     began = time.perf_counter()
     manifest = import_dataset("emoset", folder / "emoset").manifest
@@ -162,7 +160,7 @@ def import_emoset(folder: Path) -> dict[str, Any]:
 
 def open_emoset(folder: Path) -> dict[str, Any]:
     """Open the manifest of the import."""
-    from uniemox.data.manifest import read_manifest
+    from uniemox.manifests.table import read_manifest
 
     began = time.perf_counter()
     manifest = read_manifest(folder / "emoset.parquet")
@@ -172,7 +170,7 @@ def open_emoset(folder: Path) -> dict[str, Any]:
 
 def open_millions(folder: Path) -> dict[str, Any]:
     """Open three million rows, take a split of them that lies scattered, and a row of it."""
-    from uniemox.data.manifest import read_manifest
+    from uniemox.manifests.table import read_manifest
 
     began = time.perf_counter()
     manifest = read_manifest(folder / "millions.parquet").select(["train", "val"])
@@ -182,9 +180,9 @@ def open_millions(folder: Path) -> dict[str, Any]:
 
 def audit_pictures(folder: Path) -> dict[str, Any]:
     """Audit the JPEGs with a process for each core: read them, then look for look-alikes."""
-    from uniemox.data.audit import Copies, audit
-    from uniemox.data.fingerprints import take_fingerprints
-    from uniemox.data.manifest import read_manifest
+    from uniemox.audit.audit import Copies, audit
+    from uniemox.audit.fingerprints import take_fingerprints
+    from uniemox.manifests.table import read_manifest
 
     manifest = read_manifest(folder / "pictures.parquet")
     copies = Copies([manifest])
@@ -227,19 +225,15 @@ def _captioned(image: Image.Image) -> Image.Image:
 
 
 def changes() -> dict[str, Callable[[Image.Image], Image.Image]]:
-    """Name what may happen to a copy of a picture."""
+    """Name what may happen to a copy of an image."""
     return {
         **{
             f"resized to {share:g}": lambda image, share=share: ImageOps.scale(image, share)
             for share in (0.25, 0.5, 0.9)
         },
-        "squeezed to 3/4 of its height": lambda image: image.resize(
-            (image.width, image.height * 3 // 4)
-        ),
+        "squeezed to 3/4 of its height": lambda image: image.resize((image.width, image.height * 3 // 4)),
         **{
-            f"JPEG of quality {quality}": lambda image, quality=quality: _stored(
-                image, "JPEG", quality
-            )
+            f"JPEG of quality {quality}": lambda image, quality=quality: _stored(image, "JPEG", quality)
             for quality in (30, 60, 90)
         },
         "WebP of quality 50": lambda image: _stored(image, "WEBP", 50),
@@ -264,8 +258,8 @@ def changes() -> dict[str, Callable[[Image.Image], Image.Image]]:
 
 
 def find_look_alikes(photos: list[Path]) -> dict[str, Any]:
-    """Count the changed copies that are linked with their original, and the links of different pictures."""
-    from uniemox.data.likeness import find_links, shrink
+    """Count the changed copies that are linked with their original, and the links of different images."""
+    from uniemox.audit.likeness import find_links, shrink
 
     originals = open_photos(photos)
     count = len(originals)
@@ -291,7 +285,7 @@ def find_look_alikes(photos: list[Path]) -> dict[str, Any]:
 
 def _hard_negatives(originals: list[Image.Image]) -> dict[str, Any]:
     """Link what must not be linked: neighbouring tiles, and what may: views that are shifted."""
-    from uniemox.data.likeness import find_links, shrink
+    from uniemox.audit.likeness import find_links, shrink
 
     size = 4
     tiles = [
@@ -306,9 +300,7 @@ def _hard_negatives(originals: list[Image.Image]) -> dict[str, Any]:
         views = [shrink(_cut(image, 0, 0.2, 0.5, 0.2)) for image in originals]
         views += [shrink(_cut(image, share / 2, 0.2, 0.5 - share / 2, 0.2)) for image in originals]
         found = find_links(np.stack(views))
-        shifted[f"{share:.0%}"] = int((found.second - found.first == len(originals)).sum()) / len(
-            originals
-        )
+        shifted[f"{share:.0%}"] = int((found.second - found.first == len(originals)).sum()) / len(originals)
     links = find_links(np.stack(tiles))
     return {"tile_pairs": pairs, "tile_pairs_linked": len(links.first), "shifted": shifted}
 
@@ -328,8 +320,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     """Run one part in fresh processes; medians, and the largest peak of memory in MB."""
     words = [sys.executable, __file__, "--part", name, "--folder", str(folder)]
     runs = [
-        json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-        for _ in range(REPEATS)
+        json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout) for _ in range(REPEATS)
     ]
     result = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     result["peak_mb"] = max(run["peak_mb"] for run in runs)
@@ -353,9 +344,7 @@ def peak_mb() -> float:
 
 def describe() -> dict[str, object]:
     """Tell versions and hardware."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     packages = ("uniemox", "numpy", "scipy", "pyarrow", "pillow", "scikit-image", "scikit-learn")
     return {
         "commit": commit.stdout.strip() or "unknown",
@@ -366,9 +355,7 @@ def describe() -> dict[str, object]:
     }
 
 
-def to_markdown(
-    parts: list[dict[str, Any]], looks: dict[str, dict[str, Any]], facts: dict[str, object]
-) -> str:
+def to_markdown(parts: list[dict[str, Any]], looks: dict[str, dict[str, Any]], facts: dict[str, object]) -> str:
     """Write the result as a page."""
     lines = [
         "# Work on data, and how well look-alikes are found",
@@ -383,7 +370,7 @@ def to_markdown(
         lines.append(f"| {' | '.join(cells)} | {part['peak_mb']:.0f} | {part['target']} |")
     audited = next(part for part in parts if "read" in part)
     speed = (
-        f"The audit reads {audited['read_a_second']:.0f} pictures a second with a process for each core, of "
+        f"The audit reads {audited['read_a_second']:.0f} images a second with a process for each core, of "
         f"{audited['peak_of_reader_mb']:.0f} MB each, and audits {audited['audited_a_second']:.0f} a second in all."
     )
     lines += ["", speed, "", *_look_alike_lines(looks)]
@@ -394,18 +381,10 @@ def to_markdown(
 def _look_alike_lines(looks: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "Share of the changed copies that are linked with their original:"
     yield ""
-    yield (
-        "| change | "
-        + " | ".join(f"{name} ({look['photos']})" for name, look in looks.items())
-        + " |"
-    )
+    yield ("| change | " + " | ".join(f"{name} ({look['photos']})" for name, look in looks.items()) + " |")
     yield "|---|" + "---|" * len(looks)
     for change in changes():
-        yield (
-            f"| {change} | "
-            + " | ".join(f"{look['recall'][change]:.2f}" for look in looks.values())
-            + " |"
-        )
+        yield (f"| {change} | " + " | ".join(f"{look['recall'][change]:.2f}" for look in looks.values()) + " |")
     for name, look in looks.items():
         right = look["pairs_linked"] - look["pairs_wrong"]
         yield ""

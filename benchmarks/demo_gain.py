@@ -18,9 +18,9 @@ from pathlib import Path
 
 from uniemox.demo.drawn import unpack
 from uniemox.demo.run import finetune_config
-from uniemox.evaluate import evaluate
-from uniemox.train.folder import describe_environment
-from uniemox.train.run import finetune
+from uniemox.inference.evaluate import evaluate
+from uniemox.train.finetune import finetune
+from uniemox.train.run_folder import describe_environment
 
 SEEDS = (0, 1, 2)
 STARTS = {"UniEmoX-mini": "demo-pretrained", "random weights": None}
@@ -48,9 +48,7 @@ def measure(folder: Path) -> list[dict[str, float | int | str]]:
     return rows
 
 
-def summarise(
-    rows: list[dict[str, float | int | str]],
-) -> dict[str, dict[str, tuple[float, float]]]:
+def summarise(rows: list[dict[str, float | int | str]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Mean and standard deviation over the seeds of each start on each test."""
     return {
         start: {
@@ -77,11 +75,7 @@ def to_markdown(rows: list[dict[str, float | int | str]], facts: dict[str, objec
     for start, scores in summary.items():
         cells = " | ".join(f"{mean:.3f} ± {spread:.3f}" for mean, spread in scores.values())
         lines.append(f"| {start} | {cells} |")
-    lines += [
-        "",
-        "| start | seed | unseen pairs | unseen characters | seconds |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["", "| start | seed | unseen pairs | unseen characters | seconds |", "|---|---|---|---|---|"]
     lines += [
         f"| {row['start']} | {row['seed']} | {row[TESTS[0]]:.3f} | {row[TESTS[1]]:.3f} | {row['seconds']} |"
         for row in rows
@@ -92,16 +86,12 @@ def to_markdown(rows: list[dict[str, float | int | str]], facts: dict[str, objec
 
 def main() -> None:
     """Measure, write, and fail where the gain is too small."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "demo_gain.json").write_text(
-        json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n"
-    )
+    (RESULTS / "demo_gain.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n")
     page = to_markdown(rows, facts)
     (RESULTS / "demo_gain.md").write_text(page)
     print(page)

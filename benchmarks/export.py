@@ -3,7 +3,7 @@
     python benchmarks/export.py
 
 Two classifiers: the embedded one, which is trained, and a ViT-B/16 of random weights, whose arithmetic is that of a
-trained one. Pictures are the embedded ones. Writes `results/export.{json,md}`.
+trained one. Images are the embedded ones. Writes `results/export.{json,md}`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,23 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from uniemox.checkpoints.bundle import save_classifier
-from uniemox.checkpoints.facts import EMBEDDED, ModelFacts
-from uniemox.data.images import Unreadable, read_image
-from uniemox.data.manifest import read_manifest
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.folder import save_model
+from uniemox.checkpoints.open import EMBEDDED
 from uniemox.demo.drawn import unpack
 from uniemox.export.run import export_onnx
+from uniemox.files.images import Unreadable, read_image
+from uniemox.inference.backend import Backend, load_backend
+from uniemox.manifests.table import read_manifest
 from uniemox.models.classify import build_classifier
-from uniemox.runtime.backend import Backend, load_backend
-from uniemox.train.folder import describe_environment
+from uniemox.train.run_folder import describe_environment
 
 NUM_PICTURES = {"demo": 512, "base": 64}
 BATCHES = (1, 16)
 NUM_STARTS = 7
 NEEDED_SECONDS = 1.0  # from a cold start to an answer, ViT-B/16 in int8
 RESULTS = Path(__file__).parent / "results"
-TITLES = {
-    "demo": "embedded classifier (mini/8, 64 pixels)",
-    "base": "ViT-B/16, 224 pixels, random weights",
-}
+TITLES = {"demo": "embedded classifier (mini/8, 64 pixels)", "base": "ViT-B/16, 224 pixels, random weights"}
 
 
 class Bfloat16:
@@ -68,12 +66,12 @@ def random_base(folder: Path) -> Path:
         emotion="evoked",
         classes=tuple(f"class{index}" for index in range(8)),
     )
-    save_classifier(model, folder, facts)
+    save_model(model, folder, facts)
     return folder
 
 
 def speed(backend: Any, pixels: np.ndarray, batch: int) -> float:
-    """Measure pictures a second: the best of five runs over one batch."""
+    """Measure images a second: the best of five runs over one batch."""
     seen = np.resize(pixels, (batch, *pixels.shape[1:]))
     backend.logits(seen)
     seconds = []
@@ -98,9 +96,7 @@ def cold_start(model: Path | str, picture: Path) -> float:
 def measure(name: str, model: Path, folder: Path, data: Any) -> list[dict[str, Any]]:
     """Compare the runtimes on one classifier; a row for each."""
     exports = {
-        kind: export_onnx(
-            str(model), folder / f"{name}-{kind}", quantize=quantize, calibration=[data.seen]
-        ).out
+        kind: export_onnx(str(model), folder / f"{name}-{kind}", quantize=quantize, calibration=[data.seen]).out
         for kind, quantize in (("fp32", None), ("int8", "int8"))
     }
     reference = load_backend(model, device="cpu")
@@ -108,7 +104,7 @@ def measure(name: str, model: Path, folder: Path, data: Any) -> list[dict[str, A
     chosen = np.linspace(0, len(manifest) - 1, min(len(manifest), NUM_PICTURES[name])).astype(int)
     paths = [manifest.row(int(index)).path for index in chosen]
     images = [image for path in paths if not isinstance(image := read_image(path), Unreadable)]
-    pixels = np.stack([reference.prepare(image) for image in images])
+    pixels = np.stack([reference.facts.views(image) for image in images])
     expected = softmax(outputs(reference, pixels), axis=1)
     weights = (model / "model.safetensors").stat().st_size
     runtimes = {
@@ -137,11 +133,9 @@ def measure(name: str, model: Path, folder: Path, data: Any) -> list[dict[str, A
 
 
 def outputs(backend: Any, pixels: np.ndarray) -> np.ndarray:
-    """Run over all pictures in batches: (N, C)."""
+    """Run over all images in batches: (N, C)."""
     batch = max(BATCHES)
-    parts = [
-        backend.logits(pixels[start : start + batch]) for start in range(0, len(pixels), batch)
-    ]
+    parts = [backend.logits(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
     return np.concatenate(parts).astype(np.float64)
 
 
@@ -155,10 +149,10 @@ def to_markdown(rows: list[dict[str, Any]], facts: dict[str, object]) -> str:
     lines = [
         "# Exported classifiers against torch",
         "",
-        "Made by `python benchmarks/export.py`. Agreement: share of the embedded pictures of unseen characters whose",
-        "likeliest class is that of torch in fp32; change: the largest of a probability. Speed in pictures a second,",
-        "without decoding, the best of five. Cold start: seconds from the start of `uniemox predict MODEL picture` to",
-        f"its end, the median of {NUM_STARTS} fresh processes. int8 is calibrated on 64 other pictures.",
+        "Made by `python benchmarks/export.py`. Agreement: share of the embedded images of unseen characters whose",
+        "likeliest class is that of torch in fp32; change: the largest of a probability. Speed in images a second,",
+        "without decoding, the best of five. Cold start: seconds from the start of `uniemox predict MODEL image` to",
+        f"its end, the median of {NUM_STARTS} fresh processes. int8 is calibrated on 64 other images.",
         "",
     ]
     heads = " | ".join(f"speed, batch {batch}" for batch in BATCHES)
@@ -184,9 +178,7 @@ def to_markdown(rows: list[dict[str, Any]], facts: dict[str, object]) -> str:
 
 def main() -> None:
     """Measure, write, and fail where the cold start takes too long."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -194,9 +186,7 @@ def main() -> None:
         rows = measure("demo", EMBEDDED["demo"], folder, data)
         rows += measure("base", random_base(folder / "base"), folder, data)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "export.json").write_text(
-        json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n"
-    )
+    (RESULTS / "export.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n")
     page = to_markdown(rows, facts)
     (RESULTS / "export.md").write_text(page)
     print(page)

@@ -2,10 +2,10 @@
 
     python benchmarks/people.py [--onnx FILE --format NAME]
 
-Speed: pictures a second through the whole search (reading, detecting, keeping), with reading beside the detector and
+Speed: images a second through the whole search (reading, detecting, keeping), with reading beside the detector and
 before it. torchvision's detectors have seeded weights, which cost as much as trained ones up to their lists of
 findings.
-Recall: the share of the exact boxes of the demo's test pictures that the ONNX model finds. Writes
+Recall: the share of the exact boxes of the demo's test images that the ONNX model finds. Writes
 `results/people.{json,md}`.
 """
 
@@ -25,19 +25,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
+from torchvision.models import get_model
 
-from uniemox.data.agreement import compare_people
-from uniemox.data.detectors.choice import NICKNAMES, build_detector
-from uniemox.data.detectors.detector import Limits
-from uniemox.data.detectors.torchvision_detector import ARCHITECTURES
-from uniemox.data.manifest import read_manifest
-from uniemox.data.population import all_pictures, assign_people, to_table
-from uniemox.data.search import Search
+from uniemox.config.people import Limits
 from uniemox.demo.drawn import unpack
-from uniemox.train.folder import describe_environment
+from uniemox.manifests.population import all_pictures, assign_people, to_table
+from uniemox.manifests.table import read_manifest
+from uniemox.people.agreement import compare_people
+from uniemox.people.detectors.choice import NICKNAMES, build_detector
+from uniemox.people.search import Search
+from uniemox.train.run_folder import describe_environment
 
 if TYPE_CHECKING:
-    from uniemox.data.detectors.detector import Detector
+    from uniemox.people.detectors.detector import Detector
 
 SIZE = (1024, 768)
 PICTURES = 24
@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 def paint(folder: Path) -> pa.Array:
-    """Write JPEG pictures of clouds, with grain, as costly to decode as photographs."""
+    """Write JPEG images of clouds, with grain, as costly to decode as photographs."""
     generator = np.random.default_rng(0)
     names = [f"{index}.jpg" for index in range(PICTURES)]
     for name in names:
@@ -64,15 +64,13 @@ def seed_weights(name: str, folder: Path) -> str:
     """Save seeded weights of one of torchvision's detectors."""
     torch.manual_seed(0)
     path = folder / f"{name}.pth"
-    model = ARCHITECTURES[name].build(weights=None, weights_backbone=None)
+    model = get_model(name, weights=None, weights_backbone=None)
     torch.save(model.state_dict(), path)
     return str(path)
 
 
-def pictures_a_second(
-    detector: Detector, root: Path, paths: pa.Array, folder: Path, *, num_workers: int
-) -> float:
-    """Search all pictures, and say how fast it went."""
+def pictures_a_second(detector: Detector, root: Path, paths: pa.Array, folder: Path, *, num_workers: int) -> float:
+    """Search all images, and say how fast it went."""
     search = Search(root, paths, source=detector.source, folder=folder)
     began = time.perf_counter()
     for _ in search.run(detector, batch_size=BATCH, num_workers=num_workers):
@@ -96,15 +94,10 @@ def measure_speed(detectors: dict[str, Detector], folder: Path) -> list[Row]:
         torch.set_num_threads(threads)
         detector.detect([Image.new("RGB", SIZE)])  # the first call allocates
         speeds = [
-            max(
-                pictures_a_second(detector, root, paths, folder / "parts", num_workers=workers)
-                for _ in range(2)
-            )
+            max(pictures_a_second(detector, root, paths, folder / "parts", num_workers=workers) for _ in range(2))
             for workers in (2, 0)
         ]
-        rows.append(
-            {"detector": name, "beside": round(speeds[0], 2), "before": round(speeds[1], 2)}
-        )
+        rows.append({"detector": name, "beside": round(speeds[0], 2), "before": round(speeds[1], 2)})
         print(rows[-1], flush=True)
     torch.set_num_threads(whole)
     return rows
@@ -124,12 +117,9 @@ def measure_recall(onnx: Path, form: str, folder: Path) -> list[Row]:
         for score in SCORES:
             # Boxes of a lower score never displace one of a higher, so this is what a search from it finds.
             found = [
-                replace(one, boxes=tuple(box for box in one.boxes if (box.score or 0) >= score))
-                for one in all_found
+                replace(one, boxes=tuple(box for box in one.boxes if (box.score or 0) >= score)) for one in all_found
             ]
-            seen = assign_people(
-                truth, paths, found=to_table(found), source=detector.source, replace_boxes=True
-            )
+            seen = assign_people(truth, paths, found=to_table(found), source=detector.source, replace_boxes=True)
             rows.append({"set": what, "score": score, **compare_people(seen, truth).to_dict()})
             print(rows[-1], flush=True)
     return rows
@@ -140,10 +130,10 @@ def to_markdown(speed: list[Row], recall: list[Row], facts: Row) -> str:
     lines = [
         "# How fast people are found, and how many of the drawn ones",
         "",
-        f"Made by `python benchmarks/people.py`: {PICTURES} JPEG pictures of {SIZE[0]} × {SIZE[1]} pixels through the "
+        f"Made by `python benchmarks/people.py`: {PICTURES} JPEG images of {SIZE[0]} × {SIZE[1]} pixels through the "
         f"whole search, in batches of {BATCH}, the better of two passes. torchvision's detectors have seeded weights.",
         "",
-        "| detector | pictures a second, read beside the detector | read before it |",
+        "| detector | images a second, read beside the detector | read before it |",
         "|---|---|---|",
         *(f"| {row['detector']} | {row['beside']:.2f} | {row['before']:.2f} |" for row in speed),
         "",
@@ -153,10 +143,10 @@ def to_markdown(speed: list[Row], recall: list[Row], facts: Row) -> str:
     if recall:
         lines += [
             "",
-            "Drawn people of the demo's test pictures, found by the ONNX model, which was trained on photographs; a "
+            "Drawn people of the demo's test images, found by the ONNX model, which was trained on photographs; a "
             "box is found if it overlaps the exact one by 0.5 or more.",
             "",
-            "| pictures | score from | exact boxes | found | recall | found boxes that are right | mean overlap |",
+            "| images | score from | exact boxes | found | recall | found boxes that are right | mean overlap |",
             "|---|---|---|---|---|---|---|",
             *(
                 f"| {row['set']} | {row['score']:g} | {row['second_boxes']} | {row['matched']} | "
@@ -174,9 +164,7 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path)
     parser.add_argument("--format", default="centernet")
     given = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

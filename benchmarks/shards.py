@@ -1,8 +1,8 @@
-"""Measure shards: how fast they are written, and how fast pictures are read from them, beside files.
+"""Measure shards: how fast they are written, and how fast images are read from them, beside files.
 
     python benchmarks/shards.py
 
-Pictures are random bytes of a JPEG's size, since nothing is decoded. They are read in a drawn order, as training does,
+Images are random bytes of a JPEG's size, since nothing is decoded. They are read in a drawn order, as training does,
 from files and from shards in turn. All lies in the page cache of a local disk, the best case for files; on network
 file systems, which shards are for, each file costs more. Writes `results/shards.{json,md}`.
 """
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from uniemox.data.images import read_file
-from uniemox.data.manifest import Facts, Manifest, manifest_from_columns, read_manifest
-from uniemox.data.shards import write_shards
-from uniemox.train.folder import describe_environment
+from uniemox.files.images import read_file
+from uniemox.manifests.shards import write_shards
+from uniemox.manifests.table import Facts, Manifest, manifest_from_columns, read_manifest
+from uniemox.train.run_folder import describe_environment
 
 PICTURES = 10_000
 SIZES = (20_000, 60_000)  # bytes
@@ -50,7 +50,7 @@ def make(root: Path) -> Manifest:
 
 
 def microseconds(manifest: Manifest) -> float:
-    """Read every picture in a drawn order; give the time of one."""
+    """Read every image in a drawn order; give the time of one."""
     order = np.random.default_rng(1).permutation(PICTURES).tolist()
     began = time.perf_counter()
     for row in order:
@@ -82,13 +82,13 @@ def to_markdown(found: dict[str, Any], facts: dict[str, Any]) -> str:
     lines = [
         "# Shards beside files",
         "",
-        f"Made by `python benchmarks/shards.py`: {found['pictures']} pictures, {found['megabytes']} MB, on a local "
+        f"Made by `python benchmarks/shards.py`: {found['pictures']} images, {found['megabytes']} MB, on a local "
         f"disk and in its cache; medians of {REPEATS} readings in turn.",
         "",
         "| what | value |",
         "|---|---|",
         f"| write {found['shards']} shards | {found['seconds_to_write']} s |",
-        f"| read a picture's bytes from its file | {found['microseconds_from_files']} µs |",
+        f"| read an image's bytes from its file | {found['microseconds_from_files']} µs |",
         f"| read them from a shard | {found['microseconds_from_shards']} µs |",
         f"| shard / file | {found['ratio']} |",
         "",
@@ -98,9 +98,7 @@ def to_markdown(found: dict[str, Any], facts: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and write."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name))

@@ -1,7 +1,8 @@
-"""Fakes for all tests, generated and seeded: painted pictures, a tiny CLIP, and settings small enough for a CPU."""
+"""Fakes for all tests, generated and seeded: painted images, a tiny CLIP, and settings small enough for a CPU."""
 
 import json
 import os
+import signal
 import sys
 import types
 from dataclasses import dataclass
@@ -17,7 +18,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-SIDE = 48  # of a painted picture, in pixels
+# A job in the background or under nohup ignores these, and so would the processes that tests start and signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+SIDE = 48  # of a painted image, in pixels
 CLASSES = ("awe", "fear", "joy")
 COLOURS = {"awe": (210, 40, 40), "fear": (40, 200, 60), "joy": (50, 60, 220)}
 COUNTS = {"train": 24, "val": 9, "test": 7}  # no multiple of 2 in what is evaluated
@@ -37,7 +42,7 @@ class Painted:
 
     @property
     def manifest(self):
-        from uniemox.data.manifest import read_manifest
+        from uniemox.manifests.table import read_manifest
 
         return read_manifest(self.path)
 
@@ -52,8 +57,8 @@ def paint(label, box, generator):
 
 
 def paint_data_set(root, *, seed=0):
-    """Paint pictures into split and class folders; every fourth shows nobody."""
-    from uniemox.data.manifest import Attributes, Box, Facts, manifest_from_columns, write_manifest
+    """Paint images into split and class folders; every fourth shows nobody."""
+    from uniemox.manifests.table import Attributes, Box, Facts, manifest_from_columns, write_manifest
 
     generator = np.random.default_rng(seed)
     paths, splits, labels, attributes, people = [], [], [], [], []
@@ -122,25 +127,16 @@ def tiny_clip(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pretrain_config(painted, tiny_clip):
     """Make the settings of a pretraining run in a folder; a group of them is changed by a dict."""
-    from uniemox.config import (
-        LossConfig,
-        ModelConfig,
-        OptimConfig,
-        PretrainConfig,
-        TeacherConfig,
-        ViewsConfig,
-    )
+    from uniemox.config.training import LossConfig, ModelConfig, OptimConfig, PretrainConfig, TeacherConfig, ViewsConfig
 
     def make(out, *, model=None, views=None, teacher=None, loss=None, optim=None, **changes):
         shape = {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 4}
         clip = {"model": str(tiny_clip), "pretrained": None, "precision": "fp32"}
         steps = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "base_lr": 1e-2}
-        run = {"data": painted.path, "out": out, "device": "cpu", "num_workers": 0, "log_every": 1}
+        run = {"data": painted.path, "out": out, "device": "cpu", "workers": 0, "log_every": 1}
         return PretrainConfig(
             **run | changes,
-            model=ModelConfig(
-                **{"size": "mini", "patch_size": 8, "image_size": 32} | shape | (model or {})
-            ),
+            model=ModelConfig(**{"size": "mini", "patch_size": 8, "image_size": 32} | shape | (model or {})),
             views=ViewsConfig(**{"mask_ratio": 0.5} | (views or {})),
             teacher=TeacherConfig(**clip | (teacher or {})),
             loss=LossConfig(**loss or {}),
@@ -153,16 +149,14 @@ def pretrain_config(painted, tiny_clip):
 @pytest.fixture(scope="session")
 def finetune_config(painted):
     """Make the settings of a fine-tuning run in a folder; a group of them is changed by a dict."""
-    from uniemox.config import AugmentConfig, FinetuneConfig, OptimConfig
+    from uniemox.config.training import AugmentConfig, FinetuneConfig, OptimConfig
 
     def make(out, *, augment=None, optim=None, **changes):
-        run = {"data": painted.path, "out": out, "device": "cpu", "num_workers": 0, "log_every": 1}
+        run = {"data": painted.path, "out": out, "device": "cpu", "workers": 0, "log_every": 1}
         shape = {"size": "mini", "patch_size": 8, "image_size": 32, "drop_path": 0.1}
         steps = {"epochs": 2, "warmup_epochs": 1.0, "batch_size": 8, "base_lr": 1e-2}
         return FinetuneConfig(
-            **run | shape | changes,
-            augment=AugmentConfig(**augment or {}),
-            optim=OptimConfig(**steps | (optim or {})),
+            **run | shape | changes, augment=AugmentConfig(**augment or {}), optim=OptimConfig(**steps | (optim or {}))
         )
 
     return make
@@ -200,7 +194,7 @@ class Run:
 @pytest.fixture(scope="session")
 def pretrained(pretrain_config, tmp_path_factory):
     """A pretraining run of two epochs; nobody may write to it."""
-    from uniemox.train.run import pretrain
+    from uniemox.train.pretrain import pretrain
 
     config, heard = pretrain_config(tmp_path_factory.mktemp("runs") / "pretrained"), Heard()
     return Run(config, pretrain(config, heard), heard)
@@ -209,7 +203,7 @@ def pretrained(pretrain_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def finetuned(finetune_config, pretrained, tmp_path_factory):
     """A fine-tuning run of two epochs from the pretrained one; nobody may write to it."""
-    from uniemox.train.run import finetune
+    from uniemox.train.finetune import finetune
 
     out, heard = tmp_path_factory.mktemp("runs") / "finetuned", Heard()
     taken = {"size": None, "patch_size": None, "image_size": None}
@@ -285,14 +279,14 @@ def exported(finetuned, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK"):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def run(capsys):
     def call(*words):
-        from uniemox import cli
+        from uniemox.console import cli
 
         code = cli.main([str(word) for word in words])
         shown = capsys.readouterr()
@@ -325,9 +319,5 @@ def pages(fake):
         asked.append((folder, model, data, split))
 
     fake("report")
-    fake(
-        "report.run",
-        write_run_report=write_run_report,
-        write_evaluation_report=write_evaluation_report,
-    )
+    fake("report.run", write_run_report=write_run_report, write_evaluation_report=write_evaluation_report)
     return asked

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from uniemox.config import LossConfig
-from uniemox.losses import (
-    PretrainLosses,
-    contrast_loss,
-    reconstruction_loss,
-    similarity_loss,
-)
+from uniemox.config.training import LossConfig
+from uniemox.losses import PretrainLosses, contrast_loss, reconstruction_loss, similarity_loss
 
 
 def features(batch=5, texts=5, width=7, seed=0):
@@ -111,19 +106,13 @@ def test_replacing_one_text_changes_contrast():
 def test_pairing_students_with_other_teachers_changes_both_terms():
     embedding, image, texts = features()
     turned = image.roll(1, dims=0)
-    assert (
-        abs(contrast_loss(embedding, turned, texts) - contrast_loss(embedding, image, texts)) > 0.01
-    )
+    assert abs(contrast_loss(embedding, turned, texts) - contrast_loss(embedding, image, texts)) > 0.01
     assert abs(similarity_loss(embedding, turned) - similarity_loss(embedding, image)) > 0.01
 
 
 def test_reconstruction_of_hand_worked_numbers():
-    prediction = torch.tensor(
-        [[[1.0, 2.0], [9.0, 9.0], [0.0, 0.0]], [[5.0, 5.0], [1.0, 1.0], [0.0, 4.0]]]
-    )
-    target = torch.tensor(
-        [[[0.0, 0.0], [0.0, 0.0], [3.0, 1.0]], [[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]]]
-    )
+    prediction = torch.tensor([[[1.0, 2.0], [9.0, 9.0], [0.0, 0.0]], [[5.0, 5.0], [1.0, 1.0], [0.0, 4.0]]])
+    target = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [3.0, 1.0]], [[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]]])
     hidden = torch.tensor([[True, False, True], [False, True, True]])
     # Patch means: (1 + 4)/2 = 2.5, (9 + 1)/2 = 5, (0 + 4)/2 = 2, (0 + 16)/2 = 8.
     assert reconstruction_loss(prediction, target, hidden).item() == pytest.approx(17.5 / 4)
@@ -191,17 +180,12 @@ def test_half_precision_is_computed_in_fp32(dtype):
     prediction, target, hidden = patches()
     prediction, target = prediction.to(dtype), target.to(dtype)
     pairs = [
-        (
-            contrast_loss(embedding, image, texts),
-            contrast_loss(embedding.float(), image.float(), texts.float()),
-        ),
+        (contrast_loss(embedding, image, texts), contrast_loss(embedding.float(), image.float(), texts.float())),
         (similarity_loss(embedding, image), similarity_loss(embedding.float(), image.float())),
         *(
             (
                 reconstruction_loss(prediction, target, hidden, normalized=normalized),
-                reconstruction_loss(
-                    prediction.float(), target.float(), hidden, normalized=normalized
-                ),
+                reconstruction_loss(prediction.float(), target.float(), hidden, normalized=normalized),
             )
             for normalized in (False, True)
         ),

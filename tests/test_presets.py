@@ -1,5 +1,6 @@
-"""The presets: whole, valid, without paths; and the released ones have the released numbers."""
+"""The presets: valid, without paths, of the recorded values; and the released ones have the released numbers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,22 +8,12 @@ import yaml
 
 import uniemox
 from uniemox import settings
-from uniemox.config import ENCODER_SHAPES, FinetuneConfig, PretrainConfig
+from uniemox.config.training import ENCODER_SHAPES, FinetuneConfig, PretrainConfig
 
 FOLDERS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 FILES = sorted(Path(uniemox.__file__).parent.glob("presets/*/*.yaml"))
 PRESETS = [(FOLDERS[file.parent.name], file.stem) for file in FILES]
-# What a run computes with and where; a preset says what it computes.
-OF_THE_MACHINE = {
-    "data",
-    "out",
-    "init",
-    "resume",
-    "device",
-    "num_workers",
-    "save_every",
-    "log_every",
-}
+RESOLVED = json.loads(Path(__file__).with_name("presets.json").read_text())
 
 every_preset = pytest.mark.parametrize(
     ("config", "name"), PRESETS, ids=[f"{file.parent.name}-{file.stem}" for file in FILES]
@@ -36,14 +27,7 @@ def load(config, name):
 
 def test_the_presets_are_these():
     assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
-    assert set(settings.preset_names(FinetuneConfig)) == {
-        "released",
-        "mae",
-        "heco",
-        "caer_s",
-        "emotic",
-        "demo",
-    }
+    assert set(settings.preset_names(FinetuneConfig)) == {"released", "mae", "heco", "caer_s", "emotic", "demo"}
     assert len(FILES) == 10
 
 
@@ -53,9 +37,28 @@ def test_a_preset_is_valid(config, name):
 
 
 @every_preset
-def test_a_preset_is_whole_and_says_nothing_of_the_machine(config, name):
-    every = {setting.name for setting in settings.list_settings(config)}
-    assert set(settings.load_preset(config, name)) == every - OF_THE_MACHINE
+def test_a_preset_resolves_to_what_it_was_recorded_as(config, name):
+    """`extends` changes nothing of what a recipe trains; a new setting needs no line here."""
+    kind = next(kind for kind, known in FOLDERS.items() if known is config)
+    values = json.loads(json.dumps(dict(settings.list_values(load(config, name))), default=str))
+    recorded = RESOLVED[f"{kind}/{name}"]
+    assert {key: values[key] for key in recorded} == recorded
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_preset_says_only_what_differs_from_what_it_extends(file):
+    tree, config = yaml.safe_load(file.read_text()), FOLDERS[file.parent.name]
+    base = tree.pop("extends", None)
+    if base is None:
+        assert file.stem == "released"
+        return
+    below = settings.load_preset(config, base)
+    own = {
+        f"{key}.{leaf}" if isinstance(value, dict) else key: setting
+        for key, value in tree.items()
+        for leaf, setting in (value if isinstance(value, dict) else {key: value}).items()
+    }
+    assert not [name for name, value in own.items() if below.get(name, ...) == value]
 
 
 @every_preset
@@ -71,13 +74,12 @@ def test_a_preset_keeps_the_order_of_the_fields(file):
     written = [
         f"{key}.{leaf}" if isinstance(value, dict) else key
         for key, value in yaml.safe_load(file.read_text()).items()
+        if key != "extends"
         for leaf in (value if isinstance(value, dict) else [key])
     ]
     fields = [setting.name for setting in settings.list_settings(config)]
     # Top-level settings come before groups in the dataclasses, so in the files.
-    assert [name for name in fields if name in written and "." in name] == [
-        name for name in written if "." in name
-    ]
+    assert [name for name in fields if name in written and "." in name] == [name for name in written if "." in name]
     assert all("." not in name for name in written[: sum("." not in n for n in written)])
 
 
@@ -110,7 +112,7 @@ RELEASED_PRETRAINING = {
     "loss.reconstruction": 1.0,
     "loss.normalized_target": False,
     "optim.epochs": 800,
-    "optim.warmup_epochs": 40,
+    "optim.warmup_share": 40 / 800,
     "optim.base_lr": 1e-3,
     "optim.min_lr": 0.0,
     "optim.weight_decay": 0.05,
@@ -131,7 +133,7 @@ RELEASED_FINETUNING = {
     "augment.switch": 0.5,
     "augment.smoothing": 0.1,
     "optim.epochs": 100,
-    "optim.warmup_epochs": 5,
+    "optim.warmup_share": 5 / 100,
     "optim.batch_size": 16,
     "optim.base_lr": 1e-3,
     "optim.min_lr": 1e-6,
@@ -188,9 +190,7 @@ def test_our_recipes_keep_val_held_out(name):
     assert load(PretrainConfig, name).splits == ("train",)
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*settings.preset_names(PretrainConfig)} & {*ENCODER_SHAPES})
-)
+@pytest.mark.parametrize("name", sorted({*settings.preset_names(PretrainConfig)} & {*ENCODER_SHAPES}))
 def test_a_preset_named_like_an_encoder_has_that_encoder(name):
     assert load(PretrainConfig, name).model.size == name
 

@@ -1,18 +1,19 @@
 import dataclasses
 import itertools
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
 
-from uniemox import config as configs
 from uniemox import settings
-from uniemox.config import FinetuneConfig, ModelConfig, OptimConfig, PretrainConfig, TeacherConfig
+from uniemox.config import training as configs
+from uniemox.config.training import FinetuneConfig, ModelConfig, OptimConfig, PretrainConfig, TeacherConfig
+from uniemox.console.commands.train import list_sources
+from uniemox.console.flags import flag_of, parse
 from uniemox.errors import ConfigError
-from uniemox.flags import Parser, is_list, without_null
 
 CONFIGS = [PretrainConfig, FinetuneConfig]
 EVERY = [
@@ -24,9 +25,10 @@ WHERE = ["--data", "d.parquet", "--out", "run"]
 
 
 def combine(config, words):
-    parser = Parser("pretrain", "")
-    settings.add_settings(parser, config)
-    return settings.combine(config, parser.parse(words, defaults=False))
+    name = "pretrain" if config is PretrainConfig else "finetune"
+    given, _ = parse(name, "", config, words, also=list_sources(config))
+    preset, files = given.pop("preset", None), given.pop("config", ())
+    return settings.combine(config, given, preset=preset, files=files)
 
 
 def build(config, words):
@@ -39,28 +41,28 @@ CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1"}
 
 def another(setting):
     """Make a valid value that is not the default."""
+    kind, default = setting.kind, setting.default
     if setting.leaf in CHOSEN:
         return CHOSEN[setting.leaf]
-    kind = without_null(setting.kind)
-    default = setting.default
-    if kind is Path:
-        return Path("some where/ü.parquet")
-    if kind is bool:
-        return not default
-    if kind is int:
-        return 2 * default if default else 32
-    if kind is float:
-        return default / 2 if default else 0.25
+    if setting.is_list:
+        return ("val", "extra one")
     if get_origin(kind) is Literal:
         return next(word for word in get_args(kind) if word not in (default, "none"))
-    if is_list(kind):
-        return (0.25, 0.75) if get_origin(kind) is tuple else ("val", "extra one")
-    return "something: else # é"
+    if get_origin(kind) is tuple:
+        return (0.25, 0.75)
+    others = {
+        Path: lambda: Path("some where/ü.parquet"),
+        bool: lambda: not default,
+        int: lambda: 2 * default if default else 32,
+        float: lambda: default / 2 if default else 0.25,
+        str: lambda: "something: else # é",
+    }
+    return others[kind]()
 
 
 def as_words(setting, value):
     text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
-    return [setting.flag, text.lower() if isinstance(value, bool) else text]
+    return [flag_of(setting), text.lower() if isinstance(value, bool) else text]
 
 
 def value_of(config, name):
@@ -86,10 +88,7 @@ def test_every_field_is_a_setting(config):
 
 @pytest.mark.parametrize(("config", "setting"), EVERY)
 def test_every_setting_has_a_text_of_whole_sentences(config, setting):
-    assert setting.text[0].isupper() or setting.text.split()[0].rstrip(":,") in (
-        "auto",
-        "crop",
-    )
+    assert setting.text[0].isupper() or setting.text.split()[0].rstrip(":,") in ("auto", "crop")
     assert setting.text.endswith(".")
     assert "\n" not in setting.text
 
@@ -110,17 +109,6 @@ def test_the_default_of_a_setting_is_that_of_the_class():
 # Flags
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_the_help_has_every_setting_with_its_text(config):
-    parser = Parser("pretrain", "")
-    settings.add_settings(parser, config)
-    text = " ".join(parser.format_help().split())
-    for setting in settings.list_settings(config):
-        # Lines break behind dashes as well.
-        assert setting.text.replace(" ", "") in text.replace(" ", "")
-        assert f"{setting.flag} " in text
-
-
 @pytest.mark.parametrize(("config", "setting"), EVERY)
 def test_every_setting_is_reachable_by_flag_with_dashes_or_underscores(config, setting):
     value = another(setting)
@@ -128,11 +116,7 @@ def test_every_setting_is_reachable_by_flag_with_dashes_or_underscores(config, s
     others = [] if setting.is_required else WHERE
     where = others or [word for word in WHERE if setting.name not in ("data", "out")]
     where = where or {"data": WHERE[2:], "out": WHERE[:2]}[setting.name]
-    for words in (
-        [flag, text],
-        [f"{flag}={text}"],
-        [flag.replace("-", "_").replace("__", "--", 1), text],
-    ):
+    for words in ([flag, text], [f"{flag}={text}"], [flag.replace("-", "_").replace("__", "--", 1), text]):
         assert value_of(build(config, [*where, *words]), setting.name) == value
 
 
@@ -147,9 +131,9 @@ def test_a_flag_for_yes_may_stand_alone():
 
 
 def test_what_must_be_given_is_named():
-    with pytest.raises(ConfigError, match=r"^--data and --out must be given; see `uniemox pretr"):
+    with pytest.raises(ConfigError, match=r"^`data` and `out` must be given$"):
         build(PretrainConfig, [])
-    with pytest.raises(ConfigError, match=r"^--out must be given"):
+    with pytest.raises(ConfigError, match=r"^`out` must be given"):
         build(FinetuneConfig, ["--data", "x"])
 
 
@@ -172,9 +156,7 @@ def two_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(LAYERS)), ids="-".join)
-def test_flags_are_stronger_than_files_and_files_than_the_preset_wherever_they_stand(
-    two_files, order
-):
+def test_flags_are_stronger_than_files_and_files_than_the_preset_wherever_they_stand(two_files, order):
     config = build(FinetuneConfig, [word for name in order for word in LAYERS[name]])
     later = order.index("second") > order.index("first")
     assert config.optim.base_lr == 4e-4  # flag, both files, preset
@@ -183,6 +165,30 @@ def test_flags_are_stronger_than_files_and_files_than_the_preset_wherever_they_s
     assert config.seed == 2
     assert config.optim.batch_size == 16  # preset alone
     assert config.optim.accumulate == 1
+
+
+def test_a_resumed_run_lays_its_own_settings_over_the_preset_and_under_the_flags(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    words = ["--preset", "mae", "--data", "d", "--out", str(out), "--seed", "7"]
+    saved = build(FinetuneConfig, [*words, "--optim.epochs", "3"])
+    settings.save_config(saved, out / settings.RUN_CONFIG)
+    for given in (["--out", str(out), "--resume"], [*words, "--resume"]):
+        resumed = build(FinetuneConfig, given)
+        assert resumed == replace(saved, resume=True)
+    grown = build(FinetuneConfig, ["--out", str(out), "--resume", "--optim.epochs", "9"])
+    assert (grown.optim.epochs, grown.seed) == (9, 7)
+    fresh = build(FinetuneConfig, words)
+    assert fresh.optim.epochs == 100
+
+
+def test_a_typo_in_the_folder_to_resume_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    told = {"absent": "does not exist", "file": "is a file", "empty": "holds no config.yaml"}
+    for name, reason in told.items():
+        with pytest.raises(ConfigError, match=rf"{name} {reason}, so there is no run to resume"):
+            build(FinetuneConfig, ["--out", str(tmp_path / name), "--resume"])
 
 
 def test_the_later_of_two_equal_flags_wins():
@@ -206,15 +212,13 @@ def test_paths_in_a_file_are_relative_to_the_working_directory(tmp_path, monkeyp
 def test_an_unknown_preset_is_refused_with_the_known_ones(config, known):
     with pytest.raises(ConfigError) as caught:
         combine(config, ["--preset", "huge"])
-    assert str(caught.value) == (
-        f"there is no preset huge; known are {', '.join(settings.preset_names(config))}"
-    )
+    assert str(caught.value) == (f"unknown preset huge; known are {', '.join(settings.preset_names(config))}")
     assert known in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../finetune/mae", "base.yaml", "", "/etc/passwd", "x" * 9999])
 def test_a_preset_is_a_name_and_no_path(name):
-    with pytest.raises(ConfigError, match="there is no preset") as caught:
+    with pytest.raises(ConfigError, match="unknown preset") as caught:
         settings.load_preset(PretrainConfig, name)
     assert len(str(caught.value)) < 200
 
@@ -235,17 +239,18 @@ def file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("sed: 1", "there is no setting sed; did you mean seed?"),
-        ("optim: {base_lrr: 1}", "there is no setting optim.base_lrr; did you mean optim.base_lr?"),
-        ("optim: {base-lr: 1}", "there is no setting optim.base-lr; did you mean optim.base_lr?"),
-        ("base_lr: 1", "there is no setting base_lr; did you mean optim.base_lr?"),
+        ("sed: 1", "unknown setting sed; did you mean seed?"),
+        ("optim: {base_lrr: 1}", "unknown setting optim.base_lrr; did you mean optim.base_lr?"),
+        ("optim: {base-lr: 1}", "unknown setting optim.base-lr; did you mean optim.base_lr?"),
+        ("base_lr: 1", "unknown setting base_lr; did you mean optim.base_lr?"),
         ("views: {batch_size: 1}", "did you mean optim.batch_size?"),
-        ("1: 2", "there is no setting 1"),
-        ("null: 2", "there is no setting None"),
-        ("preset: base", "there is no setting preset"),
-        ("config: other.yaml", "there is no setting config"),
-        ("print_config: true", "there is no setting print_config"),
-        ("debug: true", "there is no setting debug"),
+        ("1: 2", "unknown setting 1"),
+        ("null: 2", "unknown setting None"),
+        ("preset: base", "unknown setting preset"),
+        ("extends: base", "unknown setting extends"),
+        ("config: other.yaml", "unknown setting config"),
+        ("print_config: true", "unknown setting print_config"),
+        ("debug: true", "unknown setting debug"),
         ("optim: 3", "optim is 3, but must be a group of settings such as optim.epochs"),
         ("optim: [1]", "optim is [1], but must be a group of settings"),
         ("seed: {a: 1}", "seed is {'a': 1}, but must be a whole number"),
@@ -258,7 +263,7 @@ def file(tmp_path):
         ("optim: {base_lr: true}", "optim.base_lr is True, but must be a number"),
         ("optim: {base_lr: .inf}", "optim.base_lr is inf, but must be a number"),
         ("optim: {base_lr: .nan}", "optim.base_lr is nan, but must be a number"),
-        ("optim: {betas: [0.9, .nan]}", "optim.betas is (0.9, nan), but must be 2 numbers"),
+        ("optim: {betas: [0.9, .nan]}", "optim.betas is [0.9, nan], but must be 2 numbers"),
         ("optim: {betas: 0.9}", "optim.betas is 0.9, but must be 2 numbers"),
         ("optim: {betas: [1, 2, 3]}", "optim.betas is [1, 2, 3], but must be 2 numbers"),
         ("optim: {clip_norm: high}", "optim.clip_norm is high, but must be a number, or null"),
@@ -266,21 +271,21 @@ def file(tmp_path):
         ("device: 0", "device is 0, but must be text"),
         ("device: null", "device is null, but must be text"),
         ("init: false", "init is False, but must be text, or null"),
-        ("data: 3", "data must be a path"),
-        ("data: ''", "data must be a path"),
+        ("data: 3", "data is 3, but must be a path"),
+        ("data: ''", "data is empty, but must be a path"),
         ('data: "a\\0b"', "data is a"),
         ('device: "a\\0b"', "device is a"),
         ("data: null", "data is null, but must be a path"),
         ("splits: train", "splits is train, but must be a list"),
-        ("splits: [1]", "splits is 1, but must be a list of names"),
+        ("splits: [1]", "splits is [1], but must be a list in brackets"),
         ("resume: perhaps", "resume is perhaps, but must be true or false"),
         ("resume: 1", "resume is 1, but must be true or false"),
-        ("model: {class_path: os.path.join, init_args: {}}", "no setting model.class_path"),
-        ("model: {__class__: 1}", "there is no setting model.__class__"),
-        ("optim: {'a b': 1}", "there is no setting optim.a b"),
-        ("optim: {'': 1}", "there is no setting optim."),
-        ("'': 1", "there is no setting"),
-        ("'" + "x" * 999 + "': 1", "there is no setting"),
+        ("model: {class_path: os.path.join, init_args: {}}", "unknown setting model.class_path"),
+        ("model: {__class__: 1}", "unknown setting model.__class__"),
+        ("optim: {'a b': 1}", "unknown setting optim.a b"),
+        ("optim: {'': 1}", "unknown setting optim."),
+        ("'': 1", "unknown setting"),
+        ("'" + "x" * 999 + "': 1", "unknown setting"),
         ("device: ['" + "x" * 9999 + "']", "but must be text"),
         ("- 1", "must be a mapping"),
         ("seed: 1\nseed: 2", "given twice"),
@@ -311,6 +316,7 @@ def test_the_text_of_a_flag_that_is_wrong_is_refused_in_one_line():
         ("optim: {base_lr: 1}", "optim.base_lr", 1.0),
         ("optim: {betas: [9e-1, 1e-1]}", "optim.betas", (0.9, 0.1)),
         ("optim.base_lr: 0.5", "optim.base_lr", 0.5),
+        ("num_workers: 3", "workers", 3),  # its name before
         ("splits: [train, val]", "splits", ("train", "val")),
         ("splits: [val]", "splits", ("val",)),
         ("device: 'null'", "device", "null"),
@@ -335,13 +341,20 @@ def test_values_that_contradict_each_other_are_refused(file):
 # Back to YAML
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """Give the text of a configuration that was saved."""
+
+    def save(made):
+        settings.save_config(made, tmp_path / "saved.yaml")
+        return (tmp_path / "saved.yaml").read_text(encoding="utf-8")
+
+    return save
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_saved_configuration_comes_back_equal(tmp_path, config):
-    words = [
-        word
-        for setting in settings.list_settings(config)
-        for word in as_words(setting, another(setting))
-    ]
+    words = [word for setting in settings.list_settings(config) for word in as_words(setting, another(setting))]
     for made in (build(config, WHERE), build(config, words)):
         path = tmp_path / "config.yaml"
         settings.save_config(made, path)
@@ -350,8 +363,7 @@ def test_a_saved_configuration_comes_back_equal(tmp_path, config):
         # The YAML means the same to any reader of YAML, but for tuples and paths.
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert plain["optim"] == {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(made.optim).items()
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(made.optim).items()
         }
 
 
@@ -359,33 +371,14 @@ def test_a_saved_configuration_comes_back_equal(tmp_path, config):
     "text",
     [
         *("", " ", "\t", "é\n", "a\nb\n\nc", "\u2028", "\u200b", "🙂", "a" * 300 + " b"),
-        *(
-            "null",
-            "true",
-            "1e-3",
-            "~",
-            "a: b",
-            "# c",
-            "'",
-            '"',
-            "[x]",
-            "- a",
-            "&a",
-            "*a",
-            "!x",
-            "%",
-        ),
+        *("null", "true", "1e-3", "~", "a: b", "# c", "'", '"', "[x]", "- a", "&a", "*a", "!x", "%"),
     ],
 )
-def test_any_text_survives_in_a_file(text):
+def test_any_text_survives_in_a_file(text, saved):
     made = PretrainConfig(
-        data=Path("d"),
-        out=Path("o"),
-        device=text,
-        splits=(text, "b"),
-        teacher=TeacherConfig(model=text),
+        data=Path("d"), out=Path("o"), device=text, splits=(text, "b"), teacher=TeacherConfig(model=text)
     )
-    tree = yaml.safe_load(settings.to_yaml(made))
+    tree = yaml.safe_load(saved(made))
     assert (tree["device"], tree["splits"]) == (text, [text, "b"])
     assert tree["teacher"]["model"] == text
 
@@ -398,21 +391,19 @@ def test_any_number_survives_in_a_file(tmp_path, number):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_yaml_has_the_text_of_every_setting_above_it(config):
-    lines = settings.to_yaml(config(data=Path("d"), out=Path("o"))).splitlines()
+def test_the_yaml_has_the_text_of_every_setting_above_it(config, saved):
+    lines = saved(config(data=Path("d"), out=Path("o"))).split("\n")[:-1]
     assert max(map(len, lines)) <= 100
     for setting in settings.list_settings(config):
         indent = "  " if setting.group else ""
-        place = next(
-            i for i, line in enumerate(lines) if line.startswith(f"{indent}{setting.leaf}:")
-        )
+        place = next(i for i, line in enumerate(lines) if line.startswith(f"{indent}{setting.leaf}:"))
         above = itertools.takewhile(lambda line: line.strip().startswith("#"), lines[:place][::-1])
         comment = " ".join(line.strip(" #") for line in [*above][::-1])
         assert setting.text in comment
 
 
 def test_a_configuration_that_lacks_something_does_not_load(file):
-    with pytest.raises(ConfigError, match="--out must be given"):
+    with pytest.raises(ConfigError, match="`out` must be given"):
         settings.load_config(PretrainConfig, file("data: d\n"))
 
 
@@ -426,11 +417,9 @@ def test_the_preview_is_the_configuration_with_what_is_missing_as_a_comment(conf
     assert again == build(config, ["--preset", "demo", "--seed", "5", "--data", "d", "--out", "o"])
 
 
-def test_the_preview_of_a_whole_configuration_is_what_is_saved():
+def test_the_preview_of_a_whole_configuration_is_what_is_saved(saved):
     words = ["--preset", "demo", "--data", "d", "--out", "o"]
-    assert settings.preview(PretrainConfig, combine(PretrainConfig, words)) == settings.to_yaml(
-        build(PretrainConfig, words)
-    )
+    assert settings.preview(PretrainConfig, combine(PretrainConfig, words)) == saved(build(PretrainConfig, words))
 
 
 def test_the_preview_refuses_what_is_out_of_range():
@@ -442,8 +431,5 @@ def test_a_group_of_settings_keeps_its_class():
     config = build(PretrainConfig, [*WHERE, "--model.size", "tiny"])
     assert config.model == ModelConfig(size="tiny")
     groups = [field for field in dataclasses.fields(config) if field.name in ("model", "optim")]
-    assert [field.type for field in groups] == ["ModelConfig", "OptimConfig"]
-    assert {type(getattr(config, field.name)) for field in groups} == {
-        configs.ModelConfig,
-        configs.OptimConfig,
-    }
+    assert [field.type for field in groups] == [ModelConfig, OptimConfig]
+    assert {type(getattr(config, field.name)) for field in groups} == {configs.ModelConfig, configs.OptimConfig}

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 LICENCE = (
-    "MIT; follows from pictures under CC0 and in the public domain and, through the teacher, from "
+    "MIT; follows from images under CC0 and in the public domain and, through the teacher, from "
     "EfficientNet-Lite0 (Apache-2.0)"
 )
 
@@ -24,13 +24,13 @@ def embed(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for path in sorted(source.glob("*.safetensors")):
         weights = {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(path).items()
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()
         }
         save_file(weights, target / path.name, metadata={"format": "pt"})
     config = json.loads((source / "config.json").read_text())
     config["uniemox"]["licence"] = LICENCE
     config["pretrained_cfg"]["license"] = "mit"
+    config["torch_dtype"] = "float32"  # else transformers would compute in fp16, and fail under bf16
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for path in target.iterdir():
         path.chmod(0o644)

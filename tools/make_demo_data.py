@@ -14,7 +14,7 @@ EmoSet's files each has a ``people.csv`` with the exact box of the drawn person.
 framing, place and flip are drawn independently of the emotion; the pose too, within a character.
 
 With ``--more N`` it writes another archive, of the training split's drawings alone in other scenes
-and framings: the pictures that UniEmoX-mini was pretrained on beside ``drawn6``'s own.
+and framings: the images that UniEmoX-mini was pretrained on beside ``drawn6``'s own.
 """
 
 from __future__ import annotations
@@ -87,15 +87,7 @@ FACE_OVER_POSE = ("bill", "sophie")  # as their index.svg says; elsewhere the co
 AAVATAR_STYLES = ("sketchy", "strokes")  # "thinlines" cannot be read at this size
 AAVATAR_SHARE = 4  # aavatar has 27 heads: it counts as this many characters
 # Not formalsuit (bill's body), uniform (priyanuova's body), stickfigure (no outline).
-AAVATAR_ATTIRES = (
-    "bodycon",
-    "casualfullsleevetee",
-    "casualtee",
-    "formal",
-    "fullsleeveshirt",
-    "saree",
-    "tuckedinshirt",
-)
+AAVATAR_ATTIRES = ("bodycon", "casualfullsleevetee", "casualtee", "formal", "fullsleeveshirt", "saree", "tuckedinshirt")
 
 ACTIONS = {
     "angry": "standing with arms down",
@@ -128,7 +120,7 @@ ACTION_WORDS = re.compile(
     "right|hand|back|bike|book|both|chin|desk|head|held|left|with|bag|car|hip|the|at|in|on|up"
 )
 
-# Name told in the annotation -> picture of openclipart (without .png).
+# Name told in the annotation -> image of openclipart (without .png).
 OBJECTS = {
     "Tree": ("plants/trees/cartoon_tree_01", "plants/trees/tree_whit_fruits_01"),
     "Flower": ("plants/flowers/tulips_ganson", "plants/flowers/daisy_jonathan_dietrich_01"),
@@ -177,7 +169,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: what to draw, where it goes and the seed of everything random in it."""
+    """One image: what to draw, where it goes and the seed of everything random in it."""
 
     drawing: Drawing
     image_id: str
@@ -207,9 +199,7 @@ def list_drawings(svg_dir: Path) -> list[Drawing]:
                     for pose in sorted((aavatar / "pose" / attire).glob("*.svg")):
                         layers = (head, face, pose)
                         group = f"aavatar/{attire}/{pose.stem}"
-                        drawings += make_drawing(
-                            layers, head, face.stem, pose.stem, "aavatar", group
-                        )
+                        drawings += make_drawing(layers, head, face.stem, pose.stem, "aavatar", group)
     return drawings
 
 
@@ -233,9 +223,7 @@ def split_groups(groups: list[str], rng: random.Random) -> dict[str, str]:
         num_test = max(1, round(SPLIT_SHARES["test"] * len(members)))
         num_val = max(1, round(SPLIT_SHARES["val"] * len(members))) if len(members) > 3 else 0
         for i, group in enumerate(members):
-            split_of[group] = (
-                "test" if i < num_test else "val" if i < num_test + num_val else "train"
-            )
+            split_of[group] = "test" if i < num_test else "val" if i < num_test + num_val else "train"
     return split_of
 
 
@@ -261,9 +249,7 @@ def choose(drawings: list[Drawing], num: int, rng: random.Random) -> list[Drawin
 @cache
 def render_layer(path: Path, width: int) -> Image.Image:
     """Render one SVG to ``width`` pixels, RGBA."""
-    png = resvg_py.svg_to_bytes(
-        svg_string=path.read_text(encoding="utf-8"), width=width, skip_system_fonts=True
-    )
+    png = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=width, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
@@ -282,9 +268,7 @@ def render_person(drawing: Drawing, width: int) -> Image.Image:
     height = round(width * head_extent(drawing.head)[4])
     canvas = Image.new("RGBA", (width, height))
     for layer in layers:
-        canvas.alpha_composite(
-            layer.resize((width, height)) if layer.size != canvas.size else layer
-        )
+        canvas.alpha_composite(layer.resize((width, height)) if layer.size != canvas.size else layer)
     return canvas
 
 
@@ -325,9 +309,7 @@ def paint_clouds(image: Image.Image, below: int, rng: random.Random) -> None:
     image.paste((255, 255, 255), mask=layer.filter(ImageFilter.GaussianBlur(4)))
 
 
-def paint_hills(
-    draw: ImageDraw.ImageDraw, base: float, height: float, colour: Colour, rng: random.Random
-) -> None:
+def paint_hills(draw: ImageDraw.ImageDraw, base: float, height: float, colour: Colour, rng: random.Random) -> None:
     """Paint a rolling line of hills from row ``base`` down."""
     phase, waves, size = rng.random() * 7, rng.uniform(1.0, 2.2), draw.im.size[0]
     points = [
@@ -400,11 +382,7 @@ def paint_scene(rng: random.Random) -> tuple[Image.Image, str | None, float]:
                 top = rng.randint(40, 120)
                 draw.polygon([(x - wide, row), (x, top), (x + wide, row)], fill=vary(shade, rng))
                 draw.polygon(
-                    [
-                        (x - wide * 0.2, top + (row - top) * 0.2),
-                        (x, top),
-                        (x + wide * 0.2, top + (row - top) * 0.2),
-                    ],
+                    [(x - wide * 0.2, top + (row - top) * 0.2), (x, top), (x + wide * 0.2, top + (row - top) * 0.2)],
                     fill=(245, 248, 250),
                 )
             draw.rectangle((0, row, size, size), fill=vary((140, 165, 120), rng))
@@ -434,15 +412,13 @@ def paint_scene(rng: random.Random) -> tuple[Image.Image, str | None, float]:
 def paint_room(draw: ImageDraw.ImageDraw, scene: str, row: int, rng: random.Random) -> None:
     """Paint a living room, a bedroom or an office: wall, floor and what tells them apart."""
     size = draw.im.size[0]
-    wall = vary(
-        rng.choice([(230, 220, 200), (205, 220, 215), (215, 210, 225), (225, 205, 195)]), rng
-    )
+    wall = vary(rng.choice([(230, 220, 200), (205, 220, 215), (215, 210, 225), (225, 205, 195)]), rng)
     draw.rectangle((0, 0, size, row), fill=wall)
     draw.rectangle((0, row, size, size), fill=vary((175, 140, 110), rng))
     draw.rectangle((0, row - 6, size, row), fill=(245, 242, 238))
     x, y = rng.choice([rng.randint(5, 40), size - rng.randint(100, 130)]), rng.randint(20, 50)
     match scene:
-        case "living_room":  # a picture and a sofa
+        case "living_room":  # an image and a sofa
             draw.rectangle((x, y, x + 80, y + 60), fill=(120, 90, 70))
             draw.rectangle((x + 6, y + 6, x + 74, y + 54), fill=vary((160, 190, 200), rng))
             sofa = vary((150, 110, 120), rng, by=40)
@@ -457,43 +433,30 @@ def paint_room(draw: ImageDraw.ImageDraw, scene: str, row: int, rng: random.Rand
             draw.rectangle((x - 14, y - 8, x + 8, y + 100), fill=curtain)
             draw.rectangle((x + 82, y - 8, x + 104, y + 100), fill=curtain)
             x = rng.choice([-40, size - 150])
-            draw.rounded_rectangle(
-                (x, row - 25, x + 190, row + 35), 10, fill=vary((235, 235, 245), rng)
-            )
-            draw.rounded_rectangle(
-                (x, row - 5, x + 190, row + 35), 6, fill=vary((130, 150, 190), rng)
-            )
+            draw.rounded_rectangle((x, row - 25, x + 190, row + 35), 10, fill=vary((235, 235, 245), rng))
+            draw.rounded_rectangle((x, row - 5, x + 190, row + 35), 6, fill=vary((130, 150, 190), rng))
         case _:  # shelves with folders
             for shelf in range(y, row - 30, 55):
                 for fx in range(x, x + 95, 11):
                     top = shelf + rng.randint(0, 10)
-                    draw.rectangle(
-                        (fx, top, fx + 9, shelf + 40), fill=vary((140, 150, 165), rng, by=50)
-                    )
+                    draw.rectangle((fx, top, fx + 9, shelf + 40), fill=vary((140, 150, 165), rng, by=50))
                 draw.rectangle((x - 6, shelf + 40, x + 104, shelf + 46), fill=(130, 105, 85))
 
 
 @cache
 def load_object(path: Path) -> Image.Image:
-    """Load an object's picture, cut to its extent."""
+    """Load an object's image, cut to its extent."""
     image = Image.open(path).convert("RGBA")
     return image.crop(image.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox())
 
 
-# --- one picture ----------------------------------------------------------------------------
+# --- one image ----------------------------------------------------------------------------
 
 
-def place_person(
-    drawing: Drawing, rng: random.Random
-) -> tuple[Image.Image, tuple[int, int, int, int], str]:
-    """Draw the person on a transparent picture; return it, its box and the framing."""
+def place_person(drawing: Drawing, rng: random.Random) -> tuple[Image.Image, tuple[int, int, int, int], str]:
+    """Draw the person on a transparent image; return it, its box and the framing."""
     framing = rng.choices(["close-up", "bust", "half", "full"], [50, 28, 15, 7])[0]
-    low, high = {
-        "close-up": (0.60, 0.86),
-        "bust": (0.44, 0.60),
-        "half": (0.33, 0.44),
-        "full": (0.2, 0.33),
-    }[framing]
+    low, high = {"close-up": (0.60, 0.86), "bust": (0.44, 0.60), "half": (0.33, 0.44), "full": (0.2, 0.33)}[framing]
     x0, y0, x1, y1, _aspect = head_extent(drawing.head)
     side = max(y1 - y0, 0.9 * (x1 - x0))
     width = round(rng.uniform(low, high) * SIDE / side)
@@ -506,8 +469,7 @@ def place_person(
         bx0, by0, bx1, by1 = person.getbbox()
         scale = min(rng.uniform(0.86, 0.97) * SIDE / max(by1 - by0, bx1 - bx0), 1.6)
         person = person.crop((bx0, by0, bx1, by1)).resize(
-            (max(1, round((bx1 - bx0) * scale)), max(1, round((by1 - by0) * scale))),
-            Image.Resampling.LANCZOS,
+            (max(1, round((bx1 - bx0) * scale)), max(1, round((by1 - by0) * scale))), Image.Resampling.LANCZOS
         )
         left = rng.uniform(0, SIDE - person.width)
         top = (SIDE - person.height) * rng.uniform(0.6, 0.95)
@@ -521,11 +483,7 @@ def place_person(
 
 
 def place_objects(
-    background: Image.Image,
-    person: Image.Image,
-    ground: float,
-    openclipart: Path,
-    rng: random.Random,
+    background: Image.Image, person: Image.Image, ground: float, openclipart: Path, rng: random.Random
 ) -> list[str]:
     """Paint up to two objects behind the person; return the names of those well visible."""
     covered = np.asarray(person.getchannel("A")) > 128
@@ -557,10 +515,8 @@ def measure(image: Image.Image) -> tuple[float, float]:
     return round(float(luma), 1), round(min(1.0, colourful / 100), 1)
 
 
-def draw_picture(
-    job: Job, *, openclipart: Path
-) -> tuple[Job, bytes, dict[str, object], tuple[int, int, int, int]]:
-    """Draw one picture; return it as WebP with its annotation and the person's box."""
+def draw_picture(job: Job, *, openclipart: Path) -> tuple[Job, bytes, dict[str, object], tuple[int, int, int, int]]:
+    """Draw one image; return it as WebP with its annotation and the person's box."""
     rng = random.Random(job.seed)
     background, scene, ground = paint_scene(rng)
     person, box, framing = place_person(job.drawing, rng)
@@ -609,10 +565,8 @@ def plan_tree(
     return jobs
 
 
-def write_tree(
-    archive: zipfile.ZipFile, name: str, jobs: dict[str, list[Job]], openclipart: Path
-) -> None:
-    """Draw a tree's pictures and write them in EmoSet's layout."""
+def write_tree(archive: zipfile.ZipFile, name: str, jobs: dict[str, list[Job]], openclipart: Path) -> None:
+    """Draw a tree's images and write them in EmoSet's layout."""
 
     def write(path: str, content: bytes | str) -> None:
         info = zipfile.ZipInfo(f"{name}/{path}", (1980, 1, 1, 0, 0, 0))
@@ -634,7 +588,7 @@ def write_tree(
                 write(f"annotation/{stem}.json", json.dumps(annotation))
                 people.append(f"image/{stem}.webp," + ",".join(map(str, box)))
             write(f"{split}.json", json.dumps(rows))
-            print(f"{name}/{split}: {len(rows)} pictures")
+            print(f"{name}/{split}: {len(rows)} images")
     write("people.csv", "\n".join(people) + "\n")
 
 
@@ -649,7 +603,7 @@ def main() -> None:
         "--more",
         type=int,
         metavar="N",
-        help="write instead N other pictures of each emotion with the training split's drawings",
+        help="write instead N other images of each emotion with the training split's drawings",
     )
     args = parser.parse_args()
 
@@ -664,9 +618,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(args.out, "w", zipfile.ZIP_STORED) as archive:
         if args.more:
-            jobs = plan_tree(
-                {"train": seen_of["train"]}, {"train": args.more}, "drawn6-more", args.seed
-            )
+            jobs = plan_tree({"train": seen_of["train"]}, {"train": args.more}, "drawn6-more", args.seed)
             write_tree(archive, "drawn6-more", jobs, args.openclipart)
             return
         jobs = plan_tree(seen_of, PER_CLASS, "drawn6", args.seed)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from uniemox.checkpoints.bundle import pretraining_facts, save_classifier, save_pretraining
 from uniemox.checkpoints.facts import ModelFacts
-from uniemox.config import ModelConfig
+from uniemox.checkpoints.folder import pretraining_facts, save_model
+from uniemox.config.training import ModelConfig
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.pretrain import UniEmoX
 
@@ -46,7 +46,7 @@ def repeat(model: torch.nn.Module) -> None:
 
 
 def picture() -> torch.Tensor:
-    """A picture (1, 3, 32, 32) that is the same everywhere."""
+    """An image (1, 3, 32, 32) that is the same everywhere."""
     return (torch.arange(3 * 32 * 32) % 17 / 8 - 1).view(1, 3, 32, 32)
 
 
@@ -68,22 +68,22 @@ def write(folder: Path, answers: dict, out: Path, version: int, kind: str) -> No
 
 @torch.no_grad()
 def main(out: Path) -> None:
-    """Write an archive of each kind, with what the models answer to one picture."""
+    """Write an archive of each kind, with what the models answer to one image."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "model"
         one = plain_classifier()
         repeat(one)
-        save_classifier(one, folder, FACTS)
+        save_model(one, folder, FACTS)
         write(folder, {"logits": one(picture()).tolist()}, out, FACTS.format_version, "classifier")
 
         facts = dataclasses.replace(FACTS, target="multi_label", thresholds=(0.5, 0.25, 0.125))
-        save_classifier(one, folder, facts)
+        save_model(one, folder, facts)
         write(folder, {"logits": one(picture()).tolist()}, out, facts.format_version, "classifier")
 
         two = TwoViewClassifier(plain_classifier(), "sum").eval()
         repeat(two)
         facts = dataclasses.replace(FACTS, view="both", fusion="sum")
-        save_classifier(two, folder, facts)
+        save_model(two, folder, facts)
         answers = {"logits": two(picture(), -picture()).tolist()}
         write(folder, answers, out, facts.format_version, "classifier")
 
@@ -91,16 +91,11 @@ def main(out: Path) -> None:
         config = ModelConfig(size="mini", patch_size=8, image_size=32, **shape)
         model = UniEmoX(config, embedding_width=16).eval()
         repeat(model)
-        facts = pretraining_facts(
-            model, dataset="painted", emotion="evoked", provenance=FACTS.provenance
-        )
+        facts = pretraining_facts(model, dataset="painted", emotion="evoked", provenance=FACTS.provenance)
         noise = torch.tensor(NOISE)
         output = model(picture(), picture(), noise, noise.flip(1), 0.5)
-        save_pretraining(model, folder, facts)
-        answers = {
-            "embedding": output.embedding.tolist(),
-            "pixels": output.prediction[0, 0].tolist(),
-        }
+        save_model(model, folder, facts)
+        answers = {"embedding": output.embedding.tolist(), "pixels": output.prediction[0, 0].tolist()}
         write(folder, answers, out, facts.format_version, "pretraining")
 
 

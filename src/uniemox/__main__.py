@@ -1,9 +1,7 @@
 """`python -m uniemox`, which is what `torchrun` starts."""
 
-from __future__ import annotations
-
 import sys
 
-from uniemox.cli import main
+from uniemox.console.cli import main
 
 sys.exit(main())

@@ -1,179 +1,113 @@
-"""What is known about emotion labels: taxonomies, polarity, bridges between taxonomies, valence and arousal.
+"""What is known about emotion labels: taxonomies, polarity, bridges between taxonomies.
 
 Names are canonical: lower-case nouns ("anger" for the folder `Angry`). How data sets spell them is resolved by one
-function, `resolve`. Nothing here depends on a data set being at hand.
+function, `resolve`. Nothing here depends on a data set.
 
-Sources. Mikels et al. 2005: Emotional category data on images from the International Affective Picture System,
+Sources. Mikels et al. 2005: Emotional category data on images from the International Affective Image System,
 Behavior Research Methods 37. Shaver et al. 1987: Emotion knowledge: further exploration of a prototype approach, JPSP
-52. Kosti et al. 2020: Context based emotion recognition using EMOTIC dataset, TPAMI 42. Russell and Mehrabian 1977:
-Evidence for a three-factor theory of emotions, Journal of Research in Personality 11.
+52. Kosti et al. 2020: Context based emotion recognition using EMOTIC dataset, TPAMI 42.
 """
 
-from __future__ import annotations
-
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from uniemox.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-Emotion = Literal["evoked", "felt"]
-"""Whose emotion the labels name: that of viewers, or that of a depicted person."""
-
+Row = TypeVar("Row")
+Emotion = Literal["evoked", "felt"]  # The labels name the emotion of viewers, or that of a depicted person
 Polarity = Literal["positive", "negative"]
 
-MIKELS: Final = (
-    "amusement",
-    "awe",
-    "contentment",
-    "excitement",
-    "anger",
-    "disgust",
-    "fear",
-    "sadness",
-)
+MIKELS: Final = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 """Mikels' eight emotions, the positive before the negative: EmoSet's label order."""
 
-MIKELS_ALPHABETICAL: Final = tuple(sorted(MIKELS))
-"""The same eight as sorted folder names: the label order of FI and Emo8."""
+MIKELS_ALPHABETICAL: Final = tuple(sorted(MIKELS))  # As sorted folder names: the label order of FI and Emo8
 
 DRAWN6: Final = ("anger", "fear", "sadness", "amusement", "contentment", "excitement")
 """The six of Mikels' emotions that the drawn people of the demo show; disgust and awe are not drawn."""
 
 _EMOTIC: Final = (
-    "affection",
-    "anger",
-    "annoyance",
-    "anticipation",
-    "aversion",
-    "confidence",
-    "disapproval",
-    "disconnection",
-    "disquietment",
-    "doubt/confusion",
-    "embarrassment",
-    "engagement",
-    "esteem",
-    "excitement",
-    "fatigue",
-    "fear",
-    "happiness",
-    "pain",
-    "peace",
-    "pleasure",
-    "sadness",
-    "sensitivity",
-    "suffering",
-    "surprise",
-    "sympathy",
+    *("affection", "anger", "annoyance", "anticipation", "aversion", "confidence", "disapproval", "disconnection"),
+    *("disquietment", "doubt/confusion", "embarrassment", "engagement", "esteem", "excitement", "fatigue", "fear"),
+    *("happiness", "pain", "peace", "pleasure", "sadness", "sensitivity", "suffering", "surprise", "sympathy"),
     "yearning",
 )
 
 
-# --- Taxonomies ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Taxonomy:
     """A set of emotions that labels are taken from."""
 
-    name: str
-    """What it is called on the command line: the data set that uses it, or mikels, or polarity."""
-    classes: tuple[str, ...]
-    """Canonical names in label order."""
-    emotion: Emotion | None = None
-    """Whose emotion the data set labels; None for a taxonomy that is no data set's."""
-    several: bool = False
-    """Whether a sample may have several labels at once."""
+    name: str  # What it is called on the command line: the data set that uses it, or mikels, or polarity
+    classes: tuple[str, ...]  # Canonical names in label order
+    several: bool = False  # Whether a sample may have several labels at once
 
 
 _TAXONOMIES: Final = (
-    Taxonomy(name="emoset", classes=MIKELS, emotion="evoked"),
-    Taxonomy(name="fi", classes=MIKELS_ALPHABETICAL, emotion="evoked"),
-    Taxonomy(
-        name="emotion6",
-        classes=("anger", "disgust", "fear", "joy", "sadness", "surprise"),
-        emotion="evoked",
-    ),
-    Taxonomy(
-        name="ube",
-        classes=("anger", "fear", "joy", "love", "sadness", "surprise"),
-        emotion="evoked",
-    ),
-    Taxonomy(name="emo8", classes=MIKELS_ALPHABETICAL, emotion="evoked"),
+    Taxonomy("emoset", MIKELS),
+    Taxonomy("fi", MIKELS_ALPHABETICAL),
+    Taxonomy("emotion6", ("anger", "disgust", "fear", "joy", "sadness", "surprise")),
+    Taxonomy("ube", ("anger", "fear", "joy", "love", "sadness", "surprise")),
+    Taxonomy("emo8", MIKELS_ALPHABETICAL),
     # Folders are called Anger (once Angry), Happy, Sad; the order is the same.
-    Taxonomy(
-        name="caer-s",
-        classes=("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
-        emotion="felt",
-    ),
-    Taxonomy(
-        name="heco",
-        classes=(
-            "anger",
-            "disgust",
-            "excitement",
-            "fear",
-            "happiness",
-            "peace",
-            "sadness",
-            "surprise",
-        ),
-        emotion="felt",
-    ),
-    Taxonomy(name="emotic", classes=_EMOTIC, emotion="felt", several=True),
-    Taxonomy(name="mikels", classes=MIKELS),
-    Taxonomy(name="polarity", classes=("positive", "negative")),
+    Taxonomy("caer-s", ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")),
+    Taxonomy("heco", ("anger", "disgust", "excitement", "fear", "happiness", "peace", "sadness", "surprise")),
+    Taxonomy("emotic", _EMOTIC, several=True),
+    Taxonomy("mikels", MIKELS),
+    Taxonomy("polarity", ("positive", "negative")),
 )
 
 TAXONOMIES: Final[dict[str, Taxonomy]] = {taxonomy.name: taxonomy for taxonomy in _TAXONOMIES}
 """Every taxonomy by name: those of the eight data sets, Mikels' without a data set, and bare polarity."""
 
 
-def get_taxonomy(name: str) -> Taxonomy:
-    """Look up a taxonomy.
+def look_up(name: str, table: Mapping[str, Row], *, what: str) -> Row:
+    """Find a row of a table by its name.
+
+    Args:
+        name: In any case, with dashes, underscores and spaces or without: `CAER_S` is caer-s.
+        table: Rows by their names.
+        what: What a row is, for messages.
 
     Raises:
-        DataError: There is none of this name.
+        DataError: The name is unknown; names the nearest one.
     """
-    taxonomy = TAXONOMIES.get(name)
-    if taxonomy is None:
-        raise DataError(f"no taxonomy is called {name[:80]}: there are {', '.join(TAXONOMIES)}")
-    return taxonomy
+    known = {_letters(own): own for own in table}
+    own = known.get(_letters(name))
+    if own is None:
+        near = difflib.get_close_matches(_letters(name), known, 1, cutoff=0.7)
+        meant = f"did you mean {known[near[0]]}? There" if near else "there"
+        raise DataError(f"no {what} is called {name[:80]}: {meant} are {', '.join(table)}")
+    return table[own]
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.casefold() if char.isalnum())
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
 
-_CANONICAL: Final = {
-    "afraid": "fear",
-    "amused": "amusement",
-    "angry": "anger",
-    "annoyed": "annoyance",
-    "awed": "awe",
-    "confused": "doubt/confusion",
-    "confusion": "doubt/confusion",
-    "content": "contentment",
-    "contented": "contentment",
-    "disgusted": "disgust",
-    "doubt": "doubt/confusion",
-    "doubt confusion": "doubt/confusion",
-    "embarrassed": "embarrassment",
-    "excited": "excitement",
-    "fearful": "fear",
-    "happinesst": "happiness",  # one row of HECO says so
-    "happy": "happiness",
-    "joyful": "joy",
-    "peaceful": "peace",
-    "sad": "sadness",
-    "surprised": "surprise",
-    "surprize": "surprise",
-}
-"""Other spellings of the canonical names."""
+_SPELLINGS: Final = {
+    "amusement": ("amused",),
+    "anger": ("angry",),
+    "annoyance": ("annoyed",),
+    "awe": ("awed",),
+    "contentment": ("content", "contented"),
+    "disgust": ("disgusted",),
+    "doubt/confusion": ("confused", "confusion", "doubt", "doubt confusion"),
+    "embarrassment": ("embarrassed",),
+    "excitement": ("excited",),
+    "fear": ("afraid", "fearful"),
+    # Ekman's is called joy by some data sets and happiness by others; one row of HECO has a t too many.
+    "happiness": ("happinesst", "happy", "joy", "joyful"),
+    "peace": ("peaceful",),
+    "sadness": ("sad",),
+    "surprise": ("surprised", "surprize"),
+}  # Other words for one and the same emotion
+_CONCEPTS: Final = {word: emotion for emotion, words in _SPELLINGS.items() for word in words}
 
-_CONCEPTS: Final = {"joy": "happiness"}
-"""Canonical names of one and the same emotion: Ekman's is called joy by some data sets and happiness by others."""
+_SHOWN = 8  # Names that a message lists; the rest is counted
 
 
 def resolve(name: str, classes: Sequence[str]) -> str | None:
@@ -193,15 +127,68 @@ def resolve(name: str, classes: Sequence[str]) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Match:
+    """Which classes of two lists are the same."""
+
+    mapped: Mapping[str, str]  # Class of the second list to that of the first
+    missing: tuple[str, ...]  # Classes of the first list that the second lacks
+    unknown: tuple[str, ...]  # Classes of the second list that the first lacks
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether both lists have the same classes."""
+        return not self.missing and not self.unknown
+
+    def describe(self, first: str, second: str) -> str:
+        """Say what is missing on either side, in a few words, with the names of both lists."""
+        sides = ((first, self.missing, second), (second, self.unknown, first))
+        return ", and ".join(f"{own} has {_few(names)}, which {other} lacks" for own, names, other in sides if names)
+
+
+def match_classes(classes: Sequence[str], others: Sequence[str]) -> Match:
+    """Match two lists of classes by name, in whatever order and spelling; each is matched at most once.
+
+    Args:
+        classes: The first list, distinct.
+        others: The second list, distinct.
+    """
+    mapped: dict[str, str] = {}
+    for key in (str, _word, _concept):
+        taken = set(mapped.values())
+        ours = _by_key(key, [name for name in classes if name not in taken])
+        theirs = _by_key(key, [name for name in others if name not in mapped])
+        mapped |= {
+            names[0]: ours[word][0] for word, names in theirs.items() if len(names) == len(ours.get(word, ())) == 1
+        }
+    found = set(mapped.values())
+    return Match(
+        mapped,
+        missing=tuple(name for name in classes if name not in found),
+        unknown=tuple(name for name in others if name not in mapped),
+    )
+
+
+def _by_key(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
+    return found
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name[:80] for name in names[:_SHOWN]) + more
+
+
 def _word(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _concept(name: str) -> str:
-    """Name the emotion that a word means, one word for each."""
+    """Name the emotion that a word means, by one word for each."""
     word = _word(name)
-    canonical = _CANONICAL.get(word, word)
-    return _CONCEPTS.get(canonical, canonical)
+    return _CONCEPTS.get(word, word)
 
 
 # --- Polarity --------------------------------------------------------------------------------------------------------
@@ -211,32 +198,19 @@ def _concept(name: str) -> str:
 _POLARITY: Final[dict[str, Polarity]] = {
     **dict.fromkeys(MIKELS[:4], "positive"),
     **dict.fromkeys(MIKELS[4:], "negative"),
-    **dict.fromkeys(("happiness", "love"), "positive"),
-    **dict.fromkeys(("affection", "confidence", "esteem", "peace", "pleasure"), "positive"),
-    **dict.fromkeys(
-        (
-            "annoyance",
-            "aversion",
-            "disapproval",
-            "disquietment",
-            "embarrassment",
-            "fatigue",
-            "pain",
-            "sensitivity",
-            "suffering",
-        ),
-        "negative",
-    ),
+    **dict.fromkeys(("happiness", "love", "affection", "confidence", "esteem", "peace", "pleasure"), "positive"),
+    **dict.fromkeys(("annoyance", "aversion", "disapproval", "disquietment", "embarrassment"), "negative"),
+    **dict.fromkeys(("fatigue", "pain", "sensitivity", "suffering"), "negative"),
     "positive": "positive",
     "negative": "negative",
 }
 
 
 def polarity(emotion: str) -> Polarity | None:
-    """Tell whether an emotion is positive or negative.
+    """Classify an emotion as positive or negative.
 
     Surprise and neutral are neither; so are EMOTIC's anticipation, disconnection, doubt/confusion, engagement, sympathy
-    and yearning, whose definitions leave both open.
+    and yearning, since their definitions leave both open.
 
     Args:
         emotion: Name of a label, in any case.
@@ -249,116 +223,51 @@ def polarity(emotion: str) -> Polarity | None:
 
 # --- Bridges ---------------------------------------------------------------------------------------------------------
 
-_SHAVER_JOY: Final = "lies in the cluster of joy (Shaver et al. 1987)"
-
-_STEPS: Final = {
-    ("amusement", "happiness"): _SHAVER_JOY,
-    ("contentment", "happiness"): _SHAVER_JOY,
-    ("excitement", "happiness"): _SHAVER_JOY,
-    ("pleasure", "happiness"): _SHAVER_JOY,
-    ("annoyance", "anger"): "lies in the cluster of anger (Shaver et al. 1987)",
-    ("suffering", "sadness"): "lies in the cluster of sadness (Shaver et al. 1987)",
-    ("affection", "love"): "lies in the cluster of love (Shaver et al. 1987)",
-    ("love", "affection"): "EMOTIC defines affection by fond feelings and love (Kosti et al. 2020)",
-    ("aversion", "disgust"): "EMOTIC defines aversion by disgust (Kosti et al. 2020)",
-    ("disgust", "aversion"): "EMOTIC defines aversion by disgust (Kosti et al. 2020)",
-    (
-        "peace",
-        "contentment",
-    ): "EMOTIC defines peace by being relaxed and satisfied (Kosti et al. 2020)",
-    (
-        "contentment",
-        "peace",
-    ): "EMOTIC defines peace by being relaxed and satisfied (Kosti et al. 2020)",
+# Steps from an emotion to others that a source allows: into the clusters of joy, anger, sadness and love of Shaver et
+# al. 1987, and what EMOTIC defines (Kosti et al. 2020): love as affection, aversion by disgust and the reverse, peace
+# by being relaxed and satisfied. They are not chained (DECISIONS 24).
+_STEPS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("amusement", "excitement", "pleasure"), ("happiness",)),
+    "contentment": ("happiness", "peace"),
+    "annoyance": ("anger",),
+    "suffering": ("sadness",),
+    "affection": ("love",),
+    "love": ("affection",),
+    "aversion": ("disgust",),
+    "disgust": ("aversion",),
+    "peace": ("contentment",),
 }
-"""Steps from an emotion to another that a source allows, and the source. They are not chained (DECISIONS 24)."""
 
 
-@dataclass(frozen=True)
-class Bridge:
+class Bridge(NamedTuple):
     """How labels of some classes become labels of another taxonomy, and which cannot."""
 
-    target: Taxonomy
-    mapped: Mapping[str, str]
-    """Class to class of the target."""
-    reasons: Mapping[str, str]
-    """Why, for each class that is mapped."""
-    dropped: Mapping[str, str]
-    """Why not, for each class that is not mapped."""
+    mapped: dict[str, str]  # Class to class of the target
+    dropped: dict[str, str]  # Why not, for each class that is not mapped
 
 
 def build_bridge(classes: Sequence[str], target: Taxonomy) -> Bridge:
-    """Lead from some classes to a taxonomy.
+    """Map some classes to a taxonomy.
 
     A class goes to that of the same emotion, else where a published hierarchy or definition puts it, else nowhere: joy
     is not one of Mikels' eight, since it could be three of them.
 
     Args:
         classes: Classes of a data set, in any spelling.
-        target: Where to lead.
+        target: Taxonomy to map to.
     """
-    mapped, reasons, dropped = {}, {}, {}
+    bridge = Bridge({}, {})
     for name in classes:
-        step = _find_step(name, target)
-        if isinstance(step, str):
-            dropped[name] = step
+        steps = _STEPS.get(_concept(name), ())
+        wider = (other for other in target.classes if _concept(other) in steps)
+        narrower = [other for other in target.classes if _concept(name) in _STEPS.get(_concept(other), ())]
+        next_best = polarity(name) if target.name == "polarity" else next(wider, None)
+        if found := resolve(name, target.classes) or next_best:
+            bridge.mapped[name] = found
+        elif target.name == "polarity":
+            bridge.dropped[name] = "is neither positive nor negative by itself, or not known"
+        elif narrower:
+            bridge.dropped[name] = f"could be {' or '.join(narrower)}"
         else:
-            mapped[name], reasons[name] = step
-    return Bridge(target, mapped, reasons, dropped)
-
-
-def _find_step(name: str, target: Taxonomy) -> tuple[str, str] | str:
-    """Give the target's class and the reason, or only the reason why there is none."""
-    same = resolve(name, target.classes)
-    if same is not None:
-        return same, "the same emotion"
-    if target.name == "polarity":
-        sign = polarity(name)
-        if sign is None:
-            return "is neither positive nor negative by itself, or not known"
-        return sign, f"{name} is {sign} (see the sources of `polarity`)"
-    own = _concept(name)
-    for other in target.classes:
-        reason = _STEPS.get((own, _concept(other)))
-        if reason is not None:
-            return other, reason
-    narrower = [other for other in target.classes if (_concept(other), own) in _STEPS]
-    if narrower:
-        return f"could be {' or '.join(narrower)}"
-    return f"has no counterpart among {', '.join(target.classes)}"
-
-
-# --- Valence and arousal ---------------------------------------------------------------------------------------------
-
-
-class Affect(NamedTuple):
-    """Where an emotion lies, as rated by people who were given the word."""
-
-    valence: float
-    """-1 (unpleasant) to 1."""
-    arousal: float
-    """-1 (calm) to 1."""
-    dominance: float
-    """-1 (submissive) to 1."""
-    term: str
-    """The word that was rated."""
-    source: str
-
-
-_RATED: Final = "Russell and Mehrabian 1977, mean ratings of 151 terms"
-
-AFFECT: Final[dict[str, Affect]] = {
-    "anger": Affect(-0.51, 0.59, 0.25, "angry", _RATED),
-    "disgust": Affect(-0.60, 0.35, 0.11, "disgusted", _RATED),
-    "excitement": Affect(0.62, 0.75, 0.38, "excited", _RATED),
-    "fear": Affect(-0.64, 0.60, -0.43, "fearful", _RATED),
-    "happiness": Affect(0.81, 0.51, 0.46, "happy", _RATED),
-    "joy": Affect(0.76, 0.48, 0.35, "joyful", _RATED),
-    "sadness": Affect(-0.63, -0.27, -0.33, "sad", _RATED),
-    "surprise": Affect(0.40, 0.67, -0.13, "surprised", _RATED),
-}
-"""Valence, arousal and dominance of the emotions for which two independent transcripts of the published table agree.
-
-Left out, since no number could be had with certainty (DECISIONS 25): amusement, awe, contentment, love, neutral,
-peace, and those that only EMOTIC names. Norms that are for research alone (NRC-VAD, ANEW) are not used.
-"""
+            bridge.dropped[name] = f"has no counterpart among {', '.join(target.classes)}"
+    return bridge

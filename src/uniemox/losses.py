@@ -4,17 +4,13 @@ Letters of shapes: `B` batch, `T` texts, `E` width of an embedding, `N` patches,
 All are computed in fp32, whatever the precision of the forward pass and of an autocast around them.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from uniemox.config import LossConfig
+from uniemox.config.training import LossConfig
 
 
 def contrast_loss(embedding: Tensor, image: Tensor, texts: Tensor) -> Tensor:
@@ -52,14 +48,12 @@ def similarity_loss(embedding: Tensor, image: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(embedding.float(), image.float(), dim=-1).mean()
 
 
-def reconstruction_loss(
-    prediction: Tensor, target: Tensor, hidden: Tensor, *, normalized: bool = False
-) -> Tensor:
+def reconstruction_loss(prediction: Tensor, target: Tensor, hidden: Tensor, *, normalized: bool = False) -> Tensor:
     """Mean squared error of the hidden patches (L3; He et al. 2022).
 
     Args:
         prediction: (B, N, P).
-        target: (B, N, P), the picture's own patches.
+        target: (B, N, P), the image's own patches.
         hidden: (B, N) bool; the mean runs over the hidden patches alone.
         normalized: Whether each target patch is first brought to mean 0 and (unbiased) variance 1.
 
@@ -86,8 +80,7 @@ class PretrainLosses(NamedTuple):
         """Sum the terms by their weights (released: 1 each)."""
         terms = self.computed()
         return sum(
-            (getattr(weights, name) * term for name, term in terms.items()),
-            next(iter(terms.values())).new_zeros(()),
+            (getattr(weights, name) * term for name, term in terms.items()), next(iter(terms.values())).new_zeros(())
         )
 
     def computed(self) -> dict[str, Tensor]:

@@ -1,56 +1,57 @@
-"""From presets, files and flags to a configuration, and back to YAML.
+"""From presets, files and given values to a configuration, and back to YAML.
 
-Order of strength: preset < `--config FILE` < flags, wherever they stand on the line. A layer is a dict from the
-dotted name of a setting (`optim.base_lr`) to its value; each is checked by itself, so an error names its source.
+Order of strength: preset < settings of the run that is resumed < files < given values. A layer is a dict from the
+dotted name of a setting (`optim.base_lr`) to its value; each is checked by itself, so an error names its source. Ranges
+are checked once, when all layers are joined.
 """
-
-from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
+import logging
 import math
+import sys
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
-from uniemox import config as configs
-from uniemox.config import FinetuneConfig, PretrainConfig
-from uniemox.errors import ConfigError
-from uniemox.flags import Parser, expectation, is_list, is_optional, nearest, one_line, shorten
+from uniemox.config.training import FinetuneConfig, PretrainConfig
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files.whole import write_whole
+from uniemox.validation import make_adapter
 from uniemox.version import __version__
-from uniemox.yaml_file import read_mapping
+from uniemox.wording import nearest, one_line, shorten
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from importlib.resources.abc import Traversable
-
-    from jsonargparse import Namespace
-
+Made = TypeVar("Made")
 Config = TypeVar("Config", bound=PretrainConfig | FinetuneConfig)
 Values = dict[str, Any]
 
+log = logging.getLogger(__name__)
+
+RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
+RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
 _COMMANDS: Final[dict[type, str]] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune"}
+_WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Setting:
     """One field of a configuration."""
 
-    name: str
-    """Dotted, such as `optim.base_lr`."""
-    kind: Any
-    """Type of its value."""
-    text: str
-    """What it is, as the field's docstring says."""
-    default: Any
-    """`dataclasses.MISSING` where it must be given."""
+    name: str  # Dotted, such as `optim.base_lr`
+    kind: Any  # Type of its value; that of the list's parts, if it is a list
+    text: str  # What it is, from the string under the field
+    default: Any = None  # `dataclasses.MISSING` if it must be given
+    is_optional: bool = False  # Whether it takes null
+    is_list: bool = False  # Whether it takes any number of values
+    is_positional: bool = False  # Whether it is given by place
+    metavar: str | None = None  # What help and errors show as its value; None for a word for its type
 
     @property
     def group(self) -> str:
@@ -63,148 +64,150 @@ class Setting:
         return self.name.rpartition(".")[2]
 
     @property
-    def flag(self) -> str:
-        """The flag that gives it."""
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
     def is_required(self) -> bool:
         """Whether it has no default."""
         return self.default is dataclasses.MISSING
 
+    @property
+    def expectation(self) -> str:
+        """What values it takes, in words."""
+        words = _WORDS.get(self.kind, "text")
+        if get_origin(self.kind) is Literal:
+            words = f"one of {', '.join(get_args(self.kind))}"
+        elif get_origin(self.kind) is tuple:
+            how = f"such as {self.metavar}" if self.metavar else "in brackets"
+            words = f"{len(get_args(self.kind))} numbers {how}"
+        words = f"a list in brackets, each part {words}" if self.is_list else words
+        return f"{words}, or null" if self.is_optional else words
 
-def list_settings(config: type[Any]) -> tuple[Setting, ...]:
+
+def list_settings(config: type[Any], prefix: str = "") -> tuple[Setting, ...]:
     """List the settings of a configuration, groups flattened, in the order of the fields."""
-    return tuple(_walk(config, ""))
-
-
-def _walk(config: type[Any], prefix: str) -> Iterator[Setting]:
-    kinds = get_type_hints(config)
+    kinds, groups = get_type_hints(config), list_groups(config)
+    settings: list[Setting] = []
     for field in dataclasses.fields(config):
-        kind = kinds[field.name]
-        name = prefix + field.name
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            yield from _walk(kind, f"{name}.")
-        else:
-            yield Setting(name, kind, _field_text(config, field.name), field.default)
-
-
-def _field_text(config: type[Any], field: str) -> str:
-    texts = _field_texts()
-    return next(
-        (texts[base.__name__, field] for base in config.__mro__ if (base.__name__, field) in texts),
-        "",
-    )
+        kind, name = kinds[field.name], prefix + field.name
+        if field.name in groups:
+            settings += list_settings(kind, f"{name}.")
+            continue
+        is_optional = NoneType in get_args(kind)
+        if is_optional:
+            (kind,) = (part for part in get_args(kind) if part is not NoneType)
+        is_list = get_origin(kind) is Sequence
+        home = next(base for base in config.__mro__ if field.name in inspect.get_annotations(base))
+        settings.append(
+            Setting(
+                name=name,
+                kind=get_args(kind)[0] if is_list else kind,
+                text=_field_texts(home.__module__)[home.__name__, field.name],
+                default=field.default,
+                is_optional=is_optional,
+                is_list=is_list,
+                is_positional=field.kw_only is False,
+                metavar=field.metadata.get("metavar"),
+            )
+        )
+    return tuple(settings)
 
 
 @cache
-def _field_texts() -> dict[tuple[str, str], str]:
-    """Read the string under each field of the module `config`; Python itself drops them."""
+def _field_texts(module: str) -> dict[tuple[str, str], str]:
+    """Read the string under each field of a module; Python itself drops them."""
     texts = {}
-    for statement in ast.parse(inspect.getsource(configs)).body:
+    for statement in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(statement, ast.ClassDef):
             for field, after in pairwise(statement.body):
                 match field, after:
-                    case (
-                        ast.AnnAssign(target=ast.Name(id=name)),
-                        ast.Expr(value=ast.Constant(value=str(text))),
-                    ):
+                    case (ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text)))):
                         texts[statement.name, name] = one_line(text)
     return texts
 
 
-def _groups(config: type[Any]) -> dict[str, str]:
-    """Names of the groups of settings, with what each is."""
+def list_groups(config: type[Any]) -> dict[str, type[Any]]:
+    """Names of the groups of settings, with the class of each."""
     kinds = get_type_hints(config)
-    return {
-        field.name: (inspect.getdoc(kinds[field.name]) or "").partition("\n")[0]
-        for field in dataclasses.fields(config)
-        if dataclasses.is_dataclass(kinds[field.name])
-    }
+    return {f.name: kinds[f.name] for f in dataclasses.fields(config) if dataclasses.is_dataclass(kinds[f.name])}
 
 
-# Flags
+def summary_of(config: type[Any]) -> str:
+    """First line of what a configuration or a group of settings is."""
+    return (config.__doc__ or "").partition("\n")[0]
 
 
-def add_settings(parser: Parser, config: type[Any]) -> None:
-    """Add `--preset`, `--config`, `--print-config` and a flag for every setting."""
-    parser.add_flag(
-        "--preset",
-        str,
-        f"Whole set of settings to begin with: {', '.join(preset_names(config))}.",
-        metavar="NAME",
-    )
-    parser.add_flag(
-        "--config",
-        str,
-        "YAML file of settings, stronger than the preset and weaker than flags, wherever they stand on the line; "
-        "of several, the later is stronger. Paths in it are relative to the working directory.",
-        metavar="FILE",
-        repeat=True,
-    )
-    parser.add_switch("--print-config", "Print the whole resulting YAML with comments, and leave.")
-    sections = {
-        name: parser.add_argument_group(f"{name}: {text.rstrip('.')}" if name else text)
-        for name, text in {"": "settings of the run", **_groups(config)}.items()
-    }
-    for setting in list_settings(config):
-        parser.add_flag(
-            setting.flag,
-            setting.kind,
-            f"{setting.text} (required)" if setting.is_required else setting.text,
-            default=None if setting.is_required else setting.default,
-            group=sections[setting.group],
-        )
+def convert(setting: Setting, value: Any, *, source: str = "") -> Any:
+    """Bring a value of YAML or a flag to a setting's type (lists become tuples); `ConfigError` names the source."""
+    if value is None and setting.is_optional:
+        return None
+    try:
+        if not setting.is_list:
+            return _convert(setting.kind, value)
+        if isinstance(value, list | tuple):
+            return tuple(_convert(setting.kind, part) for part in value)
+    except ValueError:  # pydantic's errors are ValueErrors
+        pass
+    listed = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else value
+    shown = "null" if value is None else shorten(listed) or "empty"
+    where = f"{source}: " if source else ""
+    raise ConfigError(f"{where}{setting.name} is {shown}, but must be {setting.expectation}")
 
 
-def combine(config: type[Any], given: Namespace) -> Values:
-    """Lay preset, files and flags over each other.
-
-    Args:
-        config: Class of the configuration.
-        given: What a parser with these settings gave, defaults left out.
-
-    Raises:
-        ConfigError: On an unknown preset, a file that cannot be read, an unknown name or a wrong type.
-    """
-    values: Values = {}
-    preset = given.get("preset")
-    if preset is not None:
-        values |= load_preset(config, preset)
-    for path in given.get("config") or ():
-        values |= _read_layer(config, Path(path), source=path)
-    names = {setting.name for setting in list_settings(config)}
-    flags = {name: value for name, value in given.items() if name in names}
-    return values | _checked(config, flags, source="")
-
-
-def build(config: type[Config], values: Mapping[str, Any]) -> Config:
-    """Make the configuration.
-
-    Raises:
-        ConfigError: If a setting that has no default is missing, or a value is out of range.
-    """
-    missing = [s.flag for s in list_settings(config) if s.is_required and s.name not in values]
-    if missing:
-        command = _COMMANDS[config]
-        raise ConfigError(f"{' and '.join(missing)} must be given; see `uniemox {command} --help`")
-    made: Config = _build(config, values, "")
+def _convert(kind: Any, value: Any) -> Any:
+    if kind in (str, Path) and isinstance(value, str):
+        # An empty path would be the working directory; mostly it is a shell variable that is not set.
+        if "\0" in value or (kind is Path and not value):
+            raise ValueError
+        return kind(value)
+    made = make_adapter(kind, only_finite=True).validate_python(value)
+    if isinstance(made, bool) is not isinstance(value, bool) and not isinstance(value, str):
+        raise ValueError  # Python's true is 1; a user's is not
     return made
 
 
-def _build(config: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
-    kinds = get_type_hints(config)
-    arguments = {}
-    for field in dataclasses.fields(config):
-        name = prefix + field.name
-        if dataclasses.is_dataclass(kinds[field.name]):
-            arguments[field.name] = _build(kinds[field.name], values, f"{name}.")
-        elif name in values:
-            arguments[field.name] = values[name]
-    return config(**arguments)
+def build(config: type[Made], values: Mapping[str, Any]) -> Made:
+    """Make a configuration of converted values; a `ConfigError` if one is missing or out of range."""
+    if missing := _name_missing(config, values):
+        raise ConfigError(f"{missing} must be given")
+    parts: Values = {name: value for name, value in values.items() if "." not in name}
+    for group, kind in list_groups(config).items():
+        start = f"{group}."
+        parts[group] = build(
+            kind, {name.removeprefix(start): values[name] for name in values if name.startswith(start)}
+        )
+    return config(**parts)
 
 
-# Presets and files
+def _name_missing(config: type[Any], values: Mapping[str, Any]) -> str:
+    return " and ".join(f"`{s.name}`" for s in list_settings(config) if s.is_required and s.name not in values)
+
+
+def combine(
+    config: type[Any], given: Mapping[str, Any], *, preset: str | None = None, files: Sequence[Path] = ()
+) -> Values:
+    """Lay preset, files and given values over each other; a run that is resumed lays its own settings over the preset.
+
+    Args:
+        config: Class of the configuration.
+        given: Values that are stronger than all others.
+        preset: Name of the weakest layer.
+        files: YAML files; of several, the later is stronger.
+
+    Raises:
+        ConfigError: On an unknown preset, a file that cannot be read, an unknown name or a value of another type; or if
+            no run exists to resume, and what a new one needs is missing.
+    """
+    values = {} if preset is None else load_preset(config, preset)
+    run = given["out"] / RUN_CONFIG if given.get("resume") and "out" in given else None
+    for path in ([run] if run is not None and run.is_file() else []) + list(files):
+        values |= _read_layer(config, path, str(path))
+    values |= given
+    missing = _name_missing(config, values)
+    if missing and run is not None:
+        out = run.parent
+        reason = f"holds no {RUN_CONFIG}" if out.is_dir() else "is a file" if out.exists() else "does not exist"
+        raise ConfigError(
+            f"{out} {reason}, so there is no run to resume: check `out`, or give {missing} to start a new run"
+        )
+    return values
 
 
 def _presets(config: type[Any]) -> dict[str, Traversable]:
@@ -219,146 +222,87 @@ def preset_names(config: type[Any]) -> tuple[str, ...]:
 
 
 def load_preset(config: type[Any], name: str) -> Values:
-    """Read a preset.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
+    """Read a preset over those that it extends; a `ConfigError` if no preset has that name."""
     presets = _presets(config)
     if name not in presets:
-        raise ConfigError(f"there is no preset {shorten(name)}; known are {', '.join(presets)}")
-    return _read_layer(config, presets[name], source=f"preset {name}")
+        raise ConfigError(f"unknown preset {shorten(name)}; known are {', '.join(presets)}")
+    return _read_layer(config, presets[name], f"preset {name}", is_preset=True)
 
 
 def load_config(config: type[Config], path: Path) -> Config:
-    """Read a whole configuration, such as the `config.yaml` of a run folder.
-
-    Raises:
-        ConfigError: If the file cannot be read, or something in it is missing or wrong.
-    """
-    return build(config, _read_layer(config, path, source=str(path)))
+    """Read a whole configuration, such as a run folder's `config.yaml`; a `ConfigError` names what is invalid."""
+    return build(config, _read_layer(config, path, str(path)))
 
 
-def _read_layer(config: type[Any], file: Path | Traversable, *, source: str) -> Values:
-    flat = _flatten(config, read_mapping(file, source=source), source)
-    nested: Values = {}
-    for name, value in flat.items():
-        group, _, leaf = name.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[leaf] = value
-    parser = Parser(_COMMANDS[config], "")
-    add_settings(parser, config)
-    try:
-        values = dict(parser.parse_values(nested).items())
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-    return _checked(config, values, source=source)
+def _read_layer(config: type[Any], file: Path | Traversable, source: str, *, is_preset: bool = False) -> Values:
+    from uniemox.files.yaml_file import read_mapping  # not needed for a help
 
-
-def _flatten(config: type[Any], tree: dict[Any, Any], source: str) -> Values:
-    groups = _groups(config)
-    names = [setting.name for setting in list_settings(config)]
+    tree = read_mapping(file, source=source)
+    base = tree.pop("extends", None) if is_preset else None
+    settings = {setting.name: setting for setting in list_settings(config)}
+    groups = list_groups(config)
     flat: Values = {}
     for key, value in tree.items():
         if key not in groups:
             flat[str(key)] = value
         elif isinstance(value, dict):
             flat |= {f"{key}.{leaf}": leaf_value for leaf, leaf_value in value.items()}
-        elif value is not None:  # null is a group whose lines are all commented out
-            example = next(name for name in names if name.startswith(f"{key}."))
-            raise ConfigError(
-                f"{source}: {key} is {shorten(value)}, but must be a group of settings such as {example}"
-            )
+        elif value is not None:  # null is a group with all its lines commented out
+            example = next(name for name in settings if name.startswith(f"{key}."))
+            raise ConfigError(f"{source}: {key} is {shorten(value)}, but must be a group of settings such as {example}")
+    for old in flat.keys() & RENAMED.keys():
+        log.info("%s: %s is now called %s", source, old, RENAMED[old])
+        flat[RENAMED[old]] = flat.pop(old)
     for name in flat:
-        if name not in names:
-            raise ConfigError(
-                f"{source}: there is no setting {shorten(name)}{nearest(name, names)}"
-            )
-    return flat
-
-
-def _checked(config: type[Any], values: Values, *, source: str) -> Values:
-    """Refuse what jsonargparse lets pass but nothing can use; make tuples of lists, as the defaults are."""
-    kinds = {setting.name: setting.kind for setting in list_settings(config)}
-    checked = {}
-    for name, value in values.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        is_null = value is None and not is_optional(kinds[name])
-        if is_null or any(map(_is_useless, parts)):
-            shown = "null" if value is None else shorten(value)
-            where = f"{source}: " if source else ""
-            raise ConfigError(f"{where}{name} is {shown}, but must be {expectation(kinds[name])}")
-        checked[name] = tuple(parts) if is_list(kinds[name]) and value is not None else value
-    return checked
-
-
-def _is_useless(part: object) -> bool:
-    if isinstance(part, float):
-        return not math.isfinite(part)
-    return isinstance(part, str | Path) and "\0" in str(part)
+        if name not in settings:
+            raise ConfigError(f"{source}: unknown setting {shorten(name)}{nearest(name, settings)}")
+    layer = {name: convert(settings[name], value, source=source) for name, value in flat.items()}
+    return layer if base is None else load_preset(config, base) | layer
 
 
 # Back to YAML
 
 
-def to_yaml(config: PretrainConfig | FinetuneConfig) -> str:
-    """Write a configuration as commented YAML that `--config` reads back to an equal one."""
-    return _dump(type(config), dict(_values(config)))
-
-
 def save_config(config: PretrainConfig | FinetuneConfig, path: Path) -> None:
-    """Write a configuration to a file, as `to_yaml` does."""
-    path.write_text(to_yaml(config), encoding="utf-8")
+    """Write a configuration to a file as commented YAML that `--config` reads back to an equal one."""
+    with write_whole(path, CheckpointError, elsewhere="choose another `out`") as beside:
+        beside.write_text(_dump(type(config), dict(list_values(config))), encoding="utf-8")
 
 
 def preview(config: type[Any], values: Mapping[str, Any]) -> str:
-    """Write the configuration that `build` would make; what must still be given stands there as a comment.
-
-    Raises:
-        ConfigError: If a value is out of range.
-    """
+    """Write the configuration that `build` would make as YAML; what must still be given becomes a comment."""
     required = {s.name: Path(s.name) for s in list_settings(config) if s.is_required}
-    whole = dict(_values(_build(config, {**required, **values}, "")))
-    for name in required.keys() - values.keys():
-        del whole[name]
-    return _dump(config, whole)
+    whole = dict(list_values(build(config, {**required, **values})))
+    return _dump(config, {name: whole[name] for name in whole if name in values or name not in required})
 
 
-def _values(config: PretrainConfig | FinetuneConfig) -> Iterator[tuple[str, Any]]:
+def list_values(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every setting."""
     for setting in list_settings(type(config)):
         holder = getattr(config, setting.group) if setting.group else config
         yield setting.name, getattr(holder, setting.leaf)
 
 
 def _dump(config: type[Any], values: Mapping[str, Any]) -> str:
-    command = _COMMANDS[config]
-    lines = [f"# Settings of uniemox {__version__}, for `uniemox {command} --config FILE`.", ""]
-    groups = {"": "", **_groups(config)}
-    for group, text in groups.items():
+    import yaml  # not needed for a help
+
+    lines = [f"# Settings of uniemox {__version__}, for `uniemox {_COMMANDS[config]} --config FILE`.", ""]
+    group = ""
+    for setting in sorted(list_settings(config), key=lambda setting: bool(setting.group)):  # the top first
+        if setting.group != group:
+            group = setting.group
+            lines += ["", *_comment(summary_of(list_groups(config)[group])), f"{group}:"]
+        text = f"# {setting.leaf}: must be given, here or as --{setting.name.replace('_', '-')}"
+        if setting.name in values:
+            value = values[setting.name]
+            plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            flow = None if isinstance(plain, list) else False  # lists in brackets
+            leaf = {setting.leaf: plain}
+            text = yaml.safe_dump(leaf, default_flow_style=flow, width=math.inf, allow_unicode=True).rstrip("\n")
         indent = "  " if group else ""
-        if group:
-            lines += ["", *_comment(text, ""), f"{group}:"]
-        for setting in list_settings(config):
-            if setting.group == group:
-                lines += _comment(setting.text, indent)
-                lines.append(textwrap.indent(_dump_value(setting, values), indent))
+        lines += [*_comment(setting.text, indent), textwrap.indent(text, indent)]
     return "\n".join(lines) + "\n"
 
 
-def _dump_value(setting: Setting, values: Mapping[str, Any]) -> str:
-    if setting.name not in values:
-        return f"# {setting.leaf}: must be given, here or as {setting.flag}"
-    value = values[setting.name]
-    plain = str(value) if isinstance(value, Path) else value
-    plain = list(plain) if isinstance(plain, tuple) else plain
-    text: str = yaml.safe_dump(
-        {setting.leaf: plain},
-        default_flow_style=None if isinstance(plain, list) else False,  # lists in brackets
-        width=math.inf,
-        allow_unicode=True,
-    )
-    return text.rstrip("\n")
-
-
-def _comment(text: str, indent: str) -> Iterable[str]:
-    prefix = f"{indent}# "
-    return textwrap.wrap(text, 100, initial_indent=prefix, subsequent_indent=prefix)
+def _comment(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from huggingface_hub import ModelCard
 
-from uniemox.checkpoints.card import NON_COMMERCIAL, build_card, carried_licence, write_card
+from uniemox.checkpoints.card import NON_COMMERCIAL, build_card, carried_licence, caution, write_card
 from uniemox.checkpoints.facts import ModelFacts
+from uniemox.importers.specs import SPECS
 
 FACTS = ModelFacts(
     kind="classifier",
@@ -49,7 +50,7 @@ def test_the_hub_reads_the_front_matter():
 @pytest.mark.parametrize(
     ("licence", "word"),
     [
-        ("MIT; follows from CC0 pictures", "mit"),
+        ("MIT; follows from CC0 images", "mit"),
         ("Apache-2.0", "apache-2.0"),
         ("CC0-1.0", "cc0-1.0"),
         (NON_COMMERCIAL, "cc-by-nc-4.0"),
@@ -63,9 +64,21 @@ def test_the_licence_of_the_hub_is_the_strictest_link(licence, word):
     data = data_of(changed(licence=licence))
     assert data["license"] == word
     assert ("license_name" in data) == (word == "other")
-    assert ("**not for commercial use**" in build_card(changed(licence=licence))) == (
-        word == "cc-by-nc-4.0"
-    )
+    assert ("**not for commercial use**" in build_card(changed(licence=licence))) == (word == "cc-by-nc-4.0")
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("kind", ["classifier", "pretraining"])
+def test_a_card_names_the_data_and_warns_of_drawings_alone(spec, kind):
+    facts = changed(dataset=spec.name, kind=kind)
+    text = build_card(facts)
+    assert f"- data set: {spec.name}, {spec.title}" in text
+    is_warned = "was trained on drawings alone and knows nothing of photographs" in text
+    assert is_warned == bool(caution(facts)) == (spec.name == "drawn6")
+
+
+def test_nothing_is_said_of_data_that_is_in_no_table():
+    assert caution(changed(dataset="my own")) == ""
 
 
 def test_a_chain_is_as_free_as_its_links():
@@ -77,7 +90,7 @@ def test_a_chain_is_as_free_as_its_links():
     "said",
     [
         "trained on fi",
-        "size base, patches of 16 pixels, pictures of 224",
+        "size base, patches of 16 pixels, images of 224",
         "**Classes, in label order:** `awe`, `fear`.",
         "**evokes**",
         "FI (Flickr and Instagram)",
@@ -99,11 +112,24 @@ def test_a_card_says_what_a_reader_asks(said):
 
 
 @pytest.mark.parametrize(
-    ("emotion", "said"),
-    [("evoked", "**evokes**"), ("felt", "seems to **feel**"), (None, "is not recorded")],
+    ("emotion", "said"), [("evoked", "**evokes**"), ("felt", "seems to **feel**"), (None, "is not recorded")]
 )
 def test_a_card_says_whose_emotion_it_is(emotion, said):
     assert said in build_card(changed(emotion=emotion))
+
+
+@pytest.mark.parametrize(
+    ("precision", "exported", "said"),
+    [
+        ("fp32", "", "Measured in fp32.\n"),
+        ("bf16", "", "Measured in bf16, which `uniemox` therefore computes in; the answers on val"),
+        ("fp32", "int8", "Measured in fp32.\n"),
+        ("bf16", "int8", "Measured in bf16.\n"),
+    ],
+)
+def test_a_card_says_in_which_precision_it_was_measured(precision, exported, said):
+    assert said in build_card(changed(precision=precision), exported=exported)
+    assert "Measured in" not in build_card(changed(precision=precision, metrics={}))
 
 
 def test_what_is_not_known_is_not_invented():
@@ -145,9 +171,7 @@ HOSTILE = "x`\n---\n# <script>alert(1)</script> | [a](javascript:b)"
 
 
 def test_a_strangers_words_stay_words():
-    card = build_card(
-        changed(dataset=HOSTILE, classes=(HOSTILE,), licence=HOSTILE, provenance={HOSTILE: HOSTILE})
-    )
+    card = build_card(changed(dataset=HOSTILE, classes=(HOSTILE,), licence=HOSTILE, provenance={HOSTILE: HOSTILE}))
     assert "<script>" not in card
     assert "\n# <" not in card
     assert card.count("\n---\n") == 1

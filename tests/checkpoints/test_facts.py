@@ -1,13 +1,12 @@
-"""What a model folder says of itself, also where a stranger wrote it."""
+"""The facts of a model folder, also where a stranger wrote it."""
 
 import dataclasses
 import json
 
 import pytest
 
-from uniemox.checkpoints import facts
-from uniemox.checkpoints.facts import FORMAT_VERSION, ModelFacts, locate, read_facts
-from uniemox.config import PersonConfig
+from uniemox.checkpoints.facts import FORMAT_VERSION, ModelFacts, read_facts
+from uniemox.config.people import PersonConfig
 
 FACTS = ModelFacts(
     kind="classifier",
@@ -30,63 +29,63 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_model_is_found_by_its_folder_or_by_its_embedded_name(folder, monkeypatch, told_by):
-    assert locate(str(folder)) == folder
-    monkeypatch.setitem(facts.EMBEDDED, "demo", folder)
-    assert locate("demo") == folder
-    assert "there is no model folder nowhere" in told_by(locate, "nowhere")
-    assert "demo-pretrained" in told_by(locate, "nowhere")
-
-
-def test_a_folder_that_a_killed_run_left_under_a_hidden_name_is_named(tmp_path, told_by):
-    old = tmp_path / ".model [1].x1y2.old"
-    old.mkdir()
-    place = tmp_path / "model [1]"
-    told = told_by(locate, str(place))
-    assert f"left the former as {old}: rename it to model [1]" in told
-    assert str(old) not in told_by(locate, str(tmp_path / "model"))
-    new = tmp_path / ".model [1].x1y2"
-    new.mkdir()
-    told = told_by(locate, str(place))
-    assert f"left the new one as {new} and the former as {old}: rename the one you want to" in told
-    old.rename(place)
-    assert locate(str(place)) == place
-
-
-def test_a_folder_without_a_configuration_is_no_model(tmp_path, told_by):
-    assert "is not a model folder: it has no config.json" in told_by(read_facts, tmp_path)
+def test_a_folder_without_a_configuration_is_no_model(tmp_path, refusal):
+    assert "is not a model folder: it has no config.json" in refusal(read_facts, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "3", "nul", '"uniemox"', "\ufeff{}", "[" * 100_000, '{"uniemox": ' * 100_000],
+    "text", ["", "{", "[]", "3", "nul", '"uniemox"', "\ufeff{}", "[" * 100_000, '{"uniemox": ' * 100_000]
 )
-def test_a_configuration_that_is_no_table_is_told(folder, text, told_by):
+def test_a_configuration_that_is_no_table_is_refused(folder, text, refusal):
     (folder / "config.json").write_text(text)
-    assert "config.json" in told_by(read_facts, folder)
+    assert "config.json" in refusal(read_facts, folder)
 
 
-def test_a_configuration_of_bytes_is_told(folder, told_by):
+def test_a_configuration_of_bytes_is_refused(folder, refusal):
     (folder / "config.json").write_bytes(b"\xff\xfe\x00{}")
-    assert "cannot be read as JSON" in told_by(read_facts, folder)
+    assert "cannot be read as JSON" in refusal(read_facts, folder)
 
 
-def test_a_huge_configuration_is_not_read(folder, told_by):
+def test_a_huge_configuration_is_not_read(folder, refusal):
     (folder / "config.json").write_bytes(b" " * (4 * 2**20 + 1))
-    assert "it is refused" in told_by(read_facts, folder)
+    assert "it is refused" in refusal(read_facts, folder)
 
 
-def test_a_folder_of_another_tool_is_told(folder, edit, told_by):
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_a_folder_without_a_precision_computes_in_fp32(folder, edit, version):
+    def age(config):
+        config["uniemox"]["format_version"] = version
+        del config["uniemox"]["precision"]
+
+    edit(folder, age)
+    assert read_facts(folder).precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_is_read_as_it_was_written_in_the_format_of_before(folder, edit, precision):
+    written = dataclasses.replace(FACTS, precision=precision)
+    assert written.format_version == 1  # older readers pass over it, and compute in fp32
+    edit(folder, lambda config: config.update(uniemox=written.to_dict()))
+    assert read_facts(folder) == written
+
+
+@pytest.mark.parametrize(("precision", "shown"), [("fp16", "fp16"), (None, "null"), (32, "32"), (["bf16"], "[bf16]")])
+def test_a_precision_that_is_not_known_is_refused(folder, edit, refusal, precision, shown):
+    edit(folder, lambda config: config["uniemox"].update(precision=precision))
+    assert f"uniemox.precision is {shown}, but must be one of fp32 or bf16" in refusal(read_facts, folder)
+
+
+def test_a_folder_of_another_tool_is_refused(folder, edit, refusal):
     edit(folder, lambda config: config.pop("uniemox"))
-    assert "made by another tool" in told_by(read_facts, folder)
+    assert "made by another tool" in refusal(read_facts, folder)
 
 
-def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder, edit, told_by):
+def test_a_newer_format_asks_for_an_upgrade_before_anything_else(folder, edit, refusal):
     def renew(config):
         config["uniemox"] = {"format_version": FORMAT_VERSION + 1, "kind": "a new kind"}
 
     edit(folder, renew)
-    assert "upgrade uniemox" in told_by(read_facts, folder)
+    assert "upgrade uniemox" in refusal(read_facts, folder)
 
 
 def test_fields_that_are_not_known_are_passed_over(folder, edit):
@@ -116,18 +115,16 @@ HOSTILE = {
     [(name, value) for name, values in HOSTILE.items() for value in values],
     ids=lambda value: str(value)[:20],
 )
-def test_every_wrong_value_is_told_by_its_name(folder, name, value, edit, told_by):
+def test_every_wrong_value_is_refusal_its_name(folder, name, value, edit, refusal):
     edit(folder, lambda config: config["uniemox"].update({name: value}))
-    text = told_by(read_facts, folder)
+    text = refusal(read_facts, folder)
     assert f"uniemox.{name}" in text or "format" in text
 
 
-@pytest.mark.parametrize(
-    "name", ["format_version", "kind", "size", "patch_size", "image_size", "dataset", "emotion"]
-)
-def test_what_must_be_there_is_missed_by_its_name(folder, name, edit, told_by):
+@pytest.mark.parametrize("name", ["format_version", "kind", "size", "patch_size", "image_size", "dataset", "emotion"])
+def test_what_must_be_there_is_missed_by_its_name(folder, name, edit, refusal):
     edit(folder, lambda config: config["uniemox"].pop(name))
-    assert f"uniemox.{name}" in told_by(read_facts, folder)
+    assert f"uniemox.{name}" in refusal(read_facts, folder)
 
 
 def test_facts_survive_a_round_trip_of_every_field(folder):
@@ -183,21 +180,20 @@ VIEWS_OF_STRANGERS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [(name, value) for name, values in VIEWS_OF_STRANGERS.items() for value in values],
+    ("name", "value"), [(name, value) for name, values in VIEWS_OF_STRANGERS.items() for value in values]
 )
-def test_views_of_a_stranger_are_refused_by_the_field(folder, name, value, edit, told_by):
+def test_views_of_a_stranger_are_refused_by_the_field(folder, name, value, edit, refusal):
     section = TWO_VIEWS.to_dict() | {name: value}
     edit(folder, lambda config: config.update(uniemox=section))
-    assert f"uniemox.{name}" in told_by(read_facts, folder)
+    assert f"uniemox.{name}" in refusal(read_facts, folder)
 
 
-def test_a_pretrained_model_has_no_view(folder, edit, told_by):
+def test_a_pretrained_model_has_no_view(folder, edit, refusal):
     shape = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1, "fusion": "sum"}
     pretraining = shape | {"embedding_width": 8, "reconstructs": True}
     given = dataclasses.replace(TWO_VIEWS, kind="pretraining", pretraining=pretraining)
     edit(folder, lambda config: config.update(uniemox=given.to_dict()))
-    assert "uniemox.view is 'both', but must be scene" in told_by(read_facts, folder)
+    assert "uniemox.view is 'both', but must be scene" in refusal(read_facts, folder)
 
 
 # Several labels
@@ -220,7 +216,7 @@ def test_several_labels_in_a_folder_of_an_older_version_mean_nothing(folder, ver
 
 
 TARGETS_OF_STRANGERS = {
-    "target": ["both", None, 1, ["multi_label"]],
+    "target": ["", "no name", "x" * 65, None, 1, ["multi_label"]],
     "thresholds": [
         None,
         [],
@@ -234,21 +230,42 @@ TARGETS_OF_STRANGERS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [(name, value) for name, values in TARGETS_OF_STRANGERS.items() for value in values],
+    ("name", "value"), [(name, value) for name, values in TARGETS_OF_STRANGERS.items() for value in values]
 )
-def test_a_target_of_a_stranger_is_refused_by_the_field(folder, name, value, edit, told_by):
+def test_a_target_of_a_stranger_is_refused_by_the_field(folder, name, value, edit, refusal):
     section = SEVERAL.to_dict() | {name: value}
     edit(folder, lambda config: config.update(uniemox=section))
-    assert f"uniemox.{name}" in told_by(read_facts, folder)
+    assert f"uniemox.{name}" in refusal(read_facts, folder)
 
 
-def test_one_label_has_no_thresholds_and_a_pretrained_model_no_target(folder, edit, told_by):
+def test_a_kind_of_target_that_is_not_known_is_read_with_what_it_fitted(folder, edit):
+    facts = dataclasses.replace(SEVERAL, target="ordinal", thresholds=(0.1,))
+    edit(folder, lambda config: config.update(uniemox=facts.to_dict()))
+    assert read_facts(folder) == facts
+    assert facts.format_version == 3
+
+
+def test_one_label_has_no_thresholds_and_a_pretrained_model_no_target(folder, edit, refusal):
     section = SEVERAL.to_dict() | {"target": "single_label"}
     edit(folder, lambda config: config.update(uniemox=section))
-    assert "must list 0 numbers" in told_by(read_facts, folder)
+    assert "must list 0 numbers" in refusal(read_facts, folder)
     section = SEVERAL.to_dict() | {"kind": "pretraining"}
     edit(folder, lambda config: config.update(uniemox=section))
-    assert "uniemox.target is 'multi_label', but must be single_label" in told_by(
-        read_facts, folder
-    )
+    assert "uniemox.target is 'multi_label', but must be single_label" in refusal(read_facts, folder)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_several_labels_claimed_by_an_older_version_are_refused(folder, version, edit, refusal):
+    section = SEVERAL.to_dict() | {"format_version": version}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert f"'multi_label', which format {version} does not have" in refusal(read_facts, folder)
+
+
+@pytest.mark.parametrize(("target", "other"), [("single_label", "multi_label"), ("multi_label", "single_label")])
+def test_a_problem_type_that_contradicts_the_section_is_refused(folder, edit, refusal, target, other):
+    facts = SEVERAL if target == "multi_label" else FACTS
+    problem = {"uniemox": facts.to_dict(), "problem_type": f"{other}_classification"}
+    edit(folder, lambda config: config.update(problem))
+    assert f"problem_type is that of {other}" in refusal(read_facts, folder)
+    edit(folder, lambda config: config.update(problem_type=f"{target}_classification"))
+    assert read_facts(folder) == facts

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from uniemox.checkpoints.facts import FORMAT_VERSION
-from uniemox.checkpoints.sources import load_model, load_pretraining
+from uniemox.checkpoints.load import load_model, load_pretraining
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NOISE = [[0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6, 0.0, 0.95, 0.35, 0.75, 0.25, 0.85, 0.45]]

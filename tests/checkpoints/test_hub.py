@@ -1,4 +1,4 @@
-"""Models of the hub, without a network: a fake cache, and a hub that answers as it is told."""
+"""Models of the hub, without a network: a fake cache, and a hub that gives the answers of the test."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -7,21 +7,14 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from uniemox.checkpoints.facts import locate, member, read_facts
+from uniemox.checkpoints.facts import member, read_facts
 from uniemox.checkpoints.hub import fetch, push
-from uniemox.checkpoints.sources import load_model
-from uniemox.errors import CheckpointError
-from uniemox.runtime.backend import load_backend
-from uniemox.runtime.onnx_backend import OnnxBackend
+from uniemox.checkpoints.load import load_model
+from uniemox.checkpoints.open import open_model
+from uniemox.inference.backend import load_backend
+from uniemox.inference.onnx_backend import OnnxBackend
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def told_by(call, *args):
-    with pytest.raises(CheckpointError) as told:
-        call(*args)
-    assert "\n" not in str(told.value)
-    return str(told.value)
 
 
 @pytest.fixture
@@ -46,8 +39,8 @@ def cached(cache, source, name="org--name", files=("config.json", "model.safeten
 
 def test_a_model_in_the_cache_is_found_without_a_network(cache, finetuned):
     snapshot = cached(cache, finetuned.model)
-    assert locate("hf-hub:org/name") == snapshot
-    assert locate(f"hf-hub:org/name@{COMMIT}") == snapshot
+    assert open_model("hf-hub:org/name").path == snapshot
+    assert open_model(f"hf-hub:org/name@{COMMIT}").path == snapshot
     assert read_facts(snapshot) == read_facts(finetuned.model)
 
 
@@ -59,41 +52,39 @@ def test_the_whole_package_takes_a_name_of_the_hub(cache, finetuned):
     assert Predictor.load("hf-hub:org/name", device="cpu").facts.dataset == "painted"
 
 
-def test_a_model_with_pickles_alone_is_not_taken(cache, finetuned):
+def test_a_model_with_pickles_alone_is_not_taken(cache, finetuned, refusal):
     cached(cache, finetuned.model, files=("config.json",))
-    assert "has no model.safetensors, and pickles are not taken" in told_by(
-        fetch, "hf-hub:org/name"
-    )
+    assert "has no model.safetensors, and pickles are not taken" in refusal(fetch, "hf-hub:org/name")
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_a_model_that_cannot_be_had_is_told_in_one_line(cache, monkeypatch, offline):
+def test_a_model_that_is_not_available_is_refused_in_one_line(cache, monkeypatch, offline, refusal):
     def answer(*_, **__):
         raise errors.LocalEntryNotFoundError("a long\nexplanation")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
-    assert told_by(fetch, "hf-hub:org/name") == (
+    assert refusal(fetch, "hf-hub:org/name") == (
         f"hf-hub:org/name is not in the cache, and {why}: go online, or give a folder"
     )
 
 
-def test_offline_the_real_library_is_told_in_one_line(cache):
-    assert "HF_HUB_OFFLINE is set" in told_by(fetch, "hf-hub:org/other")
-    assert "HF_HUB_OFFLINE is set" in told_by(fetch, "hf-hub:org/other@v1")
+def test_offline_the_real_library_is_explained_in_one_line(cache, refusal):
+    assert "HF_HUB_OFFLINE is set" in refusal(fetch, "hf-hub:org/other")
+    assert "HF_HUB_OFFLINE is set" in refusal(fetch, "hf-hub:org/other@v1")
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("RepositoryNotFoundError", "there is none of this name, or it is private"),
+        ("RepositoryNotFoundError", "no such model, or it is private"),
         ("GatedRepoError", "it asks for consent"),
         ("RevisionNotFoundError", "it has no such revision"),
-        ("HfHubHTTPError", "cannot be had from the hub (first second)"),
+        ("HfHubHTTPError", "is not available from the hub: first second"),
     ],
 )
-def test_what_the_hub_refuses_is_told(cache, monkeypatch, kind, said):
+def test_an_answer_of_the_hub_becomes_one_line(cache, monkeypatch, kind, said, refusal):
     class Answer(getattr(errors, kind)):
         def __init__(self):
             Exception.__init__(self, "first\nsecond")
@@ -105,7 +96,7 @@ def test_what_the_hub_refuses_is_told(cache, monkeypatch, kind, said):
         raise Answer
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
-    assert said in told_by(fetch, "hf-hub:org/name")
+    assert said in refusal(fetch, "hf-hub:org/name")
 
 
 @pytest.mark.parametrize(
@@ -113,13 +104,13 @@ def test_what_the_hub_refuses_is_told(cache, monkeypatch, kind, said):
     ["hf-hub:", "hf-hub:name", "hf-hub:a/b/c", "hf-hub:../../etc", "hf-hub:a b/c", "hf-hub:a/b@",
      "hf-hub:a/b@x y", "hf-hub:/a"],
 )  # fmt: skip
-def test_a_name_that_is_none_is_refused(name):
-    assert "is no name on the hub: write hf-hub:org/name" in told_by(fetch, name)
+def test_a_name_that_is_none_is_refused(name, refusal):
+    assert "is no name on the hub: write hf-hub:org/name" in refusal(fetch, name)
 
 
-def test_a_name_that_the_library_refuses_is_told(cache):
-    told_by(fetch, "hf-hub:-a/b")
-    told_by(fetch, "hf-hub:a/..")
+def test_a_name_that_the_library_refuses_is_refused_in_one_line(cache, refusal):
+    refusal(fetch, "hf-hub:-a/b")
+    refusal(fetch, "hf-hub:a/..")
 
 
 def test_no_pickle_is_asked_for(monkeypatch, finetuned):
@@ -141,24 +132,24 @@ def test_no_pickle_is_asked_for(monkeypatch, finetuned):
 # Links in folders
 
 
-def test_a_link_that_leaves_a_folder_is_not_followed(tmp_path):
+def test_a_link_that_leaves_a_folder_is_not_followed(tmp_path, refusal):
     (tmp_path / "model").mkdir()
     (tmp_path / "secret").write_text("{}")
     link = tmp_path / "model" / "config.json"
     link.symlink_to(tmp_path / "secret")
-    assert "a link that leaves its folder" in told_by(read_facts, tmp_path / "model")
+    assert "a link that leaves its folder" in refusal(read_facts, tmp_path / "model")
     link.unlink()
     (tmp_path / "model" / "other.json").write_text("{}")
     link.symlink_to("other.json")
     assert member(tmp_path / "model", "config.json") == link
 
 
-def test_a_link_into_other_models_of_the_cache_is_not_followed(cache, finetuned):
+def test_a_link_into_other_models_of_the_cache_is_not_followed(cache, finetuned, refusal):
     snapshot = cached(cache, finetuned.model)
     other = cached(cache, finetuned.model, name="org--other")
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to(other / "config.json")
-    assert "a link that leaves its folder" in told_by(read_facts, snapshot)
+    assert "a link that leaves its folder" in refusal(read_facts, snapshot)
 
 
 # Sending
@@ -193,22 +184,22 @@ def test_a_folder_is_sent_without_what_is_not_the_models(api, finetuned):
     assert set(sent["allow_patterns"]) >= {"config.json", "model.safetensors", "README.md"}
 
 
-def test_an_export_is_sent_with_its_model_and_read_from_the_hub(api, exported, cache):
+def test_an_export_is_sent_with_its_model_and_read_from_the_hub(api, exported, cache, refusal):
     push(exported, "hf-hub:org/name")
     sent = api.calls[-1][1]["allow_patterns"]
     assert {path.name for path in exported.iterdir()} <= set(sent)
     cached(cache, exported, files=("config.json", "model.onnx"))
     assert isinstance(load_backend("hf-hub:org/name"), OnnxBackend)
-    assert "is an export, which predicts" in told_by(load_model, "hf-hub:org/name")
+    assert "is an export without weights" in refusal(load_model, "hf-hub:org/name")
 
 
-def test_a_link_is_not_sent(api, tmp_path):
+def test_a_link_is_not_sent(api, tmp_path, refusal):
     (tmp_path / "model.safetensors").symlink_to("/etc/passwd")
-    assert "is a link, which is not sent" in told_by(push, tmp_path, "hf-hub:org/name")
+    assert "is a link, which is not sent" in refusal(push, tmp_path, "hf-hub:org/name")
     assert api.calls == []
 
 
-def test_sending_without_a_network_is_told(finetuned, monkeypatch):
+def test_sending_without_a_network_is_refused_in_one_line(finetuned, monkeypatch, refusal):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
     def answer(*_, **__):
@@ -216,4 +207,4 @@ def test_sending_without_a_network_is_told(finetuned, monkeypatch):
 
     monkeypatch.setattr(Api, "create_repo", answer)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert "HF_HUB_OFFLINE is set: go online" in told_by(push, finetuned.model, "hf-hub:org/name")
+    assert "HF_HUB_OFFLINE is set: go online" in refusal(push, finetuned.model, "hf-hub:org/name")

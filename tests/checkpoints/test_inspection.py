@@ -1,4 +1,4 @@
-"""What is said of weights without building a model."""
+"""What weights are, without building a model."""
 
 import hashlib
 import json
@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from uniemox.checkpoints.facts import EMBEDDED
 from uniemox.checkpoints.inspection import inspect
-from uniemox.checkpoints.sources import load_start
-from uniemox.config import ENCODER_SHAPES
-from uniemox.data.specs import SPECS
+from uniemox.checkpoints.load import load_start
+from uniemox.checkpoints.open import EMBEDDED
+from uniemox.config.training import ENCODER_SHAPES
 from uniemox.errors import CheckpointError
+from uniemox.importers.specs import SPECS
 
 
-def test_a_released_classifier_is_told_in_full(plain, tmp_path):
+def test_a_released_classifier_is_described_in_full(plain, tmp_path):
     state = plain("mini").classifier(8)
     torch.save(state, tmp_path / "fi.pth")
     found = inspect(str(tmp_path / "fi.pth"))
@@ -34,18 +34,18 @@ def test_a_released_classifier_is_told_in_full(plain, tmp_path):
     assert any("not for commercial use" in note for note in found.notes)
 
 
-def test_the_data_set_that_a_number_of_classes_suggests_is_said_with_its_doubt(plain, tmp_path):
+def test_the_data_set_that_a_number_of_classes_suggests_is_named_with_its_doubt(plain, tmp_path):
     torch.save(plain("mini").classifier(8), tmp_path / "a.pth")
     found = inspect(str(tmp_path / "a.pth"))
     assert found.classes == ()
     assert found.likely_datasets["fi"] == SPECS["fi"].classes
     assert found.likely_datasets["emoset"] == SPECS["emoset"].classes
-    (doubt,) = (note for note in found.notes if "does not tell the data set" in note)
-    assert "whose label orders differ" in doubt
+    (doubt,) = (note for note in found.notes if "does not identify the data set" in note)
+    assert "with different label orders" in doubt
     assert "alphabetical order of the folders" in doubt
 
 
-def test_a_run_tells_its_decoder_fusion_and_settings(plain, run_args, tmp_path):
+def test_a_run_shows_its_decoder_fusion_and_settings(plain, run_args, tmp_path):
     weights = plain("large")
     state = {f"module.{name}": tensor for name, tensor in weights.pretraining().items()}
     saved = {"model": state, "att_fusion": weights.fusion(), "args": run_args, "epoch": 99}
@@ -61,7 +61,7 @@ def test_a_run_tells_its_decoder_fusion_and_settings(plain, run_args, tmp_path):
     assert found.likely_datasets == {}
 
 
-def test_what_does_not_fit_is_told_and_does_not_stop_an_inspection(plain, tmp_path):
+def test_what_does_not_fit_is_reported_and_does_not_stop_an_inspection(plain, tmp_path):
     state = plain("mini").classifier(8)
     del state["blocks.2.norm1.bias"]
     state["blocks.0.ls1.gamma"] = torch.ones(128)
@@ -88,6 +88,9 @@ def test_the_embedded_models_are_inspected(name):
     assert found.layout == "uniemox, model folder"
     assert found.architecture["width"] == ENCODER_SHAPES["mini"].width
     assert found.facts["dataset"] == "drawn6"
+    assert found.facts["title"] == SPECS["drawn6"].title
+    assert found.facts["emotion"] == "felt"
+    assert "it was trained on drawings alone and knows nothing of photographs" in found.notes
     assert "model.safetensors" in found.sha256
     assert found.parameters > 10**6
     assert found.not_finite == ()
@@ -99,7 +102,7 @@ def test_an_inspection_is_plain_json(finetuned):
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-pretrained"])
-def test_what_does_not_fit_in_a_folder_of_our_own_is_told(name, tmp_path):
+def test_what_does_not_fit_in_a_folder_of_our_own_is_reported(name, tmp_path):
     import shutil
 
     folder = shutil.copytree(EMBEDDED[name], tmp_path / "model")
@@ -117,7 +120,7 @@ def test_what_does_not_fit_in_a_folder_of_our_own_is_told(name, tmp_path):
         load_start(str(folder))
 
 
-def test_weights_of_our_own_that_are_not_finite_are_told(finetuned, tmp_path):
+def test_weights_of_our_own_that_are_not_finite_are_reported(finetuned, tmp_path):
     import shutil
 
     folder = shutil.copytree(finetuned.model, tmp_path / "model")
@@ -127,7 +130,7 @@ def test_weights_of_our_own_that_are_not_finite_are_told(finetuned, tmp_path):
     assert inspect(str(folder)).not_finite == ("head.bias",)
 
 
-def test_what_is_no_model_is_told(tmp_path):
+def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("hello, this is no model")
     with pytest.raises(CheckpointError, match="is no file of weights"):
         inspect(str(tmp_path / "a.txt"))

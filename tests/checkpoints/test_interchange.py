@@ -8,12 +8,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 
 from uniemox import Predictor
-from uniemox.checkpoints.bundle import save_classifier
-from uniemox.checkpoints.facts import EMBEDDED, ModelFacts, read_facts
-from uniemox.checkpoints.sources import load_model
+from uniemox.checkpoints.facts import ModelFacts, read_facts
+from uniemox.checkpoints.folder import save_model
+from uniemox.checkpoints.load import load_model
+from uniemox.checkpoints.open import EMBEDDED
 from uniemox.models.classify import build_classifier
 
 CLASSES = ("joy", "awe", "fear", "anger")  # in no alphabetical order
@@ -22,7 +24,7 @@ TEMPERATURE = 1.7
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A calibrated classifier whose answers differ by picture."""
+    """A calibrated classifier whose answers differ by image."""
     torch.manual_seed(4)
     model = build_classifier("mini", patch_size=8, image_size=32, num_classes=4, head_std=0.5)
     with torch.no_grad():
@@ -35,7 +37,7 @@ def folder(tmp_path_factory):
         emotion="evoked", classes=CLASSES, temperature=TEMPERATURE,
     )  # fmt: skip
     out = tmp_path_factory.mktemp("interchange") / "model"
-    save_classifier(model, out, facts)
+    save_model(model, out, facts)
     return out
 
 
@@ -55,10 +57,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(folder, pictures):
-    return [
-        dict(prediction.probabilities)
-        for prediction in Predictor.load(folder, device="cpu").predict(pictures)
-    ]
+    return [dict(prediction.probabilities) for prediction in Predictor.load(folder, device="cpu").predict(pictures)]
 
 
 def same(found, expected):
@@ -103,9 +102,7 @@ def test_we_read_what_transformers_saves_of_it(folder, pictures, ours, tmp_path)
     model = TimmWrapperForImageClassification.from_pretrained(str(folder))
     model.save_pretrained(str(tmp_path / "saved"))
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
-    config.pop(
-        "uniemox", None
-    )  # transformers carries it along; without it, the folder is a stranger's
+    config.pop("uniemox", None)  # transformers carries it along; without it, the folder is a stranger's
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
     predictor = Predictor.load(tmp_path / "saved", device="cpu")
     assert predictor.facts.classes == CLASSES
@@ -119,9 +116,7 @@ def test_we_read_our_folder_after_timm_has_saved_it_again(folder, pictures, ours
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     names = json.loads((folder / "config.json").read_text())["label_names"]
-    save_for_hf(
-        model, str(tmp_path / "timm"), model_config={"label_names": names}, safe_serialization=True
-    )
+    save_for_hf(model, str(tmp_path / "timm"), model_config={"label_names": names}, safe_serialization=True)
     predictor = Predictor.load(tmp_path / "timm", device="cpu")
     for prediction, expected in zip(predictor.predict(pictures), ours, strict=True):
         same(dict(prediction.probabilities), expected)
@@ -130,16 +125,25 @@ def test_we_read_our_folder_after_timm_has_saved_it_again(folder, pictures, ours
 def test_the_embedded_classifier_is_read_by_transformers(pictures):
     from transformers import pipeline
 
-    classify = pipeline(
-        "image-classification",
-        model=str(EMBEDDED["demo"]),
-        top_k=6,
-        device="cpu",
-        dtype="float32",  # else it computes in the half precision that the weights are stored in
-    )
+    classify = pipeline("image-classification", model=str(EMBEDDED["demo"]), top_k=6, device="cpu")
     (prediction,) = Predictor.load("demo", device="cpu").predict(pictures[:1])
     found = {row["label"]: row["score"] for row in classify(str(pictures[0]))}
     assert found == pytest.approx(dict(prediction.probabilities), abs=1e-4)
+
+
+def test_weights_that_are_stored_in_half_are_trained_by_transformers_under_bf16(folder, tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    half = shutil.copytree(folder, tmp_path / "half")
+    weights = load_file(half / "model.safetensors")
+    save_file({k: v.half() for k, v in weights.items()}, half / "model.safetensors", metadata={"format": "pt"})
+    for place, side in ((half, 32), (EMBEDDED["demo"], 64)):
+        model = AutoModelForImageClassification.from_pretrained(str(place))
+        assert model.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):  # as its Trainer does
+            loss = model(pixel_values=torch.zeros(2, 3, side, side), labels=torch.tensor([0, 1])).loss
+        loss.backward()
+        assert torch.isfinite(loss)
 
 
 def test_a_folder_without_a_card_is_still_a_model(folder, tmp_path):

@@ -1,36 +1,37 @@
 import itertools
+import multiprocessing
+import re
 import signal
+import traceback
 from collections import Counter
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from uniemox.config import AugmentConfig, PersonConfig
+from uniemox.config.people import PersonConfig
+from uniemox.config.training import AugmentConfig
 from uniemox.data.batch import (
     LabelledBatch,
     PretrainBatch,
     TrainingOrder,
+    WorkerError,
+    batches_of,
     collate_labelled,
     collate_pretrain,
+    describe_dead_worker,
     evaluation_loader,
     training_loader,
 )
-from uniemox.data.dataset import (
-    AugmentedDataset,
-    EvaluationDataset,
-    LabelledSample,
-    PretrainSample,
-    Skipped,
-)
+from uniemox.data.dataset import AugmentedDataset, EvaluationDataset, LabelledSample, PretrainSample, Skipped
 from uniemox.data.pixels import EvaluationViews
-from uniemox.errors import DataError
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.targets.single_label import SingleLabel
 
 
 def order_of(num_rows=50, batch_size=4, accumulate=2, **more):
-    return TrainingOrder(
-        num_rows=num_rows, batch_size=batch_size, accumulate=accumulate, **{"seed": 0} | more
-    )
+    return TrainingOrder(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate, **{"seed": 0} | more)
 
 
 def rows_of(batches):
@@ -101,10 +102,31 @@ def test_every_tensor_of_a_batch_goes_to_the_device(make):
     assert type(moved) is type(batch)
     assert isinstance(moved, PretrainBatch | LabelledBatch)
     for name, value in moved._asdict().items():
-        if name == "skipped":
-            assert value == batch.skipped
+        if name in ("skipped", "boxes"):
+            assert value == getattr(batch, name)
         else:
             assert value.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DataLoader worker (pid 4711) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 4711, 4712) exited unexpectedly",
+        "DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible\nthat",
+    ],
+)
+def test_a_dead_worker_is_told_in_one_line_with_the_room_of_shared_memory(text):
+    told = describe_dead_worker(RuntimeError(text))
+    assert "\n" not in told
+    assert "4711" in told
+    assert "`workers` 0" in told
+    assert re.search(r"\(\d+ of \d+ MB are free\)", told)
+
+
+@pytest.mark.parametrize("text", ["", "CUDA out of memory", "mat1 and mat2 shapes"])
+def test_other_errors_are_of_no_worker(text):
+    assert describe_dead_worker(RuntimeError(text)) is None
 
 
 def test_an_epoch_sees_no_row_twice_and_leaves_out_what_fills_no_step():
@@ -137,10 +159,7 @@ def test_any_step_can_be_gone_back_to(step):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_the_rows_that_one_would_see_in_a_step(count):
     alone = order_of(batch_size=8)
-    shares = [
-        order_of(batch_size=8 // count, num_processes=count, process=index)
-        for index in range(count)
-    ]
+    shares = [order_of(batch_size=8 // count, num_processes=count, process=index) for index in range(count)]
     assert {share.rows_a_step for share in shares} == {alone.rows_a_step}
     for step in range(6):
         together = [rows_of(share.batches(step, step + 1)) for share in shares]
@@ -149,9 +168,7 @@ def test_processes_share_the_rows_that_one_would_see_in_a_step(count):
 
 
 def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
-    with pytest.raises(
-        DataError, match=r"15 rows do not fill one step of 16 .*4 × optim.accumulate 2 × 2 proc"
-    ):
+    with pytest.raises(DataError, match=r"15 rows do not fill one step of 16 .*4 × optim.accumulate 2 × 2 proc"):
         order_of(num_rows=15, num_processes=2)
     assert order_of(num_rows=16, num_processes=2).steps_an_epoch == 1
 
@@ -160,13 +177,7 @@ def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
 def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
     manifest = painted.manifest.select(["train"])
     dataset = AugmentedDataset(
-        manifest,
-        AugmentConfig(),
-        size=32,
-        seed=0,
-        view="both",
-        person=PersonConfig(),
-        target="single_label",
+        manifest, AugmentConfig(), size=32, seed=0, view="both", person=PersonConfig(), target=SingleLabel()
     )
     order = order_of(num_rows=len(manifest), batch_size=4, accumulate=1)
 
@@ -186,9 +197,7 @@ def test_the_number_of_workers_changes_no_pixel(painted, num_workers):
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 def test_evaluation_sees_every_row_once_and_in_order(painted, batch_size):
     dataset = EvaluationDataset(
-        painted.manifest,
-        EvaluationViews(size=8, view="scene", person=PersonConfig()),
-        "single_label",
+        painted.manifest, EvaluationViews(size=8, view="scene", person=PersonConfig()), SingleLabel()
     )
     loader = evaluation_loader(dataset, batch_size=batch_size, num_workers=0)
     rows = torch.cat([batch.rows for batch in loader])
@@ -213,3 +222,88 @@ def test_workers_leave_ctrl_c_to_the_training_process():
     for loader in (training, evaluating):
         assert next(iter(loader)).labels.all()
     assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+# Errors of workers
+
+
+class Faulty(Dataset):
+    """Samples of which some cannot be made."""
+
+    def __init__(self, faults, count=12):
+        self.faults = faults
+        self.count = count
+
+    def __getitem__(self, place):
+        row = getattr(place, "row", place)
+        if row in self.faults:
+            error = self.faults[row]
+            assert error.args[0]
+            raise error from ValueError("a fault of a library")
+        return LabelledSample(torch.full((1,), row), label=torch.tensor(0), row=row, skipped=())
+
+    def __len__(self):
+        return self.count
+
+
+def loader_of(dataset, kind, num_workers):
+    """A loader whose batches are of two rows."""
+    if kind == "evaluation":
+        return evaluation_loader(dataset, batch_size=2, num_workers=num_workers)
+    if kind == "prepared":
+        return Accelerator(cpu=True).prepare_data_loader(
+            evaluation_loader(dataset, batch_size=2, num_workers=num_workers)
+        )
+    order = order_of(num_rows=len(dataset), batch_size=2, accumulate=1)
+    return training_loader(dataset, collate_labelled, order, steps=range(order.steps_an_epoch), num_workers=num_workers)
+
+
+every_loader = pytest.mark.parametrize("kind", ["training", "evaluation", "prepared"])
+every_number_of_workers = pytest.mark.parametrize("num_workers", [0, 1, 2])
+
+
+@every_loader
+@every_number_of_workers
+def test_batches_are_those_of_the_loader(kind, num_workers):
+    dataset = Faulty({})
+    expected = [batch.rows for batch in loader_of(dataset, kind, 0)]
+    found = [batch.rows for batch in batches_of(loader_of(dataset, kind, num_workers))]
+    assert len(found) == 6
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("training", DataError), ("evaluation", ConfigError), ("prepared", CheckpointError)]
+)
+@every_number_of_workers
+def test_an_error_of_ours_arrives_as_it_is_after_the_batches_before_it(kind, num_workers, error):
+    text = "joy/03.png: the augmentation failed: DataError: not this one; see --debug"
+    rows = [batch.rows.tolist() for batch in loader_of(Faulty({}), kind, 0)]
+    faults = {rows[3][1]: error(text), rows[4][0]: error("a later one")}
+    others = set(multiprocessing.active_children())
+    batches = batches_of(loader_of(Faulty(faults), kind, num_workers))
+    assert [next(batches).rows.tolist() for _ in range(3)] == rows[:3]
+    with pytest.raises(error) as caught:
+        next(batches)
+    assert str(caught.value) == text
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "ValueError: a fault of a library" in shown
+    assert isinstance(caught.value.__cause__, WorkerError if num_workers else ValueError)
+    assert set(multiprocessing.active_children()) <= others
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_defect_keeps_its_type_and_its_traceback(num_workers):
+    faults = dict.fromkeys(range(12), LookupError())  # without a text, so Faulty itself fails
+    with pytest.raises(IndexError) as caught:
+        next(batches_of(loader_of(Faulty(faults), "training", num_workers)))
+    assert "assert error.args[0]" in "".join(traceback.format_exception(caught.value))
+
+
+@every_number_of_workers
+def test_what_a_loader_draws_from_the_generator_is_drawn_before_the_first_batch(num_workers):
+    loader = loader_of(Faulty({}), "training", num_workers)
+    batches = batches_of(loader)
+    before = torch.get_rng_state()
+    assert len(list(batches)) == 6
+    assert torch.equal(torch.get_rng_state(), before)

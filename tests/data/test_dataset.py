@@ -3,22 +3,19 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from uniemox.config import AugmentConfig, PersonConfig, ViewsConfig
-from uniemox.data.dataset import (
-    AugmentedDataset,
-    EvaluationDataset,
-    Place,
-    PretrainDataset,
-    check_labels,
-    read_or_next,
-)
-from uniemox.data.manifest import Box, Facts, manifest_from_columns
+from uniemox.config.people import PersonConfig
+from uniemox.config.training import AugmentConfig, ViewsConfig
+from uniemox.data.dataset import AugmentedDataset, EvaluationDataset, Place, PretrainDataset, read_or_next
 from uniemox.data.pixels import EvaluationViews
 from uniemox.data.transforms import evaluation, normalize
 from uniemox.errors import DataError
+from uniemox.manifests.table import Box, Facts, manifest_from_columns
+from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.single_label import SingleLabel
 
+ONE, SEVERAL = SingleLabel(), MultiLabel()
 AUGMENT = AugmentConfig()
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -35,33 +32,23 @@ def pretrain_dataset(manifest, *, seed=0, texts=None, person=None, **views):
     )
 
 
-def augmented_dataset(
-    manifest, augment=AUGMENT, *, seed=0, view="scene", target="single_label", **person
-):
+def augmented_dataset(manifest, augment=AUGMENT, *, seed=0, view="scene", target=ONE, **person):
     return AugmentedDataset(
-        manifest,
-        augment,
-        size=32,
-        seed=seed,
-        view=view,
-        person=PersonConfig(**person),
-        target=target,
+        manifest, augment, size=32, seed=seed, view=view, person=PersonConfig(**person), target=target
     )
 
 
-def evaluation_dataset(manifest, *, size=32, view="scene", target="single_label", **person):
-    return EvaluationDataset(
-        manifest, EvaluationViews(size=size, view=view, person=PersonConfig(**person)), target
-    )
+def evaluation_dataset(manifest, *, size=32, view="scene", target=ONE, **person):
+    return EvaluationDataset(manifest, EvaluationViews(size=size, view=view, person=PersonConfig(**person)), target)
 
 
 def pictures(root, *, count=4, broken=(), labels=None, boxes=None, size=(40, 30)):
-    """A manifest of pictures, each of a colour of its own; some are no pictures."""
+    """A manifest of images, each of a colour of its own; some are no images."""
     root.mkdir(exist_ok=True)
     for index in range(count):
         path = root / f"{index}.png"
         if index in broken:
-            path.write_text("not a picture")
+            path.write_text("not an image")
         else:
             Image.new("RGB", size, (20 * index, 0, 255 - 20 * index)).save(path)
     facts = Facts(name="few", title="Few", classes=("a", "b"), emotion="evoked", root=root)
@@ -98,9 +85,7 @@ def test_the_margin_shows_what_is_around_the_person(painted):
     assert not (person[:, :, -1] == colour).all()
 
 
-@pytest.mark.parametrize(
-    ("choice", "colour"), [("largest", RED), ("confident", GREEN), ("central", BLUE)]
-)
+@pytest.mark.parametrize(("choice", "colour"), [("largest", RED), ("confident", GREEN), ("central", BLUE)])
 def test_the_person_view_shows_the_person_that_was_chosen(tmp_path, choice, colour):
     image = Image.new("RGB", (100, 60))
     boxes = (Box(0, 0, 40, 40, 0.6), Box(80, 40, 100, 60, 0.9), Box(46, 26, 54, 34, 0.5))
@@ -216,8 +201,8 @@ def test_an_unreadable_picture_is_replaced_by_the_next_and_named(tmp_path):
     assert is_of_colour(sample.scene, 3)
     assert sample.text == 3
     assert [(skipped.path, skipped.reason) for skipped in sample.skipped] == [
-        (str(tmp_path / "few" / "1.png"), "not a picture"),
-        (str(tmp_path / "few" / "2.png"), "not a picture"),
+        (str(tmp_path / "few" / "1.png"), "not an image"),
+        (str(tmp_path / "few" / "2.png"), "not an image"),
     ]
 
 
@@ -233,7 +218,7 @@ def test_a_replaced_picture_brings_its_own_label(tmp_path):
 
 def test_training_gives_up_where_no_picture_can_be_read(tmp_path):
     manifest = pictures(tmp_path / "few", broken={0, 1, 2, 3})
-    with pytest.raises(DataError, match=r"4 pictures in sequence cannot be read.*2\.png.*few$"):
+    with pytest.raises(DataError, match=r"4 images in sequence cannot be read.*2\.png.*few$"):
         read_or_next(manifest, 2)
 
 
@@ -242,7 +227,7 @@ def test_training_gives_up_after_a_hundred_pictures(tmp_path):
     names = [f"{index}.png" for index in range(102)]
     manifest = manifest_from_columns(facts, paths=names, splits=["train"] * 102, labels=[0] * 102)
     Image.new("RGB", (4, 4)).save(tmp_path / "101.png")
-    with pytest.raises(DataError, match="100 pictures in sequence"):
+    with pytest.raises(DataError, match="100 images in sequence"):
         read_or_next(manifest, 1)
     row, _image, skipped = read_or_next(manifest, 2)
     assert (row.index, len(skipped)) == (101, 99)
@@ -265,19 +250,18 @@ def test_an_unreadable_picture_of_evaluation_keeps_its_row_and_says_why(tmp_path
     assert (sample.label, sample.row) == (1, 1)
     assert not sample.pixels.any()
     assert sample.pixels.shape == (3, 32, 32)
-    assert sample.skipped == ((str(tmp_path / "few" / "1.png"), "not a picture"),)
+    assert sample.skipped == ((str(tmp_path / "few" / "1.png"), "not an image"),)
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        lambda manifest, target: check_labels(manifest, target),
         lambda manifest, target: augmented_dataset(manifest, target=target),
         lambda manifest, target: evaluation_dataset(manifest, target=target),
     ],
-    ids=["check", "augmented", "evaluation"],
+    ids=["augmented", "evaluation"],
 )
-@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+@pytest.mark.parametrize("target", [ONE, SEVERAL])
 def test_rows_without_a_label_are_refused_and_the_first_is_named(tmp_path, use, target):
     manifest = pictures(tmp_path / "few", labels=[0, None, None, 1])
     with pytest.raises(DataError, match=r"2 of 4 rows have no label.*1\.png"):
@@ -334,13 +318,11 @@ def test_the_scene_stands_in_for_a_person_that_is_not_there(painted):
     assert torch.equal(evaluation_dataset(manifest, view="person")[index].pixels, alone.pixels)
 
 
-def test_a_box_outside_the_picture_is_told_in_training_and_no_reason_to_leave_out_in_evaluation(
-    tmp_path,
-):
+def test_a_box_outside_the_picture_is_told_in_training_and_no_reason_to_leave_out_in_evaluation(tmp_path):
     manifest = pictures(tmp_path / "few", boxes=[(Box(500, 0, 600, 10),)] * 4)
     sample = augmented_dataset(manifest, view="both")[Place(0, 0)]
     assert torch.equal(sample.pixels, sample.person)
-    assert "they lie outside the picture" in sample.skipped[0].reason
+    assert "they lie outside the image" in sample.skipped[0].reason
     assert augmented_dataset(manifest, view="scene")[Place(0, 0)].skipped == ()
     assert evaluation_dataset(manifest, view="both")[0].skipped == ()
 
@@ -368,9 +350,7 @@ def test_each_row_of_a_shared_picture_shows_its_own_person_in_the_same_scene(tmp
         labels=[0, 1],
         people=[(Box(0, 0, 12, 30),), (Box(25, 5, 35, 30),)],
     )
-    first, second = (
-        evaluation_dataset(manifest, view="both", margin=0.0)[index] for index in (0, 1)
-    )
+    first, second = (evaluation_dataset(manifest, view="both", margin=0.0)[index] for index in (0, 1))
     assert torch.equal(first.pixels, second.pixels)
     assert has_colour(first.person, (200, 0, 0))
     assert has_colour(second.person, (0, 0, 200))
@@ -405,15 +385,79 @@ def several(root, label_sets, labels=None):
 
 def test_several_labels_where_one_is_wanted_are_refused_with_the_way_to_train_on_them(tmp_path):
     manifest = several(tmp_path, [[0, 1]])
-    with pytest.raises(DataError, match=r"many gives several labels.*--target multi_label"):
-        check_labels(manifest, "single_label")
+    with pytest.raises(DataError, match=r"many gives several labels.*`target` multi_label"):
+        ONE.read_labels(manifest)
 
 
 @pytest.mark.parametrize("make", [augmented_dataset, evaluation_dataset])
 def test_a_sample_of_several_labels_says_of_each_class_whether_it_applies(tmp_path, make):
     manifest = several(tmp_path, [[0, 2], None, [], [1]], labels=[None, 2, None, None])
-    dataset = make(manifest, target="multi_label")
+    dataset = make(manifest, target=SEVERAL)
     places = [Place(0, i) for i in range(4)] if make is augmented_dataset else range(4)
     found = torch.stack([dataset[place].label for place in places])
     expected = [[1, 0, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert torch.equal(found, torch.tensor(expected, dtype=torch.bool))
+
+
+# Transforms that fail
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "transform"),
+    [
+        (pretrain_dataset, Place(0, 5), "the pretraining views"),
+        (augmented_dataset, Place(0, 5), "the augmentation"),
+        (evaluation_dataset, 5, "the evaluation views"),
+    ],
+    ids=["pretrain", "augmented", "evaluation"],
+)
+@pytest.mark.parametrize("fault", [ValueError("bad size"), AttributeError("no AFFINE"), OSError("x")])
+def test_a_transform_that_fails_is_one_line_with_the_image_the_transform_and_the_reason(
+    painted, monkeypatch, make, place, transform, fault
+):
+    def fail(*arguments, **others):
+        raise fault
+
+    manifest = painted.manifest
+    dataset = make(manifest)
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    before = random.getstate()
+    with pytest.raises(DataError) as caught:
+        dataset[place]
+    assert str(caught.value) == (
+        f"{manifest.row(5).path}: {transform} failed: {fault} ({type(fault).__name__}); --debug shows where"
+    )
+    assert caught.value.__cause__ is fault
+    assert random.getstate() == before
+
+
+def test_an_operation_of_the_augmentation_that_fails_is_named(painted, monkeypatch):
+    def fail(*arguments, **others):
+        raise ValueError("bits must be 1 to 8")
+
+    monkeypatch.setattr(ImageOps, "posterize", fail)
+    words = "rand-m9-mstd0.5-inc1"
+    manifest = painted.manifest
+    dataset = augmented_dataset(manifest, AugmentConfig(rand_augment=words))
+    errors = {}
+    for row in range(len(manifest)):
+        try:
+            dataset[Place(0, row)]
+        except DataError as error:
+            errors[row] = error
+    assert 0 < len(errors) < len(manifest)
+    for row, error in errors.items():
+        assert str(error).startswith(
+            f"{manifest.row(row).path}: the augmentation ({words}, PosterizeIncreasing) failed: bits must be 1 to 8"
+        )
+        assert str(error.__cause__) == "bits must be 1 to 8"
+
+
+def test_want_of_memory_is_no_fault_of_an_image(painted, monkeypatch):
+    def starve(*arguments, **others):
+        raise MemoryError
+
+    dataset = evaluation_dataset(painted.manifest)
+    monkeypatch.setattr(Image.Image, "resize", starve)
+    with pytest.raises(MemoryError):
+        dataset[0]

@@ -9,11 +9,11 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
 import uniemox
-from uniemox.config import PersonConfig
-from uniemox.data.manifest import Box
-from uniemox.data.people import person_region
+from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD, EvaluationViews, Preparation, cut_region
 from uniemox.data.transforms import normalize
+from uniemox.manifests.table import Box
+from uniemox.people.regions import person_region
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -91,12 +91,8 @@ def test_squeezing_brings_any_region_to_a_square():
     assert (cut == RED).all()
 
 
-@pytest.mark.parametrize(
-    ("region", "inside"), [((10, 0, 30, 40), np.s_[:, 4:12]), ((0, 10, 60, 25), np.s_[6:10, :])]
-)
-def test_padding_keeps_the_aspect_and_fills_both_ends_with_what_is_zero_to_the_encoder(
-    region, inside
-):
+@pytest.mark.parametrize(("region", "inside"), [((10, 0, 30, 40), np.s_[:, 4:12]), ((0, 10, 60, 25), np.s_[6:10, :])])
+def test_padding_keeps_the_aspect_and_fills_both_ends_with_what_is_zero_to_the_encoder(region, inside):
     cut = np.asarray(cut_region(Image.new("RGB", (60, 40), RED), region, size=16, shape="pad"))
     assert (cut[inside] == RED).all()
     is_filled = np.ones((16, 16), bool)
@@ -117,8 +113,13 @@ def test_a_strip_of_a_million_pixels_is_cut_without_its_square(shape):
     assert cut_region(strip, (0, 0, 2_000_000, 1), size=16, shape=shape).size == (16, 16)
 
 
-def views_of(view, *, size=32, **person):
-    return EvaluationViews(size=size, view=view, person=PersonConfig(**person))
+def views_of(view, image, boxes, **person):
+    person = PersonConfig(**person)
+    region = person_region(boxes, person, width=image.width, height=image.height)
+    views = EvaluationViews(size=32, view=view, person=person)
+    found = views.cut(image, region)
+    assert found.shape == views.shape
+    return found
 
 
 @pytest.mark.parametrize("size", [(60, 40), (33, 90), (200, 201)])
@@ -126,11 +127,9 @@ def views_of(view, *, size=32, **person):
 def test_a_persons_crop_is_prepared_as_timm_prepares_the_crop_taken_whole(size, shape):
     image = noisy(*size)
     box = Box(5, 8, 31, 30)
-    (pixels,) = views_of("person", margin=0, shape=shape)(image, [box])
+    (pixels,) = views_of("person", image, [box], margin=0, shape=shape)
     mode = "squash" if shape == "squeeze" else "border"
-    region = person_region(
-        [box], PersonConfig(margin=0, shape=shape), width=size[0], height=size[1]
-    )
+    region = person_region([box], PersonConfig(margin=0, shape=shape), width=size[0], height=size[1])
     expected = by_timm(32, crop_pct=1.0, crop_mode=mode)(image.crop(region)).numpy()
     assert np.array_equal(pixels, expected)
 
@@ -140,26 +139,24 @@ def test_the_scene_stands_in_where_nobody_is_in_the_picture(boxes):
     image = noisy()
     scene = Preparation(32)(image)
     for view in ("scene", "person", "both"):
-        views = views_of(view)(image, boxes)
-        assert views.shape == views_of(view).shape
-        assert all(np.array_equal(pixels, scene) for pixels in views)
+        assert all(np.array_equal(pixels, scene) for pixels in views_of(view, image, boxes))
 
 
 def test_the_scene_comes_first_and_is_whole():
     image = noisy()
     boxes = [Box(5, 5, 20, 30), Box(10, 0, 15, 5)]
-    scene, person = views_of("both")(image, boxes)
+    scene, person = views_of("both", image, boxes)
     assert np.array_equal(scene, Preparation(32)(image))
-    assert np.array_equal(person, views_of("person")(image, boxes)[0])
-    assert np.array_equal(person, views_of("person")(image, boxes[:1])[0])  # the largest
+    assert np.array_equal(person, views_of("person", image, boxes)[0])
+    assert np.array_equal(person, views_of("person", image, boxes[:1])[0])  # the largest
     assert not np.array_equal(scene, person)
 
 
 def test_a_scene_alone_brings_no_arrow():
     code = (
-        "import sys; from PIL import Image; from uniemox.config import PersonConfig\n"
+        "import sys; from PIL import Image; from uniemox.config.people import PersonConfig\n"
         "from uniemox.data.pixels import EvaluationViews\n"
         "views = EvaluationViews(size=8, view='scene', person=PersonConfig())\n"
-        "views(Image.new('RGB', (9, 9))); assert 'pyarrow' not in sys.modules, 'pyarrow'"
+        "views.cut(Image.new('RGB', (9, 9)), None); assert 'pyarrow' not in sys.modules, 'pyarrow'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from uniemox.data.manifest import Attributes
 from uniemox.data.prompts import describe, fit_description
+from uniemox.manifests.table import Attributes
 
 FULL = Attributes(
     brightness=0.3,
@@ -84,15 +84,12 @@ def test_every_description_is_made_of_whole_sentences():
         assert "  " not in text
         assert text == text.strip()
         assert all(sentence.startswith(("The ", "Human ")) for sentence in sentences if sentence)
-        assert len([s for s in sentences if s]) == sum(
-            (bright or colour, scene, face, action, objects, emotion)
-        )
+        assert len([s for s in sentences if s]) == sum((bright or colour, scene, face, action, objects, emotion))
         assert text == "" or text.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("most", "subjects"),
-    [(0, None), (1, "Alarm clock."), (2, "Alarm clock and Tree."), (9, "Tree and Dog.")],
+    ("most", "subjects"), [(0, None), (1, "Alarm clock."), (2, "Alarm clock and Tree."), (9, "Tree and Dog.")]
 )
 def test_fewer_objects_are_the_first_ones(most, subjects):
     text = describe(FULL, "awe", max_objects=most)

@@ -1,6 +1,7 @@
 import pickle
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from uniemox.config import AugmentConfig, ViewsConfig
+from uniemox import settings
+from uniemox.config.training import AugmentConfig, FinetuneConfig, ViewsConfig
 from uniemox.data.pixels import MEAN, STD, Preparation, cut_region
 from uniemox.data.transforms import (
     AugmentedViews,
@@ -87,7 +89,7 @@ def test_both_views_are_bytes_of_the_size_asked_for():
 def test_the_person_view_of_a_painted_rectangle_has_its_colour_and_nothing_else():
     image = Image.new("RGB", (128, 128), BLUE)
     image.paste(RED, (30, 40, 90, 110))
-    person = PretrainTransform(ViewsConfig(), 16)(image, (30, 40, 90, 110)).person
+    person = PretrainTransform(ViewsConfig(), 16)(image, (30, 40, 90, 110))[1]
     assert (person.permute(1, 2, 0) == torch.tensor(RED)).all()
 
 
@@ -117,7 +119,7 @@ def test_mirroring_can_be_switched_off_and_always_on(flip, mirrored):
     image = halves(16, RED, BLUE)
     for seed in range(10):
         with seeded(seed):
-            scene = transform(image, None).scene
+            scene, _ = transform(image, None)
         assert (scene[2, 0, 0] > 100) == mirrored
 
 
@@ -128,7 +130,7 @@ def test_the_scenes_crop_covers_a_share_of_the_picture_within_the_limits():
     transform = PretrainTransform(ViewsConfig(scene_scale=(0.2, 0.5), flip=0), 100)
     for seed in range(30):
         with seeded(seed):
-            scene = transform(Image.fromarray(ramp), None).scene.float()
+            scene = transform(Image.fromarray(ramp), None)[0].float()
         sides = scene[:2].amax((1, 2)) - scene[:2].amin((1, 2))
         assert 0.16 < sides.prod().item() / 200**2 < 0.52
 
@@ -191,9 +193,7 @@ def test_the_whole_picture_is_left_where_every_augmentation_is_off():
     torch.testing.assert_close(augmentation(PLAIN, 32)(image), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "change", [{"scale": (0.1, 0.9)}, {"flip": 0.5}, {"rand_augment": "rand-m9"}, {"erase": 1.0}]
-)
+@pytest.mark.parametrize("change", [{"scale": (0.1, 0.9)}, {"flip": 0.5}, {"rand_augment": "rand-m9"}, {"erase": 1.0}])
 def test_each_augmentation_changes_the_picture_and_only_by_the_seed(change):
     settings = {"scale": (1, 1), "flip": 0, "rand_augment": None, "erase": 0} | change
     transform = augmentation(AugmentConfig(**settings), 32)
@@ -217,3 +217,42 @@ def test_evaluation_gives_the_pixels_of_prediction_as_tensors():
 def test_evaluation_can_be_sent_to_workers():
     transform = pickle.loads(pickle.dumps(evaluation(32)))
     assert torch.equal(transform(noisy()), evaluation(32)(noisy()))
+
+
+# What a user gets
+
+
+def recipes():
+    """What a preset, or none, draws from an image; equal ones once, with the names of all."""
+    given = {"data": Path("data"), "out": Path("out")}
+    found = {}
+    for name in (None, *settings.preset_names(FinetuneConfig)):
+        preset = {} if name is None else settings.load_preset(FinetuneConfig, name)
+        config = settings.build(FinetuneConfig, {**preset, **given})
+        # These come later, on the batch.
+        augment = replace(config.augment, mixup=0, cutmix=0, switch=0, smoothing=0)
+        found.setdefault((augment, config.view, config.person.shape), []).append(name or "none")
+    return [pytest.param(*recipe, id="-".join(names)) for recipe, names in found.items()]
+
+
+@pytest.mark.soak  # its fast relative is the test after it
+@pytest.mark.parametrize(("augment", "view", "shape"), recipes())
+def test_five_thousand_samples_of_every_preset_can_be_drawn(augment, view, shape):
+    transform = AugmentedViews(augment, 24, view=view, shape=shape)
+    images = [noisy(width, height, seed=width) for width in (1, 30, 47) for height in (1, 33, 40)]
+    images += [image.convert("L").convert("RGB") for image in images]
+    for seed in range(5000):
+        image = images[seed % len(images)]
+        person = (0, 0, (image.width + 1) // 2, (image.height + 1) // 2) if seed % 3 else None
+        with seeded(seed):
+            views = transform(image, person)
+        assert all(pixels.shape == (3, 24, 24) and pixels.isfinite().all() for pixels in views)
+
+
+@pytest.mark.parametrize(("augment", "view", "shape"), recipes())
+def test_a_hundred_samples_of_every_preset_can_be_drawn_where_it_is_likeliest_to_fail(augment, view, shape):
+    words = augment.rand_augment and augment.rand_augment.replace("-m9", "-m10-p1-n4")
+    transform = AugmentedViews(replace(augment, rand_augment=words), 24, view=view, shape=shape)
+    for seed in range(100):
+        with seeded(seed):
+            assert all(pixels.isfinite().all() for pixels in transform(noisy(), (5, 5, 30, 30)))

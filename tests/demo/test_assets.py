@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from uniemox.checkpoints.bundle import load_classifier, load_pretraining
-from uniemox.checkpoints.facts import EMBEDDED
-from uniemox.config import PretrainConfig, TeacherConfig
-from uniemox.data.manifest import read_manifest
+from uniemox.checkpoints.load import load_model, load_pretraining
+from uniemox.checkpoints.open import EMBEDDED
+from uniemox.config.training import PretrainConfig, TeacherConfig
 from uniemox.demo import drawn
-from uniemox.evaluate import evaluate
+from uniemox.inference.evaluate import evaluate
+from uniemox.manifests.table import read_manifest
 from uniemox.models.teacher import load_teacher
 from uniemox.settings import build, load_preset
 
@@ -38,20 +39,29 @@ def test_every_model_has_a_card_that_states_its_licence_and_that_it_saw_the_labe
         assert "Seen labels" in card
 
 
+def test_every_model_says_that_it_is_stored_in_half_precision_and_is_loaded_in_full():
+    for folder in (path for path in ASSETS.iterdir() if path.is_dir()):
+        (stored, *_) = (load_file(path) for path in sorted(folder.glob("*model.safetensors")))
+        assert torch.float16 in {tensor.dtype for tensor in stored.values()}
+        card = (folder / "README.md").read_text(encoding="utf-8").casefold()
+        assert "stored in half precision" in card
+        assert "fp32 before training" in " ".join(card.split())
+    teacher = load_teacher(TeacherConfig(model="demo", pretrained=None, precision="fp32"), device=torch.device("cpu"))
+    towers = (teacher._tower, teacher._text)
+    assert {one.dtype for tower in towers for one in tower.parameters()} == {torch.float32}
+
+
 def test_the_embedded_model_has_the_shape_of_the_demo_preset():
     needed = {"data": Path("d"), "out": Path("o")}
     config = build(PretrainConfig, load_preset(PretrainConfig, "demo") | needed)
     model = load_pretraining(EMBEDDED["demo-pretrained"]).model
     assert model.config == config.model
     teacher = load_teacher(config.teacher, device=torch.device("cpu"))
-    assert (
-        load_pretraining(EMBEDDED["demo-pretrained"]).facts.pretraining["embedding_width"]
-        == teacher.width
-    )
+    assert load_pretraining(EMBEDDED["demo-pretrained"]).facts.pretraining["embedding_width"] == teacher.width
 
 
 def test_the_embedded_classifier_says_what_it_is():
-    facts = load_classifier(EMBEDDED["demo"]).facts
+    facts = load_model(EMBEDDED["demo"]).facts
     assert facts.dataset == "drawn6"
     assert facts.emotion == "felt"
     assert facts.classes == ("anger", "fear", "sadness", "amusement", "contentment", "excitement")
@@ -79,13 +89,13 @@ def test_the_miniature_clip_tells_emotions_by_their_sentences(tmp_path):
     hits = []
     for index in range(0, len(manifest), 4):
         row, image, _ = read_or_next(manifest, index)
-        view = whole(image, None).scene.unsqueeze(0) / 255
+        view = whole(image, None)[0].unsqueeze(0) / 255
         hits.append(int((teacher.encode_images(view) @ texts.T).argmax()) == row.label)
     assert np.mean(hits) > 0.5
 
 
 def build_views():
-    """Views that are the whole picture."""
-    from uniemox.config import ViewsConfig
+    """Views that are the whole image."""
+    from uniemox.config.training import ViewsConfig
 
     return ViewsConfig(scene_scale=(1.0, 1.0), flip=0.0)

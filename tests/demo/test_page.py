@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from uniemox.checkpoints.bundle import Pretrained, pretraining_facts
-from uniemox.config import ModelConfig
-from uniemox.data.manifest import read_manifest
+from uniemox.checkpoints.folder import Pretrained, pretraining_facts
+from uniemox.config.training import ModelConfig
 from uniemox.demo.drawn import unpack
 from uniemox.demo.page import reconstruct
+from uniemox.manifests.table import read_manifest
 from uniemox.models.pretrain import UniEmoX
 
 
@@ -17,14 +17,7 @@ def test_split(tmp_path_factory):
 
 @pytest.fixture
 def pretrained():
-    config = ModelConfig(
-        size="mini",
-        patch_size=8,
-        image_size=64,
-        decoder_width=32,
-        decoder_depth=1,
-        decoder_heads=2,
-    )
+    config = ModelConfig(size="mini", patch_size=8, image_size=64, decoder_width=32, decoder_depth=1, decoder_heads=2)
     torch.manual_seed(0)
     model = UniEmoX(config, embedding_width=None)
     return Pretrained(model, pretraining_facts(model, dataset="drawn6", emotion="felt"))
@@ -40,12 +33,6 @@ def test_a_reconstruction_keeps_the_seen_patches_and_replaces_the_hidden(test_sp
 
 
 def test_the_masks_of_a_reconstruction_follow_the_seed(test_split, pretrained):
-    first, again, other = (
-        reconstruct(pretrained, test_split, mask_ratio=0.75, seed=seed) for seed in (0, 0, 1)
-    )
-    assert all(
-        np.array_equal(a, b)
-        for x, y in zip(first, again, strict=True)
-        for a, b in zip(x, y, strict=True)
-    )
+    first, again, other = (reconstruct(pretrained, test_split, mask_ratio=0.75, seed=seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
     assert not all(np.array_equal(x[0], y[0]) for x, y in zip(first, other, strict=True))

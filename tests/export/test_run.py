@@ -9,29 +9,19 @@ from uniemox.checkpoints.facts import read_facts
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export import run
 from uniemox.export.run import export_onnx
-from uniemox.runtime.backend import load_backend
-from uniemox.runtime.onnx_file import METADATA_KEY, PREPARATION
+from uniemox.inference.backend import load_backend
+from uniemox.inference.onnx_file import METADATA_KEY, PREPARATION
 
 
 @pytest.fixture(scope="module")
 def quantized(finetuned, painted, tmp_path_factory):
     """Folder and report of an export in 8 bits; nobody may write to it."""
     out = tmp_path_factory.mktemp("exported") / "int8"
-    return export_onnx(
-        str(finetuned.model),
-        out,
-        quantize="int8",
-        calibration=[painted.path, painted.root / "test"],
-    )
+    return export_onnx(str(finetuned.model), out, quantize="int8", calibration=[painted.path, painted.root / "test"])
 
 
 def test_a_folder_is_a_file_with_its_facts_beside_it(exported, finetuned):
-    assert {path.name for path in exported.iterdir()} == {
-        "model.onnx",
-        "config.json",
-        "export.json",
-        "README.md",
-    }
+    assert {path.name for path in exported.iterdir()} == {"model.onnx", "config.json", "export.json", "README.md"}
     assert "an ONNX model in fp32" in (exported / "README.md").read_text()
     config = json.loads((exported / "config.json").read_text())
     assert (config["format"], config["opset"], config["quantized"]) == ("onnx", 20, None)
@@ -52,21 +42,12 @@ def test_the_metadata_say_what_a_reader_without_uniemox_needs(exported, finetune
     assert values["classifier"]["temperature"] == read_facts(finetuned.model).temperature
 
 
-def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(
-    quantized, finetuned, painted
-):
+def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(quantized, finetuned, painted):
     assert quantized.quantized == "int8"
-    assert (
-        quantized.pictures == 24 + 7 - 8
-    )  # the train split and the folder, but for those of the ranges
+    assert quantized.pictures == 24 + 7 - 8  # the train split and the folder, but for those of the ranges
     assert quantized.onnx_bytes < quantized.torch_bytes / 2
     assert quantized.onnx_bytes == (quantized.out / "model.onnx").stat().st_size
-    assert {path.name for path in quantized.out.iterdir()} == {
-        "model.onnx",
-        "config.json",
-        "export.json",
-        "README.md",
-    }
+    assert {path.name for path in quantized.out.iterdir()} == {"model.onnx", "config.json", "export.json", "README.md"}
     assert json.loads((quantized.out / "export.json").read_text()) == quantized.to_dict()
     assert 0 < quantized.largest_change < 0.1
     assert "int8: " in "\n".join(quantized.describe())
@@ -74,9 +55,7 @@ def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(
     ours, torch = (load_backend(model, device="cpu") for model in (quantized.out, finetuned.model))
     assert np.abs(ours.logits(pixels) - torch.logits(pixels)).max() < 0.2
     alone = ours.logits(pixels[:1])
-    assert ours.logits(pixels)[:1] == pytest.approx(
-        alone, abs=1e-5
-    )  # no scale depends on the neighbours
+    assert ours.logits(pixels)[:1] == pytest.approx(alone, abs=1e-5)  # no scale depends on the neighbours
 
 
 @pytest.mark.parametrize(
@@ -84,7 +63,7 @@ def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(
     [
         ({"opset": 17}, "opset is 17, but must be from 18 to 22"),
         ({"quantize": "int4"}, "quantize is int4, but must be int8"),
-        ({"quantize": "int8"}, "int8 needs pictures"),
+        ({"quantize": "int8"}, "int8 needs images"),
     ],
 )
 def test_impossible_values_are_refused_before_anything_is_read(tmp_path, changes, said):
@@ -95,19 +74,17 @@ def test_impossible_values_are_refused_before_anything_is_read(tmp_path, changes
 def test_a_folder_that_is_not_empty_and_an_exported_model_are_refused(exported, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(ConfigError, match=r"out exists and is not empty: choose another --out"):
+    with pytest.raises(ConfigError, match=r"out exists and is not empty: choose another `out`"):
         export_onnx("demo", tmp_path / "out")
     with pytest.raises(ConfigError, match="exported already"):
         export_onnx(str(exported), tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_pictures_of_which_none_can_be_read_are_told(finetuned, tmp_path):
+def test_images_of_which_none_can_be_read_are_refused(finetuned, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"none of the 1 pictures can be read; .*bad\.png: empty file"
-    ):
+    with pytest.raises(DataError, match=r"none of the 1 images can be read; .*bad\.png: empty file"):
         export_onnx(str(finetuned.model), tmp_path / "out", calibration=[bad])
 
 
@@ -132,7 +109,7 @@ def test_a_graph_that_differs_from_torch_is_not_written(finetuned, tmp_path, mon
 
 
 @pytest.mark.usefixtures("_written_before")
-def test_poor_agreement_is_told(finetuned, painted, tmp_path, monkeypatch, caplog):
+def test_poor_agreement_is_warned_of(finetuned, painted, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(run, "_POOR", 1.01)
     picture = next(painted.root.rglob("*.png"))
     report = export_onnx(str(finetuned.model), tmp_path / "out", calibration=[picture])
@@ -140,8 +117,8 @@ def test_poor_agreement_is_told(finetuned, painted, tmp_path, monkeypatch, caplo
     assert "of the answers changed" in caplog.text
 
 
-def test_pictures_are_chosen_evenly_and_people_come_from_the_manifest(painted, monkeypatch):
-    monkeypatch.setattr(run, "_MOST_PICTURES", 4)
+def test_images_are_chosen_evenly_and_people_come_from_the_manifest(painted, monkeypatch):
+    monkeypatch.setattr(run, "_MAX_IMAGES", 4)
     found = run._find([painted.path])
     assert len(found) == 4
     assert found[0][0].parent.parent.name == "train"

@@ -7,27 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from uniemox import cli
-from uniemox.config import (
-    AugmentConfig,
-    FinetuneConfig,
-    ModelConfig,
-    PersonConfig,
-    ViewsConfig,
-)
+from uniemox.checkpoints.inspection import inspect
+from uniemox.checkpoints.load import load_model, load_start
+from uniemox.config.people import PersonConfig
+from uniemox.config.training import AugmentConfig, FinetuneConfig, ModelConfig, ViewsConfig
+from uniemox.console import cli
 from uniemox.data.dataset import Place, PretrainDataset
-from uniemox.data.manifest import (
-    Box,
-    digest,
-    manifest_from_columns,
-    read_manifest,
-    write_manifest,
-)
-from uniemox.data.people import clip_box, crop_region, person_region
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.inference.predictor import Predictor, find_images
+from uniemox.manifests.table import Box, digest, manifest_from_columns, read_manifest, write_manifest
 from uniemox.models.teacher import load_teacher
-from uniemox.predict import find_pictures
-from uniemox.train.run import finetune
+from uniemox.people.regions import clip_box, crop_region, person_region
+from uniemox.settings import save_config
+from uniemox.train.finetune import finetune
 
 
 def swap_classes(painted):
@@ -51,7 +43,7 @@ def test_a_run_is_not_resumed_on_other_data(own_painted, finetune_config, tmp_pa
     config = finetune_config(tmp_path / "run", data=own_painted.path, max_steps=2)
     finetune(config)
     swap_classes(own_painted)
-    with pytest.raises(CheckpointError, match="began with other data"):
+    with pytest.raises(CheckpointError, match="started with other data of train"):
         finetune(replace(config, resume=True))
 
 
@@ -68,8 +60,10 @@ def test_the_digest_is_of_the_rows_and_not_of_how_they_lie(painted, tmp_path):
     part = manifest.select(["val"])
     write_manifest(part, tmp_path / "part.parquet")
     again = read_manifest(tmp_path / "part.parquet", root=manifest.facts.root)
-    assert digest(part) == digest(again)
-    assert digest(part) != digest(manifest.select(["test"]))
+    columns = ["path", "split", "label", "label_set", "attributes", "people"]
+    assert digest(part, columns) == digest(again, columns)
+    assert digest(part, columns) != digest(manifest.select(["test"]), columns)
+    assert len({digest(part, columns[:count]) for count in range(len(columns) + 1)}) == 7
 
 
 def test_a_box_outside_the_picture_does_not_hide_one_inside():
@@ -102,7 +96,7 @@ def test_boxes_that_lie_outside_are_told_and_the_scene_stands_in(own_painted):
     assert torch.equal(sample.scene, sample.person)
     (skipped,) = sample.skipped
     assert str(row.path) in skipped.path
-    assert "outside the picture" in skipped.reason
+    assert "outside the image" in skipped.reason
 
 
 def test_an_enormous_box_is_clipped():
@@ -110,7 +104,10 @@ def test_an_enormous_box_is_clipped():
     assert crop_region(box, width=48, height=40, margin=0.1) == (0, 0, 48, 2)
 
 
-@pytest.mark.parametrize("words", ["foo", "rand-mX", "rand-m99999", "v0", "augmix-m3"])
+@pytest.mark.parametrize(
+    "words",
+    ["foo", "rand-mX", "rand-m99999", "v0", "augmix-m3", "rand-w0", "rand-t1", "rand-m9.5", "rand-n0.5", "rand-9"],
+)
 def test_words_that_timm_would_misread_are_refused(words):
     with pytest.raises(ConfigError, match="rand_augment is"):
         AugmentConfig(rand_augment=words)
@@ -138,8 +135,8 @@ def test_an_error_of_a_worker_process_is_one_line(own_painted, finetune_config, 
     for path in own_painted.root.rglob("*.png"):
         if "train" in path.parts:
             path.write_bytes(b"")
-    config = finetune_config(tmp_path / "run", data=own_painted.path, num_workers=1)
-    with pytest.raises(DataError, match="pictures in sequence cannot be read") as caught:
+    config = finetune_config(tmp_path / "run", data=own_painted.path, workers=1)
+    with pytest.raises(DataError, match="images in sequence cannot be read") as caught:
         finetune(config)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -174,7 +171,7 @@ def test_hostile_facts_of_a_manifest_are_one_line(painted, tmp_path, facts):
 def test_a_teacher_with_a_wrong_preprocessing_is_refused(tiny_clip, tmp_path, preprocess):
     import shutil
 
-    from uniemox.config import TeacherConfig
+    from uniemox.config.training import TeacherConfig
 
     folder = tmp_path / "clip"
     shutil.copytree(tiny_clip, folder)
@@ -202,14 +199,47 @@ def test_another_defect_keeps_its_traceback(monkeypatch):
         cli.main(["predict"])
 
 
+RUN_TAKERS = {
+    "predict": ["RUN", "PICTURE"],
+    "evaluate": ["RUN", "--data", "DATA"],
+    "export": ["RUN", "--out", "OUT"],
+    "checkpoint inspect": ["RUN"],
+    "checkpoint push": ["RUN", "hf-hub:org/name"],
+    "finetune": ["--init", "RUN", "--data", "DATA", "--out", "OUT", "--max-steps", "1"],
+    "pretrain": ["--init", "RUN", "--data", "DATA", "--out", "OUT", "--max-steps", "1"],
+}
+
+
+@pytest.mark.parametrize("command", RUN_TAKERS)
+def test_a_run_without_a_model_is_told_by_every_command_that_takes_one(
+    painted, tmp_path, capsys, command, pretrain_config
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    save_config(pretrain_config(run), run / "config.yaml")
+    names = {"RUN": run, "PICTURE": next(painted.root.rglob("*.png")), "DATA": painted.path, "OUT": tmp_path / "out"}
+    words = [str(names.get(word, word)) for word in RUN_TAKERS[command]]
+    teacher = ["--loss.similarity", "0", "--loss.contrast", "0"] if command == "pretrain" else []
+    code = cli.main([*command.split(), *words, *teacher])
+    assert code == cli.FAILURE
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{run} is a run that has not finished, so it has no model yet" in told
+
+
+@pytest.mark.parametrize("take", [load_model, load_start, inspect, Predictor.load])
+def test_a_run_is_taken_for_its_model(finetuned, take):
+    assert finetuned.model.parent.joinpath("config.yaml").exists()
+    assert take(str(finetuned.model.parent))
+
+
 def test_a_folder_that_cannot_be_listed_is_told(monkeypatch, tmp_path):
     def walk(path, onerror):
         onerror(PermissionError(13, "Permission denied", str(path / "locked")))
         return []
 
-    monkeypatch.setattr("uniemox.predict.os.walk", walk)
+    monkeypatch.setattr("uniemox.inference.predictor.os.walk", walk)
     with pytest.raises(DataError, match="locked cannot be listed"):
-        find_pictures([tmp_path])
+        find_images([tmp_path])
 
 
 def test_a_path_that_looks_like_markup_is_only_a_path(painted, capsys):

@@ -4,13 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from uniemox.config import FusedBy
-from uniemox.models.classify import (
-    TwoViewClassifier,
-    build_classifier,
-    plain_classifier,
-    start_from_encoder,
-)
+from uniemox.config.training import FusedBy
+from uniemox.models.classify import TwoViewClassifier, build_classifier, plain_classifier, start_from_encoder
 from uniemox.models.encoder import build_vit, encode_visible, resample_positions
 
 

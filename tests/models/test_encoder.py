@@ -34,9 +34,7 @@ def pictures(batch=2, size=32, seed=1):
 
 
 def test_patchify_runs_over_rows_columns_then_channels():
-    images = (
-        torch.arange(2 * 3 * 4 * 6).float().reshape(2, 3, 4, 6)
-    )  # 2 × 3 patches of 2 × 2 pixels
+    images = torch.arange(2 * 3 * 4 * 6).float().reshape(2, 3, 4, 6)  # 2 × 3 patches of 2 × 2 pixels
     patches = patchify(images, 2)
     assert patches.shape == (2, 6, 12)
     for b in range(2):
@@ -107,7 +105,7 @@ def test_tokens_follow_the_order_of_the_visible_ids():
 
 
 def test_pictures_of_another_size_than_the_encoders_are_refused():
-    with pytest.raises(AssertionError, match="pictures of another size"):
+    with pytest.raises(AssertionError, match="images of another size"):
         encode_visible(build(), pictures(size=40), torch.tensor([[0], [1]]))
 
 

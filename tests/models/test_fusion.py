@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit, softmax
 from torch import nn
 
-from uniemox.config import FusedBy
+from uniemox.config.training import FusedBy
 from uniemox.models.fusion import (
     NUM_HEADS,
     AttentionFusion,
@@ -52,10 +52,7 @@ def layer_norm(numbers, gain, shift):
 
 
 def linear(numbers, weight, bias):
-    return [
-        sum(w * x for w, x in zip(row, numbers, strict=True)) + b
-        for row, b in zip(weight, bias, strict=True)
-    ]
+    return [sum(w * x for w, x in zip(row, numbers, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
 
 
 @torch.no_grad()
@@ -159,8 +156,7 @@ def numpy_fused(name, alpha, beta, weights):
         case "multihead_sum":
             alpha, beta = numpy_norm(alpha, weights), numpy_norm(beta, weights)
             heads = [
-                u * alpha + v * beta
-                for u, v in zip(weights["scene_weight"], weights["person_weight"], strict=True)
+                u * alpha + v * beta for u, v in zip(weights["scene_weight"], weights["person_weight"], strict=True)
             ]
             fused = numpy_linear(np.concatenate(heads, axis=1), weights)
             return np.where(fused > 0, fused, np.expm1(fused))
@@ -183,9 +179,7 @@ def numpy_fused(name, alpha, beta, weights):
 @torch.no_grad()
 def test_a_fusion_follows_its_formula(name, width):
     fusion, (scene, person) = build(name, width), views(width)
-    expected = numpy_fused(
-        name, scene.double().numpy(), person.double().numpy(), numpy_weights(fusion)
-    )
+    expected = numpy_fused(name, scene.double().numpy(), person.double().numpy(), numpy_weights(fusion))
     fused = fusion(scene, person)
     assert fused.shape == (3, width)
     torch.testing.assert_close(fused.double(), torch.tensor(expected), rtol=1e-4, atol=1e-4)
@@ -201,9 +195,7 @@ def test_attention_shares_sum_to_1_over_the_two_views_and_follow_the_formula():
     shares = fusion.attention.weights(scene, person)
     assert shares.shape == (3, NUM_HEADS, 2)
     torch.testing.assert_close(shares.sum(dim=2), torch.ones(3, NUM_HEADS))
-    expected, _ = numpy_attention(
-        scene.double().numpy(), person.double().numpy(), numpy_weights(fusion)
-    )
+    expected, _ = numpy_attention(scene.double().numpy(), person.double().numpy(), numpy_weights(fusion))
     torch.testing.assert_close(shares.double(), torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
@@ -211,7 +203,7 @@ def test_attention_shares_sum_to_1_over_the_two_views_and_follow_the_formula():
 def test_attention_shares_depend_on_the_views_and_differ_between_heads():
     weigher, (scene, person) = attention(), views()
     shares = weigher.weights(scene, person)
-    assert shares.std(dim=0).min() > 1e-3  # between pictures
+    assert shares.std(dim=0).min() > 1e-3  # between images
     assert shares.std(dim=1).max() > 1e-2  # between heads
     assert (weigher.weights(scene, person.flip(0)) - shares).abs().max() > 1e-2
     assert (weigher.weights(scene.flip(0), person) - shares).abs().max() > 1e-2
@@ -369,8 +361,7 @@ def test_a_fusion_that_starts_as_the_mean_lies_between_two_views(name):
     start_as_mean(fusion)
     scene, person = views()
     normed = [
-        view if name == "scaled_sum" else nn.functional.layer_norm(view, (6,), eps=1e-6)
-        for view in (scene, person)
+        view if name == "scaled_sum" else nn.functional.layer_norm(view, (6,), eps=1e-6) for view in (scene, person)
     ]
     mean = sum(normed) / 2
     expected = mean if name == "scaled_sum" else nn.functional.elu(mean)
@@ -396,6 +387,4 @@ def test_bilinear_has_no_mean_to_start_as():
 
 def test_the_page_about_views_tells_every_fusion():
     page = (Path(__file__).parents[2] / "docs" / "views.md").read_text(encoding="utf-8")
-    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [
-        *FUSIONS
-    ]
+    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [*FUSIONS]

@@ -74,9 +74,7 @@ def test_a_decoder_without_blocks_reads_each_patch_from_its_own_token():
     visible = torch.tensor([[7, 2]])
     positions = sincos_positions(16, 3)[0, 1:]
     expected = [
-        decoder.pred(
-            decoder.norm({7: x[0, 1], 2: x[0, 2]}.get(n, decoder.mask_token[0, 0]) + positions[n])
-        )
+        decoder.pred(decoder.norm({7: x[0, 1], 2: x[0, 2]}.get(n, decoder.mask_token[0, 0]) + positions[n]))
         for n in range(9)
     ]
     torch.testing.assert_close(decoder(x, visible)[0], torch.stack(expected))

@@ -5,13 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from uniemox.config import FusedBy, Fusion, LossConfig, ModelConfig
-from uniemox.losses import (
-    PretrainLosses,
-    contrast_loss,
-    reconstruction_loss,
-    similarity_loss,
-)
+from uniemox.config.training import FusedBy, Fusion, LossConfig, ModelConfig
+from uniemox.losses import PretrainLosses, contrast_loss, reconstruction_loss, similarity_loss
 from uniemox.models.encoder import encode_visible, patchify, sincos_positions, unpatchify
 from uniemox.models.mae import hide
 from uniemox.models.pretrain import UniEmoX
@@ -44,7 +39,7 @@ def inputs(batch=3, *, size=32, num_patches=16, seed=0):
 
 
 def spoil_hidden(images, noise):
-    """The same pictures with other pixels in every hidden patch."""
+    """The same images with other pixels in every hidden patch."""
     patches, hidden = patchify(images, 8), hide(noise, RATIO).hidden
     return unpatchify(torch.where(hidden.unsqueeze(-1), 1e6, patches), 8)
 
@@ -171,9 +166,7 @@ def objective(model, weights, seed=0):
         if weights.similarity:
             terms["similarity"] = similarity_loss(output.embedding, image)
     if output.prediction is not None:
-        terms["reconstruction"] = reconstruction_loss(
-            output.prediction, patchify(given[0], 8), output.hiding.hidden
-        )
+        terms["reconstruction"] = reconstruction_loss(output.prediction, patchify(given[0], 8), output.hiding.hidden)
     return PretrainLosses(**terms).total(weights)
 
 
@@ -183,9 +176,7 @@ def objective(model, weights, seed=0):
 def test_every_weight_gets_a_gradient_whatever_the_objective(objective_weights, fusion, width):
     weights = LossConfig(**dict(zip(PretrainLosses._fields, objective_weights, strict=True)))
     model = build(
-        fusion=fusion,
-        embedding_width=width if weights.needs_teacher else None,
-        reconstructs=weights.reconstruction > 0,
+        fusion=fusion, embedding_width=width if weights.needs_teacher else None, reconstructs=weights.reconstruction > 0
     )
     objective(model, weights).backward()
     learned = {name: part.grad for name, part in model.named_parameters() if part.requires_grad}
@@ -217,9 +208,7 @@ def test_a_term_that_is_off_builds_no_modules():
 
 
 def parts(model):
-    return {
-        name for name, part in model.named_children() if next(part.parameters(), None) is not None
-    }
+    return {name for name, part in model.named_children() if next(part.parameters(), None) is not None}
 
 
 @torch.no_grad()

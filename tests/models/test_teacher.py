@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 from torchvision.transforms import v2
 
-from uniemox.config import TeacherConfig
+from uniemox.config.training import TeacherConfig
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.models import teacher as module
 from uniemox.models.teacher import load_teacher
@@ -34,13 +34,7 @@ RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 3
 
 
 def clip_config(vision=VIT, *, quick_gelu=False, **more):
-    return {
-        "embed_dim": 24,
-        "quick_gelu": quick_gelu,
-        "vision_cfg": dict(vision),
-        "text_cfg": dict(TEXT),
-        **more,
-    }
+    return {"embed_dim": 24, "quick_gelu": quick_gelu, "vision_cfg": dict(vision), "text_cfg": dict(TEXT), **more}
 
 
 def build(config):
@@ -105,9 +99,7 @@ def features_of(config, pixels, mean=MEAN, std=STD):
 def _one_tokenizer():
     """Read open_clip's vocabulary once and not in each test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            open_clip.factory, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer)
-        )
+        patch.setattr(open_clip.factory, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
         yield
 
 
@@ -229,9 +221,7 @@ def test_a_tower_not_made_for_bfloat16_stays_in_float32(vit_folder, monkeypatch,
 def test_any_square_is_resized_like_torchvision_does(vit_folder, size):
     # Black and white squares make the bicubic curve leave [0, 1].
     pixels = pixels_of(size).round()
-    resized = v2.functional.resize(
-        pixels, [32, 32], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-    )
+    resized = v2.functional.resize(pixels, [32, 32], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
     if size == 20:
         assert resized.min() < 0
         assert resized.max() > 1
@@ -246,9 +236,7 @@ def test_a_model_trained_with_bilinear_resizing_gets_it(vit_folder):
     facts["preprocess_cfg"]["interpolation"] = "bilinear"
     path.write_text(json.dumps(facts))
     pixels = pixels_of(50)
-    resized = v2.functional.resize(
-        pixels, [32, 32], interpolation=v2.InterpolationMode.BILINEAR, antialias=True
-    )
+    resized = v2.functional.resize(pixels, [32, 32], interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
     expected = features_of(clip_config(), resized)
     found = load_folder(vit_folder).encode_images(pixels)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
@@ -283,9 +271,7 @@ def test_quick_gelu_is_what_its_architecture_says_and_not_plain_gelu(mini, tmp_p
     plain = load_file_of("mini", path).encode_images(pixels)
     expected_quick = features_of(clip_config(quick_gelu=True), pixels, *openai)
     torch.testing.assert_close(quick, expected_quick, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        plain, features_of(clip_config(), pixels, *openai), atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(plain, features_of(clip_config(), pixels, *openai), atol=2e-5, rtol=1e-4)
     assert (quick - plain).abs().max() > 1e-3
 
 
@@ -324,9 +310,7 @@ def test_a_file_that_tells_of_quick_gelu_gets_it(mini, tmp_path, caplog, write):
     torch.testing.assert_close(teacher.encode_images(pixels), expected, atol=2e-5, rtol=1e-4)
 
 
-def test_a_file_that_does_not_tell_brings_a_warning_that_names_the_other_architecture(
-    mini, tmp_path, caplog
-):
+def test_a_file_that_does_not_tell_brings_a_warning_that_names_the_other_architecture(mini, tmp_path, caplog):
     path = write_silent(tmp_path, weights_of(clip_config()))
     load_file_of("mini", path)
     (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
@@ -495,9 +479,7 @@ def test_files_of_torch_are_read_in_open_clips_forms(mini, tmp_path, suffix, wra
     path = tmp_path / f"clip{suffix}"
     torch.save(state if wrap == "bare" else {"epoch": 3, "state_dict": state}, path)
     pixels = pixels_of(32)
-    expected = features_of(
-        clip_config(), pixels, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    )
+    expected = features_of(clip_config(), pixels, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     found = load_file_of(mini, path).encode_images(pixels)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
@@ -541,19 +523,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(mini, tmp_path
 def test_a_torchscript_archive_is_refused_with_the_way_out(mini, tmp_path):
     path = tmp_path / "ViT-B-16.pt"
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch.jit is deprecated; OpenAI's files are not going to change
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; OpenAI's files are not going to change
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
-    with pytest.raises(
-        CheckpointError, match=r"TorchScript.*open_clip_model\.safetensors.*convert"
-    ):
+    with pytest.raises(CheckpointError, match=r"TorchScript.*it is not opened.*safetensors"):
         load_file_of(mini, path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0" * 100, b"PK\x03\x04" + b"\0" * 100, b"\x80\x02}q\x00.", b"hello"]
-)
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"PK\x03\x04" + b"\0" * 100, b"\x80\x02}q\x00.", b"hello"])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_damaged_file_is_one_line_that_names_it(mini, tmp_path, content, suffix):
     path = tmp_path / f"clip{suffix}"
@@ -597,10 +573,10 @@ def spoil(state):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (remove, r"visual\.proj is missing"),
-        (add, r"visual\.extra is not known"),
-        (reshape, r"visual\.proj has shape \(64, 25\) instead of \(64, 24\)"),
-        (spoil, r"visual\.proj is not finite"),
+        (remove, r"missing visual\.proj, left over none"),
+        (add, r"missing none, left over visual\.extra"),
+        (reshape, r"visual\.proj has shape \(64, 25\), the model has \(64, 24\)"),
+        (spoil, r"not finite in visual\.proj"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(vit_folder, change, message):
@@ -615,10 +591,9 @@ def test_weights_that_do_not_fit_are_named(vit_folder, change, message):
 def test_weights_of_another_model_are_one_line_with_the_first_three_names(vit_folder):
     path = vit_folder / "open_clip_model.safetensors"
     save_file({"conv1.weight": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match=r"is missing; .* is missing; .* more") as caught:
+    with pytest.raises(CheckpointError, match=r"missing \S+, \S+, \S+ and \d+ more") as caught:
         load_folder(vit_folder)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).count("missing") == 3
 
 
 # What is asked for ------------------------------------------------------------------------------------------------
@@ -673,13 +648,17 @@ def test_a_folder_may_hold_open_clips_other_file(vit_folder):
     [
         (None, "cannot be read"),
         ("{", "cannot be read"),
+        pytest.param("[" * 100_000, "cannot be read", id="nested"),
         ("[]", "model_cfg"),
         ('{"embed_dim": 24}', "model_cfg"),
+        ('{"model_cfg": {}, "preprocess_cfg": []}', "mean must be three numbers"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"mean": 5}}', "mean must be three numbers"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0, 0]}}', "mean must be three numbers"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"mean": [0, 0, NaN]}}', "mean must be three numbers"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"std": [1, 1, 0]}}', "std must be three numbers greater than 0"),
+        ('{"model_cfg": {}, "preprocess_cfg": {"std": [1, 1, "1"]}}', "std must be three numbers greater than 0"),
         ('{"model_cfg": {}}', "cannot build"),
-        (
-            '{"model_cfg": {"embed_dim": 24, "vision_cfg": {"x": 1}, "text_cfg": {}}}',
-            "cannot build",
-        ),
+        ('{"model_cfg": {"embed_dim": 24, "vision_cfg": {"x": 1}, "text_cfg": {}}}', "cannot build"),
     ],
 )
 def test_a_folder_with_a_wrong_configuration_is_one_line(vit_folder, facts, message):
@@ -736,9 +715,7 @@ def test_a_hub_that_has_neither_file_is_named(mini, hub_cache, monkeypatch):
     assert len(asked) == 2
 
 
-def test_where_the_hub_has_no_safetensors_the_other_file_is_taken(
-    mini, hub_cache, monkeypatch, tmp_path
-):
+def test_where_the_hub_has_no_safetensors_the_other_file_is_taken(mini, hub_cache, monkeypatch, tmp_path):
     torch.save(weights_of(clip_config()), tmp_path / "clip.bin")
 
     def answer(file):
@@ -749,10 +726,7 @@ def test_where_the_hub_has_no_safetensors_the_other_file_is_taken(
     asked = answer_of_hub(monkeypatch, answer)
     teacher = load_teacher(TeacherConfig(model=mini), device=CPU)
     assert teacher.width == 24
-    assert [file for _, file in asked] == [
-        "open_clip_model.safetensors",
-        "open_clip_pytorch_model.bin",
-    ]
+    assert [file for _, file in asked] == ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
 
 
 def test_a_tag_may_name_its_file(mini, hub_cache, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import erf
 
-from uniemox.config import ModelConfig
+from uniemox.config.training import ModelConfig
 from uniemox.losses import reconstruction_loss
 from uniemox.models.encoder import patchify
 from uniemox.models.pretrain import UniEmoX
@@ -24,13 +24,7 @@ NUM_PATCHES = (SIZE // SIDE) ** 2
 def build(fusion="sum"):
     torch.manual_seed(0)
     config = ModelConfig(
-        size="mini",
-        patch_size=SIDE,
-        image_size=SIZE,
-        decoder_width=24,
-        decoder_depth=2,
-        decoder_heads=3,
-        fusion=fusion,
+        size="mini", patch_size=SIDE, image_size=SIZE, decoder_width=24, decoder_depth=2, decoder_heads=3, fusion=fusion
     )
     model = UniEmoX(config, embedding_width=10).eval()
     with torch.no_grad():
@@ -114,9 +108,7 @@ def test_prediction_and_loss_equal_the_formula_of_the_masked_autoencoder():
     for b, image in enumerate(views[0]):
         order = np.argsort(noise[0, b])
         prediction = decode(encode(image, order, weights), order, weights)
-        torch.testing.assert_close(
-            output.prediction[b].double(), torch.tensor(prediction), **TOLERANCE
-        )
+        torch.testing.assert_close(output.prediction[b].double(), torch.tensor(prediction), **TOLERANCE)
         for n in order[NUM_PATCHES // 4 :]:
             y, x = n // (SIZE // SIDE) * SIDE, n % (SIZE // SIDE) * SIDE
             pixels = image[:, y : y + SIDE, x : x + SIDE].transpose(1, 2, 0).ravel()

@@ -42,9 +42,7 @@ def pictures(size):
 def test_seeing_all_patches_equals_timms_forward_pass(size, side):
     vit, images = build(size, side), pictures(size)
     everything = torch.arange((size // side) ** 2).expand(2, -1)
-    torch.testing.assert_close(
-        encode_visible(vit, images, everything), vit.forward_features(images), **TOLERANCE
-    )
+    torch.testing.assert_close(encode_visible(vit, images, everything), vit.forward_features(images), **TOLERANCE)
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 8), (48, 16), (56, 14)])
@@ -85,10 +83,7 @@ def test_an_encoder_and_a_classifier_have_timms_names():
     with torch.device("meta"):
         pairs = [
             (build_vit("tiny", **shape), {"num_classes": 0}),
-            (
-                build_classifier("tiny", num_classes=8, **shape),
-                {"num_classes": 8, "global_pool": "avg"},
-            ),
+            (build_classifier("tiny", num_classes=8, **shape), {"num_classes": 8, "global_pool": "avg"}),
         ]
         for ours, settings in pairs:
             theirs = timm.create_model("vit_tiny_patch16_224", **settings)

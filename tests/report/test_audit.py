@@ -1,12 +1,13 @@
-"""The page of an audit, made of generated pictures."""
+"""The page of an audit, made of generated images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from uniemox.data.audit import Copies, audit
-from uniemox.data.fingerprints import take_fingerprints
-from uniemox.data.manifest import Box, Facts, manifest_from_columns
+from uniemox.audit.audit import audit
+from uniemox.audit.copies import Copies
+from uniemox.audit.fingerprints import take_fingerprints
+from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.report import audit as page_of_audit
 from uniemox.report.audit import audit_page, write_audit_report
 from uniemox.report.page import Comparison, Notice, Table, render
@@ -50,8 +51,8 @@ def result(tmp_path):
         labels=[label for _, _, label in contents.values()],
         people=[[Box(500, 0, 600, 90)], *([[]] * (len(contents) - 1))],
     )
-    files = Copies([manifest]).files
-    return audit({"x": manifest}, take_fingerprints(files, folder=tmp_path / "fingerprints"))
+    copies = Copies([manifest])
+    return audit({"x": manifest}, take_fingerprints(copies.files, folder=tmp_path / "fingerprints"), copies=copies)
 
 
 def section(page, title):
@@ -66,7 +67,7 @@ def comparison(page, title):
 
 def test_every_kind_of_finding_has_its_section(result):
     titles = [section.title for section in audit_page(result).sections]
-    kinds = list(page_of_audit._TITLES.values())
+    kinds = [title for title, _ in page_of_audit._SECTIONS.values()]
     assert titles == ["What was found", *kinds, "Classes", "Origin"]
 
 
@@ -94,18 +95,14 @@ def test_a_file_that_is_no_picture_is_listed_with_its_reason(result):
 
 
 def test_classes_that_are_absent_are_told(result):
-    notices = [
-        b.text for b in section(audit_page(result), "Classes").blocks if isinstance(b, Notice)
-    ]
+    notices = [b.text for b in section(audit_page(result), "Classes").blocks if isinstance(b, Notice)]
     assert "x, train: no row is labelled joy." in notices
     (table,) = [b for b in section(audit_page(result), "Classes").blocks if isinstance(b, Table)]
     assert table.columns == ("class", "train", "kept", "test", "kept", "unseen", "kept")
 
 
 def test_a_class_that_is_ten_times_as_frequent_is_told():
-    (text,) = page_of_audit._lopsided(
-        "x", {"train": {"awe": 100, "fear": 10}, "test": {"awe": 9, "fear": 1}}
-    )
+    (text,) = page_of_audit._lopsided("x", {"train": {"awe": 100, "fear": 10}, "test": {"awe": 9, "fear": 1}})
     assert "awe is 10 times as frequent as fear" in text
 
 
@@ -133,8 +130,8 @@ def test_a_clean_data_set_has_a_page(tmp_path):
     picture(0).save(root / "1.png")
     facts = Facts(name="x", title="X", classes=("awe",), emotion=None, root=root)
     manifest = manifest_from_columns(facts, paths=["1.png"], splits=["train"], labels=[0])
-    files = Copies([manifest]).files
-    result = audit({"x": manifest}, take_fingerprints(files, folder=tmp_path / "f"))
+    copies = Copies([manifest])
+    result = audit({"x": manifest}, take_fingerprints(copies.files, folder=tmp_path / "f"), copies=copies)
     page = audit_page(result)
     assert [section.title for section in page.sections] == ["What was found", "Classes", "Origin"]
     assert "no row is labelled" not in render(page)

@@ -1,12 +1,12 @@
-"""The sheet of pictures, boxes and crops."""
+"""The sheet of images, boxes and crops."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from uniemox.config import PersonConfig
-from uniemox.data.manifest import Box, Facts, manifest_from_columns
+from uniemox.config.people import PersonConfig
 from uniemox.errors import DataError
+from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.report.charts import BLUE, RUST
 from uniemox.report.contact import SIDE, make_cards, write_sheet
 
@@ -16,28 +16,21 @@ TIGHT = PersonConfig(margin=0)
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Two people, nobody, nothing to read, and people outside of the picture."""
+    """Two people, nobody, nothing to read, and people outside of the image."""
     image = Image.new("RGB", (240, 160), GREY)
     image.paste(RED, (20, 10, 100, 150))
     image.paste(GREEN, (140, 40, 200, 80))
     for name in ("two", "none", "outside"):
         image.save(tmp_path / f"{name}.png")
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     two = (Box(20, 10, 100, 150, 0.5), Box(140, 40, 200, 80, 0.75))
-    facts = Facts(
-        name="x",
-        title="<X>",
-        classes=(),
-        emotion=None,
-        root=tmp_path,
-        people_source="an eye",
-    )
+    facts = Facts(name="x", title="<X>", classes=(), emotion=None, root=tmp_path, people_source="an eye")
     return manifest_from_columns(
         facts,
         paths=["two.png", "none.png", "broken.png", "outside.png"],
         splits=["train"] * 4,
         people=[two, (), (), (Box(500, 0, 600, 50),)],
-        people_reasons=[None, None, "not a picture", None],
+        people_reasons=[None, None, "not an image", None],
     )
 
 
@@ -52,23 +45,23 @@ def rgb(word):
 @pytest.mark.parametrize(("choice", "colour"), [("largest", RED), ("confident", GREEN)])
 def test_a_card_shows_the_boxes_and_the_crop_of_the_chosen_one(manifest, choice, colour):
     card = make_cards(manifest, PersonConfig(margin=0, choice=choice), count=4)[0]
-    scene = card.picture.crop((0, 0, card.picture.width - SIDE, SIDE))
-    crop = card.picture.crop((card.picture.width - SIDE, 0, card.picture.width, SIDE))
+    scene = card.image.crop((0, 0, card.image.width - SIDE, SIDE))
+    crop = card.image.crop((card.image.width - SIDE, 0, card.image.width, SIDE))
     assert colours(crop) == {colour}
     assert {rgb(BLUE), rgb(RUST)} <= colours(scene)
 
 
 def test_a_card_says_what_is_to_be_seen(manifest):
-    assert [(card.name, card.told) for card in make_cards(manifest, TIGHT, count=4)] == [
+    assert [(card.name, card.caption) for card in make_cards(manifest, TIGHT, count=4)] == [
         ("two.png", "2 people, score 0.50, 80 by 140 pixels"),
-        ("none.png", "nobody; the scene stands in"),
-        ("broken.png", "not read: not a picture"),
-        ("outside.png", "only boxes outside the picture; the scene stands in"),
+        ("none.png", "nobody; the whole image is used instead"),
+        ("broken.png", "not read: not an image"),
+        ("outside.png", "only boxes outside the image; the whole image is used instead"),
     ]
 
 
 def test_padding_and_squeezing_are_shown_as_the_model_sees_them(manifest):
-    padded = make_cards(manifest, PersonConfig(margin=0, shape="pad"), count=4)[0].picture
+    padded = make_cards(manifest, PersonConfig(margin=0, shape="pad"), count=4)[0].image
     crop = padded.crop((padded.width - SIDE, 0, padded.width, SIDE))
     assert GREY in colours(crop)
 
@@ -80,8 +73,8 @@ def test_where_nobody_is_the_crop_is_the_scene_as_evaluation_cuts_it(tmp_path, s
     image.save(tmp_path / "a.png")
     facts = Facts(name="x", title="X", classes=(), emotion=None, root=tmp_path)
     manifest = manifest_from_columns(facts, paths=["a.png"], splits=["train"])
-    card = make_cards(manifest, PersonConfig(shape=shape), count=1)[0].picture
-    # The centre of 256 × 512 is green; the whole picture, or bars beside it, would show other colours.
+    card = make_cards(manifest, PersonConfig(shape=shape), count=1)[0].image
+    # The centre of 256 × 512 is green; the whole image, or bars beside it, would show other colours.
     assert colours(card.crop((card.width - SIDE, 0, card.width, SIDE))) == {GREEN}
 
 
@@ -101,14 +94,14 @@ def test_a_page_holds_every_card_and_escapes_what_it_is_told(manifest, tmp_path)
     assert "&lt;X&gt;" in page
     assert "<X>" not in page
     assert "Boxes by an eye." in page
-    assert "1 of 4 pictures" not in page  # two show people: one of them outside
-    assert "2 of 4 pictures show people, with 3 boxes in 4 rows" in page
+    assert "1 of 4 images" not in page  # two show people: one of them outside
+    assert "2 of 4 images show people, with 3 boxes in 4 rows" in page
 
 
 def test_a_picture_holds_every_card(manifest, tmp_path):
     write_sheet(manifest, tmp_path / "sheet.png", person=TIGHT, count=4)
     with Image.open(tmp_path / "sheet.png") as sheet:
-        card = make_cards(manifest, TIGHT, count=1)[0].picture
+        card = make_cards(manifest, TIGHT, count=1)[0].image
         assert sheet.width > 2 * card.width
         assert sheet.height > 2 * card.height
         assert {rgb(BLUE), rgb(RUST), RED} <= colours(sheet.convert("RGB"))
@@ -130,7 +123,7 @@ def test_a_strip_can_be_shown(tmp_path, size):
     boxes = [(Box(0, 0, *size),)]
     manifest = manifest_from_columns(facts, paths=["a.png"], splits=["train"], people=boxes)
     (card,) = make_cards(manifest, PersonConfig(shape="pad"), count=1)
-    assert card.picture.height == SIDE
+    assert card.image.height == SIDE
 
 
 def test_an_empty_manifest_has_nothing_to_show(tmp_path):
@@ -142,6 +135,6 @@ def test_an_empty_manifest_has_nothing_to_show(tmp_path):
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.html"])
 def test_a_sheet_that_cannot_be_written_is_told_and_leaves_nothing(manifest, tmp_path, name):
     (tmp_path / "out" / name).mkdir(parents=True)
-    with pytest.raises(DataError, match="cannot write the"):
+    with pytest.raises(DataError, match="cannot be written"):
         write_sheet(manifest, tmp_path / "out" / name, person=TIGHT, count=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

@@ -6,20 +6,26 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from uniemox.data.manifest import Facts, manifest_from_columns, write_manifest
-from uniemox.metrics import evaluate_predictions
-from uniemox.multilabel import evaluate_multilabel
+from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
 from uniemox.report.run import write_evaluation_report, write_run_report
+from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.single_label import SingleLabel
+
+
+def evaluate_predictions(probabilities, labels, classes):
+    return SingleLabel(tuple(classes)).score_numbers(probabilities, labels)
+
+
+def evaluate_multilabel(probabilities, labels, classes, **options):
+    return MultiLabel(tuple(classes)).score_numbers(probabilities, labels, **options)
+
 
 CLASSES = ("awe", "fear")
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    lines = [
-        {"kind": "train", "step": step, "epoch": 1, "loss": 1 / step, "lr": 0.1}
-        for step in range(1, 6)
-    ]
+    lines = [{"kind": "train", "step": step, "epoch": 1, "loss": 1 / step, "lr": 0.1} for step in range(1, 6)]
     lines += [{"kind": "val", "step": 5, "epoch": 1, "top1": 0.5, "balanced_accuracy": 0.5}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "environment.json").write_text(json.dumps({"torch": "2.15", "gpus": []}))
@@ -47,10 +53,8 @@ def test_a_run_with_test_scores_shows_them(run_folder):
 def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / name)
-    facts = Facts(name="two", title="Two pictures", classes=CLASSES, emotion="felt", root=tmp_path)
-    manifest = manifest_from_columns(
-        facts, paths=["a.png", "b.png"], labels=[0, 1], splits=["test", "test"]
-    )
+    facts = Facts(name="two", title="Two images", classes=CLASSES, emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(facts, paths=["a.png", "b.png"], labels=[0, 1], splits=["test", "test"])
     write_manifest(manifest, tmp_path / "m.parquet")
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3]])
     report = evaluate_predictions(probabilities, np.array([0, 1]), CLASSES)
@@ -65,19 +69,17 @@ def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_pat
     }
     pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
     (tmp_path / "b.png").unlink()
-    page = write_evaluation_report(
-        tmp_path, model="demo", data=tmp_path / "m.parquet", split="test"
-    ).read_text(encoding="utf-8")
-    assert "demo on Two pictures, test" in page
+    page = write_evaluation_report(tmp_path, model="demo", data=tmp_path / "m.parquet", split="test").read_text(
+        encoding="utf-8"
+    )
+    assert "demo on Two images, test" in page
     assert page.count("data:image/webp") == 1
 
 
 def test_an_evaluation_of_several_labels_has_a_page_of_its_own(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    facts = Facts(name="two", title="Two pictures", classes=CLASSES, emotion="felt", root=tmp_path)
-    manifest = manifest_from_columns(
-        facts, paths=["a.png", "a.png"], label_sets=[[0, 1], []], splits=["test", "test"]
-    )
+    facts = Facts(name="two", title="Two images", classes=CLASSES, emotion="felt", root=tmp_path)
+    manifest = manifest_from_columns(facts, paths=["a.png", "a.png"], label_sets=[[0, 1], []], splits=["test", "test"])
     write_manifest(manifest, tmp_path / "m.parquet")
     probabilities, labels = np.array([[0.9, 0.7], [0.2, 0.1]]), np.array([[1, 1], [0, 0]], bool)
     report = evaluate_multilabel(probabilities, labels, CLASSES)
@@ -90,9 +92,9 @@ def test_an_evaluation_of_several_labels_has_a_page_of_its_own(tmp_path):
         "p_fear": [0.7, 0.1],
     }
     pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
-    page = write_evaluation_report(
-        tmp_path, model="demo", data=tmp_path / "m.parquet", split="test"
-    ).read_text(encoding="utf-8")
+    page = write_evaluation_report(tmp_path, model="demo", data=tmp_path / "m.parquet", split="test").read_text(
+        encoding="utf-8"
+    )
     assert "mean average precision" in page
     assert page.count("data:image/webp") == 2
     assert "awe, fear" in page

@@ -1,10 +1,13 @@
 """The engine on a toy: two linear layers with dropout, so that every test takes milliseconds."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import threading
+import time
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -12,16 +15,17 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from uniemox.checkpoints.resume import load_state
-from uniemox.config import OptimConfig, RunConfig
+from uniemox.compute.devices import build_accelerator
+from uniemox.config.training import OptimConfig, RunConfig
 from uniemox.data.dataset import Skipped
 from uniemox.data.transforms import seed_of, seeded
-from uniemox.devices import build_accelerator
-from uniemox.errors import CheckpointError, TrainingError
-from uniemox.train.engine import Engine, Plan, Step
+from uniemox.errors import CheckpointError, ConfigError, Interrupted, TrainingError
+from uniemox.train import engine as engine_module
+from uniemox.train.engine import Engine, Kept, Plan
 from uniemox.train.events import Progress
-from uniemox.train.journal import Journal, read_journal
+from uniemox.train.journal import read_journal
 from uniemox.train.optim import rate_at
+from uniemox.train.state import find_state, load_state
 
 ROWS = 32
 
@@ -35,7 +39,7 @@ class ToyBatch(NamedTuple):
 
 
 class ToyData(Dataset):
-    """Six numbers for a place; some rows are not numbers, others stand in for unreadable pictures."""
+    """Six numbers for a place; some rows are not numbers, others stand in for unreadable images."""
 
     def __init__(self, *, bad=(), skipped=()):
         self.bad, self.skipped = bad, skipped
@@ -77,7 +81,7 @@ class ToyTask:
         self.on_step()
         y = module(batch.x)
         error, size = (y - batch.x.sum(1, keepdim=True)).square().mean(), y.abs().mean()
-        return Step(error + 0.1 * size, {"error": error.detach(), "size": size.detach()})
+        return {"loss": error + 0.1 * size, "error": error.detach(), "size": size.detach()}
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def make(tmp_path):
         steps = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4, "base_lr": 1.0}
         optim_names = set(OptimConfig.__dataclass_fields__)
         optim = OptimConfig(**steps | {k: v for k, v in changes.items() if k in optim_names})
-        given = {"num_workers": 0, "log_every": 1}
+        given = {"workers": 0, "log_every": 1}
         given |= {name: value for name, value in changes.items() if name not in optim_names}
         run = RunConfig(data=tmp_path / "none.parquet", out=tmp_path, device="cpu", **given)
         plan = Plan(
@@ -100,8 +104,6 @@ def make(tmp_path):
             num_rows=ROWS,
             optim=optim,
             run=run,
-            state_folder=run.out / "state",
-            journal=Journal(run.out),
             observer=observer,
             after_epoch=after,
         )
@@ -110,7 +112,7 @@ def make(tmp_path):
 
     yield build
     for engine in engines:
-        engine.plan.journal.close()
+        engine.journal.close()
 
 
 def weights_of(module):
@@ -150,6 +152,20 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def go_back(engine):
+    engine.resume(find_state(engine.states).path)
+
+
+def saved_step(engine):
+    return load_state(find_state(engine.states).path).step
+
+
+def run_listening(engine):
+    """Run as a run does, which hears signals."""
+    with engine.plan.signals.listening():
+        engine.run()
+
+
 def test_training_goes_on_to_the_last_epoch_and_makes_the_loss_fall(make, heard):
     engine = make(observer=heard, epochs=9)
     engine.run()
@@ -160,7 +176,7 @@ def test_training_goes_on_to_the_last_epoch_and_makes_the_loss_fall(make, heard)
 def test_the_rate_of_each_step_is_that_of_the_schedule(make):
     engine = make()
     engine.run()
-    lines = read_journal(engine.plan.journal.path)
+    lines = read_journal(engine.journal.path)
     optim, peak = engine.plan.optim, 1.0 * 4 / 256
     expected = [rate_at(step / 24, optim, peak=peak) for step in range(1, 25)]
     assert [line["lr"] for line in lines] == expected
@@ -171,8 +187,8 @@ def test_max_steps_ends_the_run_and_the_schedule(make):
     engine = make(max_steps=5, min_lr=1e-4)
     engine.run()
     assert engine.step == 5
-    assert read_journal(engine.plan.journal.path)[-1]["lr"] == pytest.approx(1e-4)
-    assert load_state(engine.plan.state_folder).step == 5
+    assert read_journal(engine.journal.path)[-1]["lr"] == pytest.approx(1e-4)
+    assert saved_step(engine) == 5
 
 
 def test_max_steps_beyond_the_epochs_changes_nothing(make):
@@ -188,7 +204,7 @@ def test_accumulated_gradients_are_those_of_the_whole_step(make):
     for accumulated, whole in zip(*caught, strict=True):
         for name in whole:
             torch.testing.assert_close(accumulated[name], whole[name], atol=1e-6, rtol=1e-6)
-    lines = read_journal(engine.plan.journal.path)
+    lines = read_journal(engine.journal.path)
     for term in ("loss", "error", "size"):
         assert lines[0][term] == pytest.approx(lines[2][term], rel=1e-5)
 
@@ -199,7 +215,7 @@ def test_accumulation_scales_every_term_of_the_loss(make):
     engine.run()
     places = next(engine.order.batches(0, 1)), list(engine.order.batches(0, 1))[1]
     parts = [ToyData.collate([ToyData()[place] for place in batch]) for batch in places]
-    (sum(ToyTask().step(before, part).loss for part in parts) / 2).backward()
+    (sum(ToyTask().step(before, part)["loss"] for part in parts) / 2).backward()
     for name, parameter in before.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(caught[0][name], parameter.grad, atol=1e-6, rtol=1e-6)
@@ -219,16 +235,12 @@ def test_clipping_covers_all_trainable_parts(make):
     assert norm > 0.01
     for name, gradient in before.items():
         torch.testing.assert_close(after[name], gradient * 0.01 / norm, rtol=1e-4, atol=1e-8)
-    assert read_journal(clipped.plan.journal.path)[-1]["gradient_norm"] == pytest.approx(
-        norm.item()
-    )
+    assert read_journal(clipped.journal.path)[-1]["gradient_norm"] == pytest.approx(norm.item())
 
 
 def test_the_moving_average_follows_its_formula(make):
     seen = []
-    engine = make(
-        ema_decay=0.5, max_steps=4, observer=lambda _: seen.append(weights_of(engine.bare))
-    )
+    engine = make(ema_decay=0.5, max_steps=4, observer=lambda _: seen.append(weights_of(engine.bare)))
     engine.run()
     average = {name: tensor.clone() for name, tensor in seen[0].items()}  # a copy at first
     for step, weights in enumerate(seen[1:], 2):
@@ -244,7 +256,7 @@ def test_the_moving_average_follows_its_formula(make):
 def test_the_moving_average_is_kept_in_the_state(make):
     engine = make(ema_decay=0.9)
     engine.run()
-    state = load_state(engine.plan.state_folder)
+    state = load_state(find_state(engine.states).path)
     assert state.weights.keys() == {"module", "ema"}
     assert is_equal(dict(state.weights["ema"]), weights_of(engine.weights_module))
     assert is_equal(dict(state.weights["module"]), weights_of(engine.bare))
@@ -260,7 +272,7 @@ def test_the_number_of_workers_changes_no_loss(make, heard, num_workers):
     losses = []
     for workers in (0, num_workers):
         heard.clear()
-        make(num_workers=workers, dropout=0.2, observer=heard, max_steps=10).run()
+        make(workers=workers, dropout=0.2, observer=heard, max_steps=10).run()
         losses.append(heard.losses)
     assert losses[0] == losses[1]
 
@@ -272,30 +284,27 @@ def test_a_state_is_saved_after_each_epoch_and_in_the_users_rhythm(make):
     engine.save = lambda: (saved.append(engine.step), save())
     engine.run()
     assert saved == [3, 6, 8, 9, 12, 15, 16, 18]
-    assert [path.name for path in engine.plan.state_folder.iterdir()] == ["step-00000018"]
+    kept = sorted(path.name for path in engine.states.iterdir())
+    assert kept == ["step-00000016", "step-00000018"]
 
 
-@pytest.mark.parametrize(
-    ("max_steps", "epochs"), [(None, [1, 2, 3]), (16, [1, 2]), (17, [1, 2, 3])]
-)
+@pytest.mark.parametrize(("max_steps", "epochs"), [(None, [1, 2, 3]), (16, [1, 2]), (17, [1, 2, 3])])
 def test_the_end_of_each_epoch_is_told_and_of_one_that_is_cut_short(make, max_steps, epochs):
     told = []
-    make(max_steps=max_steps, after=lambda _, epoch: told.append(epoch)).run()
+    make(max_steps=max_steps, after=lambda engine: (told.append(engine.epoch), engine.kept)[1]).run()
     assert told == epochs
 
 
 def test_what_is_noted_after_an_epoch_comes_back_with_the_state(make):
-    def note(engine, epoch):
-        engine.notes = {"epoch": epoch}
-        engine.extra_weights = {"best": weights_of(engine.bare)}
+    def note(engine):
+        return Kept({"epoch": engine.epoch}, weights_of(engine.weights_module))
 
     engine = make(after=note)
     engine.run()
     again = make()
-    again.resume()
-    assert again.notes == {"epoch": 3}
-    assert again.extra_weights.keys() == {"best"}
-    assert is_equal(dict(again.extra_weights["best"]), weights_of(engine.bare))
+    go_back(again)
+    assert again.kept.notes == {"epoch": 3}
+    assert is_equal(dict(again.kept.weights), weights_of(engine.bare))
     again.run()  # nothing is left to do
     assert is_equal(weights_of(again.bare), weights_of(engine.bare))
 
@@ -304,24 +313,25 @@ SETTINGS = {"dropout": 0.3, "ema_decay": 0.9, "clip_norm": 0.5, "accumulate": 2}
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 11])
-def test_ctrl_c_saves_and_a_resumed_run_is_bit_by_bit_the_unbroken_one(make, heard, step, tmp_path):
+def test_ctrl_c_saves_and_a_resumed_run_is_bit_identical_to_the_unbroken_one(make, heard, step, tmp_path):
     whole = make(observer=heard, **SETTINGS)
     whole.run()
-    losses, lines = heard.losses, read_journal(whole.plan.journal.path)
+    losses, lines = heard.losses, read_journal(whole.journal.path)
     shutil.rmtree(tmp_path / "state")
-    whole.plan.journal.path.unlink()
+    whole.journal.path.unlink()
     heard.clear()
 
     broken = make(task=ToyTask(counter(2 * step, interrupt)), observer=heard, **SETTINGS)
-    with pytest.raises(KeyboardInterrupt):
-        broken.run()
+    with pytest.raises(Interrupted) as stopped:
+        run_listening(broken)
+    assert stopped.value.signum == signal.SIGINT
     assert broken.step == step
-    assert load_state(broken.plan.state_folder).step == step
-    assert heard.texts == [f"stopped after step {step}; go on with --resume"]
+    assert saved_step(broken) == step
+    assert heard.texts == [f"stopped after step {step}; continue with --resume"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     resumed = make(observer=heard, **SETTINGS)
-    resumed.resume()
+    go_back(resumed)
     assert resumed.step == step
     resumed.run()
     assert is_equal(weights_of(resumed.bare), weights_of(whole.bare))
@@ -329,7 +339,7 @@ def test_ctrl_c_saves_and_a_resumed_run_is_bit_by_bit_the_unbroken_one(make, hea
     assert heard.losses == losses
     without_time = [
         [{k: v for k, v in line.items() if k != "images_per_second"} for line in each]
-        for each in (read_journal(resumed.plan.journal.path), lines)
+        for each in (read_journal(resumed.journal.path), lines)
     ]
     assert without_time[0] == without_time[1]
 
@@ -341,16 +351,16 @@ def test_a_second_ctrl_c_stops_at_once(make):
 
     engine = make(task=ToyTask(counter(3, twice)))
     with pytest.raises(KeyboardInterrupt):
-        engine.run()
+        run_listening(engine)
     assert engine.step == 2  # the third was not finished
-    assert not engine.plan.state_folder.exists()
+    assert not engine.states.exists()
 
 
 def test_ctrl_c_after_a_save_of_the_same_step_keeps_that_state(make):
     engine = make(save_every=1, task=ToyTask(counter(2, interrupt)))
     with pytest.raises(KeyboardInterrupt):
-        engine.run()
-    assert load_state(engine.plan.state_folder).step == 2
+        run_listening(engine)
+    assert saved_step(engine) == 2
 
 
 def test_an_engine_in_a_thread_leaves_signals_alone(make):
@@ -369,13 +379,13 @@ def test_a_resumed_run_forgets_the_lines_of_the_steps_it_does_again(make):
     engine = make(save_every=5, observer=stop)
     with pytest.raises(KeyboardInterrupt):
         engine.run()
-    engine.plan.journal.close()
-    assert read_journal(engine.plan.journal.path)[-1]["step"] == 7
+    engine.journal.close()
+    assert read_journal(engine.journal.path)[-1]["step"] == 7
     resumed = make(save_every=5)
-    resumed.resume()
-    assert [line["step"] for line in read_journal(resumed.plan.journal.path)] == [1, 2, 3, 4, 5]
+    go_back(resumed)
+    assert [line["step"] for line in read_journal(resumed.journal.path)] == [1, 2, 3, 4, 5]
     resumed.run()
-    steps = [line["step"] for line in read_journal(resumed.plan.journal.path)]
+    steps = [line["step"] for line in read_journal(resumed.journal.path)]
     assert steps == list(range(1, 25))
 
 
@@ -388,13 +398,11 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_terms_and_the_last_state_
     with pytest.raises(TrainingError) as told:
         engine.run()
     text = str(told.value)
-    assert text.startswith(
-        "step 7 is not finite (loss nan, error nan, size nan), and the last saved"
-    )
+    assert text.startswith("step 7 is not finite (loss nan, error nan, size nan), and the last saved")
     assert "optim.base_lr" in text
     assert "\n" not in text
     resumed = make(save_every=3)
-    resumed.resume()
+    go_back(resumed)
     assert resumed.step == 6
     assert all(tensor.isfinite().all() for tensor in resumed.bare.state_dict().values())
     resumed.run()
@@ -410,7 +418,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_state(make):
     engine.plan.task.on_step = counter(3, spoil)
     with pytest.raises(TrainingError, match="the weights after step 3 are not finite"):
         engine.run()
-    state = load_state(engine.plan.state_folder)
+    state = load_state(find_state(engine.states).path)
     assert state.step == 2
     assert all(tensor.isfinite().all() for tensor in state.weights["module"].values())
 
@@ -420,14 +428,9 @@ def test_a_state_of_another_model_is_refused(make):
     other = make(max_steps=1)
     other.bare.fusion = nn.Linear(5, 2)
     with pytest.raises(CheckpointError, match="does not fit this run's model"):
-        other.resume()
+        go_back(other)
     with pytest.raises(CheckpointError, match=r"does not fit this run's model.*ema"):
-        make(max_steps=1, ema_decay=0.5).resume()
-
-
-def test_without_a_state_there_is_nothing_to_resume(make, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no saved state .*delete"):
-        make().resume()
+        go_back(make(max_steps=1, ema_decay=0.5))
 
 
 def test_a_line_is_the_mean_of_its_steps_and_the_last_step_has_one(make, heard):
@@ -457,26 +460,130 @@ def test_unreadable_pictures_are_named_up_to_five_and_counted(make, heard):
     *named, last = heard.texts
     assert len(named) == 5
     assert all(text.startswith("skipped ") and text.endswith(".png: empty file") for text in named)
-    assert last == "8 unusable pictures or boxes were skipped"
+    assert last == "8 unusable images or boxes were skipped"
 
 
-def test_a_flag_of_any_process_stops_all(make):
+def test_a_signal_of_any_process_stops_all_and_the_first_says_when_to_save(make):
     engine = make()
-    assert not engine._any(False)
-    assert engine._any(True)
+    assert engine._agree(False) == (0, False)
+    assert engine._agree(True) == (0, True)
 
     class Two:
         num_processes, device = 2, torch.device("cpu")
 
-        def __init__(self, other):
-            self.other = other
+        def __init__(self, *other):
+            self.other = torch.tensor([other])
 
-        def reduce(self, flags, reduction):
-            assert reduction == "sum"
-            return flags + self.other
+        def gather(self, mine):
+            return torch.cat([mine, self.other])
 
-    engine.accelerator = Two(other=1.0)
-    assert engine._any(False)
-    engine.accelerator = Two(other=0.0)
-    assert not engine._any(False)
-    assert engine._any(True)
+    engine.accelerator = Two(15, 1)
+    assert engine._agree(False) == (15, False)
+    assert engine._agree(True) == (15, True)
+    engine.plan.signals.received = 2
+    engine.accelerator = Two(0, 0)
+    assert engine._agree(False) == (2, False)
+
+
+def test_states_are_saved_by_the_clock_too(make, monkeypatch):
+    minutes = SimpleNamespace(monotonic=lambda: 60 * len(steps), perf_counter=time.perf_counter)
+    steps, saved = [], []
+    monkeypatch.setattr(engine_module, "time", minutes)
+    engine = make(save_minutes=3.0, max_steps=7, task=ToyTask(lambda: steps.append(1)))
+    save = engine.save
+    engine.save = lambda: (saved.append(engine.step), save())
+    engine.run()
+    assert saved == [3, 6, 7]
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_a_signal_at_the_end_of_an_epoch_saves_before_val_is_scored(make, heard, number):
+    """The batch system gives seconds, and scoring may take minutes."""
+    told = []
+
+    def score(engine):
+        told.append(engine.epoch)
+        return Kept({"epoch": engine.epoch})
+
+    def stop():
+        os.kill(os.getpid(), getattr(signal, number))
+
+    whole = make(after=score, **SETTINGS)
+    whole.run()
+    shutil.rmtree(whole.states)
+    told.clear()
+    engine = make(after=score, task=ToyTask(counter(16, stop)), observer=heard, **SETTINGS)
+    with pytest.raises(Interrupted) as stopped:
+        run_listening(engine)
+    assert stopped.value.signum == getattr(signal, number)
+    assert engine.step == engine.order.steps_an_epoch * 2
+    assert told == [1]
+    assert find_state(engine.states).path.name.endswith("-unscored")
+    again = make(after=score, **SETTINGS)
+    go_back(again)
+    again.run()
+    assert told == [1, 2, 3]
+    assert is_equal(weights_of(again.weights_module), weights_of(whole.weights_module))
+
+
+def test_a_signal_while_val_is_scored_is_heeded_between_two_batches(make):
+    def score(engine):
+        os.kill(os.getpid(), signal.SIGTERM)
+        engine.heed_signals()
+        pytest.fail("nobody stopped")
+
+    engine = make(after=score)
+    with pytest.raises(Interrupted):
+        run_listening(engine)
+    scored = []
+    again = make(after=lambda engine: (scored.append(engine.epoch), engine.kept)[1])
+    go_back(again)
+    assert again.step == 8
+    again.run()
+    assert scored == [1, 2, 3]
+
+
+def test_a_run_that_grows_stretches_its_schedule_and_says_how_the_rate_jumps(make, heard):
+    make(max_steps=6).run()
+    again = make(max_steps=12, observer=heard)
+    go_back(again)
+    (told,) = heard.texts
+    assert told.startswith("the run grows from 6 to 12 steps, and its schedule with it: ")
+    optim = again.plan.optim
+    then, now = rate_at(1, optim, peak=again.peak), rate_at(7 / 12, optim, peak=again.peak)
+    assert f"was {then:.3g} at step 6 and is {now:.3g} at the next" in told
+    again.run()
+    assert again.step == 12
+
+
+def test_a_run_does_not_shrink(make):
+    make(max_steps=6).run()
+    with pytest.raises(ConfigError, match="has 6 steps, which may grow and not shrink"):
+        go_back(make(max_steps=5))
+
+
+@pytest.mark.parametrize(
+    ("optim", "told"),
+    [
+        ({"epochs": 3, "warmup_epochs": 3}, "optim.warmup_epochs 3, optim.epochs 3"),
+        ({"warmup_epochs": None, "warmup_share": 1.0}, "optim.warmup_share 1, optim.epochs 3"),
+        ({"epochs": 3, "warmup_epochs": 2.9}, None),
+    ],
+)
+def test_a_run_that_is_all_warm_up_is_warned_of(make, heard, optim, told):
+    make(observer=heard, max_steps=1, **optim).run()
+    warned = [text for text in heard.texts if "only rises" in text]
+    assert [told in text for text in warned] == ([] if told is None else [True])
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_the_loader_is_one_line_and_loses_no_step(make):
+    def kill():
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    engine = make(workers=2, task=ToyTask(counter(5, kill)), save_every=1)
+    with pytest.raises(TrainingError, match="a process that decodes images died") as told:
+        engine.run()
+    assert "\n" not in str(told.value)
+    assert "`resume`" in str(told.value)
+    assert saved_step(engine) >= 4

@@ -5,13 +5,7 @@ import pytest
 from uniemox.train.events import Message, Progress, ignore
 
 PROGRESS = Progress(
-    step=1,
-    total_steps=2,
-    epoch=1,
-    epochs=1,
-    scalars={"loss": 0.5},
-    images_per_second=8.0,
-    seconds_left=1.0,
+    step=1, total_steps=2, epoch=1, epochs=1, scalars={"loss": 0.5}, images_per_second=8.0, seconds_left=1.0
 )
 
 

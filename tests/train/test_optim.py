@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from uniemox.config import ModelConfig, OptimConfig
+from uniemox.config.training import ModelConfig, OptimConfig
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.pretrain import UniEmoX
 from uniemox.train.optim import build_optimizer, peak_rate, rate_at, set_rate
@@ -73,9 +73,7 @@ def test_norms_and_biases_do_not_decay_and_all_other_weights_do(kind, layer_deca
 
 
 def test_the_rate_of_a_classifier_falls_with_each_layer_below_the_head(classifier):
-    factors = {
-        name: group["lr_scale"] for name, group in groups_of(classifier, layer_decay=0.5).items()
-    }
+    factors = {name: group["lr_scale"] for name, group in groups_of(classifier, layer_decay=0.5).items()}
     # Six blocks: the head is layer 7, the patches and positions are layer 0 (Clark et al. 2020).
     expected = {
         "head.": 1.0,
@@ -95,9 +93,7 @@ def test_the_rate_of_a_classifier_falls_with_each_layer_below_the_head(classifie
         assert factor == expected[prefix], name
 
 
-def test_rates_of_two_views_are_those_of_one_and_the_fusion_keeps_the_whole_rate(
-    classifier, two_views
-):
+def test_rates_of_two_views_are_those_of_one_and_the_fusion_keeps_the_whole_rate(classifier, two_views):
     plain, both = (groups_of(module, layer_decay=0.5) for module in (classifier, two_views))
     for name, group in both.items():
         one = plain.get(name.removeprefix("encoder."))
@@ -106,9 +102,7 @@ def test_rates_of_two_views_are_those_of_one_and_the_fusion_keeps_the_whole_rate
 
 
 def test_what_stands_beside_the_encoder_keeps_the_whole_rate(pretraining):
-    factors = {
-        name: group["lr_scale"] for name, group in groups_of(pretraining, layer_decay=0.5).items()
-    }
+    factors = {name: group["lr_scale"] for name, group in groups_of(pretraining, layer_decay=0.5).items()}
     beside = {factor for name, factor in factors.items() if not name.startswith("encoder.")}
     assert beside == {1.0}
     assert factors["encoder.norm.weight"] == factors["encoder.blocks.5.mlp.fc1.weight"] == 1.0
@@ -168,6 +162,22 @@ def test_a_run_that_is_all_warm_up_ends_at_its_peak(warmup_epochs):
     config = OptimConfig(epochs=4, warmup_epochs=warmup_epochs)
     assert rate_at(0.5, config, peak=2.0) == 1.0
     assert rate_at(1.0, config, peak=2.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 0.05),
+        ({"epochs": 5}, 0.05),
+        ({"warmup_share": 0.3}, 0.3),
+        ({"warmup_epochs": 5}, 0.05),
+        ({"warmup_epochs": 5, "epochs": 10, "warmup_share": 0.3}, 0.5),
+        ({"warmup_epochs": 5, "epochs": 4}, 1.0),
+        ({"warmup_epochs": 0, "warmup_share": 0.3}, 0.0),
+    ],
+)
+def test_warm_up_is_a_share_of_the_run_unless_said_in_epochs(settings, share):
+    assert OptimConfig(**settings).warmup == pytest.approx(share)
 
 
 def test_the_rate_never_jumps():

@@ -5,13 +5,15 @@ import torch
 from timm.data import Mixup
 from torch.nn import functional as F
 
-from uniemox.config import LossConfig, ModelConfig
+from uniemox.config.training import LossConfig, ModelConfig
 from uniemox.data.batch import LabelledBatch, PretrainBatch
 from uniemox.data.transforms import normalize
 from uniemox.losses import contrast_loss, reconstruction_loss, similarity_loss
 from uniemox.models.encoder import patchify
 from uniemox.models.mae import hide
 from uniemox.models.pretrain import UniEmoX
+from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.single_label import SingleLabel
 from uniemox.train.tasks import FinetuneTask, PretrainTask
 
 RATIO, WIDTH = 0.5, 16
@@ -31,9 +33,7 @@ class FakeTeacher:
 
 def batch_of(size=4):
     generator = torch.Generator().manual_seed(0)
-    scene, person = torch.randint(
-        0, 256, (2, size, 3, 32, 32), generator=generator, dtype=torch.uint8
-    )
+    scene, person = torch.randint(0, 256, (2, size, 3, 32, 32), generator=generator, dtype=torch.uint8)
     noise = torch.rand(2, size, 16, generator=generator)
     return PretrainBatch(scene, person, noise[0], noise[1], torch.arange(size) % 3, skipped=())
 
@@ -64,13 +64,14 @@ def model_of(weights):
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_count(weights):
     task, batch = task_of(weights), batch_of()
-    step = task.step(model_of(weights), batch)
+    terms = task.step(model_of(weights), batch)
+    loss = terms.pop("loss")
     names = ("contrast", "similarity", "reconstruction")
     on = {name: weight for name, weight in zip(names, weights, strict=True) if weight}
-    assert step.scalars.keys() == on.keys()
-    expected = sum(weight * step.scalars[name] for name, weight in on.items())
-    torch.testing.assert_close(step.loss.detach(), expected)
-    assert not any(value.requires_grad for value in step.scalars.values())
+    assert terms.keys() == on.keys()
+    expected = sum(weight * terms[name] for name, weight in on.items())
+    torch.testing.assert_close(loss.detach(), expected)
+    assert not any(value.requires_grad for value in terms.values())
 
 
 def test_each_term_is_what_the_losses_say_of_the_same_tensors():
@@ -79,15 +80,12 @@ def test_each_term_is_what_the_losses_say_of_the_same_tensors():
     scene = normalize(batch.scene)
     output = model(scene, normalize(batch.person), batch.scene_noise, batch.person_noise, RATIO)
     image = FakeTeacher().encode_images(batch.scene / 255)
-    scalars = task.step(model, batch).scalars
-    torch.testing.assert_close(
-        scalars["contrast"], contrast_loss(output.embedding, image, task.texts[batch.text])
-    )
+    scalars = task.step(model, batch)
+    torch.testing.assert_close(scalars["contrast"], contrast_loss(output.embedding, image, task.texts[batch.text]))
     torch.testing.assert_close(scalars["similarity"], similarity_loss(output.embedding, image))
     hidden = hide(batch.scene_noise, RATIO).hidden
     torch.testing.assert_close(
-        scalars["reconstruction"],
-        reconstruction_loss(output.prediction, patchify(scene, 8), hidden),
+        scalars["reconstruction"], reconstruction_loss(output.prediction, patchify(scene, 8), hidden)
     )
 
 
@@ -102,7 +100,7 @@ def test_the_target_can_be_normalised():
         gather=plain.gather,
     )
     model = model_of((0.0, 0.0, 1.0))
-    assert normalized.step(model, batch).loss != plain.step(model, batch).loss
+    assert normalized.step(model, batch)["loss"] != plain.step(model, batch)["loss"]
 
 
 def test_the_teacher_sees_the_scene_as_colours_from_0_to_1():
@@ -117,13 +115,13 @@ def test_texts_of_other_processes_join_the_contrast():
     alone = task_of((1.0, 0.0, 0.0))
     joined = task_of((1.0, 0.0, 0.0), gather=lambda texts: torch.cat([texts, more]))
     model, batch = model_of((1.0, 0.0, 0.0)), batch_of()
-    assert alone.step(model, batch).loss != joined.step(model, batch).loss
+    assert alone.step(model, batch)["loss"] != joined.step(model, batch)["loss"]
 
 
 def test_gradients_reach_every_trainable_part_and_no_part_of_the_teacher():
     weights = (1.0, 1.0, 1.0)
     task, model = task_of(weights), model_of(weights)
-    task.step(model, batch_of()).loss.backward()
+    task.step(model, batch_of())["loss"].backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
@@ -153,12 +151,12 @@ class Flat(torch.nn.Module):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_fine_tuning_smooths_labels_and_computes_in_full_precision(smoothing):
     module, batch = Flat(), labelled_batch()
-    step = FinetuneTask(target="single_label", smoothing=smoothing, mixup=None).step(module, batch)
+    step = FinetuneTask(target=SingleLabel(tuple("abc")), smoothing=smoothing, mixup=None).step(module, batch)
     targets = F.one_hot(batch.labels, 3) * (1 - smoothing) + smoothing / 3
     logits = module(batch.pixels).float()
-    torch.testing.assert_close(step.loss, -(targets * logits.log_softmax(1)).sum(1).mean())
-    assert step.loss.dtype == torch.float32
-    assert step.scalars == {}
+    torch.testing.assert_close(step["loss"], -(targets * logits.log_softmax(1)).sum(1).mean())
+    assert step["loss"].dtype == torch.float32
+    assert step.keys() == {"loss"}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -166,18 +164,16 @@ def test_mixed_pictures_have_the_targets_that_timm_gives_them(smoothing):
     module, batch = Flat(), labelled_batch()
     pixels, targets = fixed_mixup(3, smoothing)(batch.pixels.clone(), batch.labels)
     mixup = fixed_mixup(len(batch.labels), 0.0)
-    loss = FinetuneTask(target="single_label", smoothing=smoothing, mixup=mixup).step(
+    loss = FinetuneTask(target=SingleLabel(tuple("abc")), smoothing=smoothing, mixup=mixup).step(
         module, batch._replace(pixels=batch.pixels.clone())
     )
     torch.testing.assert_close(module.seen[0], pixels)
     logits = module(pixels).float()
-    torch.testing.assert_close(loss.loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+    torch.testing.assert_close(loss["loss"], -(targets * logits.log_softmax(1)).sum(1).mean())
 
 
 def fixed_mixup(num_classes, smoothing):
-    mixup = Mixup(
-        mixup_alpha=1.0, cutmix_alpha=0.0, label_smoothing=smoothing, num_classes=num_classes
-    )
+    mixup = Mixup(mixup_alpha=1.0, cutmix_alpha=0.0, label_smoothing=smoothing, num_classes=num_classes)
     mixup._params_per_batch = lambda: (0.75, False)
     return mixup
 
@@ -193,19 +189,19 @@ def several_labels(size=4):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_each_of_several_labels_is_a_question_of_its_own(smoothing):
     module, batch = Flat(), several_labels()
-    step = FinetuneTask(target="multi_label", smoothing=smoothing, mixup=None).step(module, batch)
+    step = FinetuneTask(target=MultiLabel(tuple("abc")), smoothing=smoothing, mixup=None).step(module, batch)
     probabilities = module(batch.pixels).double().sigmoid()
     yes = batch.labels * (1 - smoothing) + smoothing / 2
     expected = -(yes * probabilities.log() + (1 - yes) * (1 - probabilities).log()).mean()
-    assert step.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert step.loss.dtype == torch.float32
+    assert step["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert step["loss"].dtype == torch.float32
 
 
 def test_several_labels_are_mixed_as_their_pictures_are():
     module, batch = Flat(), several_labels()
     original = batch.pixels.clone()
     mixup = fixed_mixup(4, 0.0)
-    loss = FinetuneTask(target="multi_label", smoothing=0.0, mixup=mixup).step(module, batch).loss
+    loss = FinetuneTask(target=MultiLabel(tuple("abc")), smoothing=0.0, mixup=mixup).step(module, batch)["loss"]
     mixed = 0.75 * original + 0.25 * original.flip(0)
     torch.testing.assert_close(module.seen[0], mixed)
     targets = 0.75 * batch.labels.float() + 0.25 * batch.labels.float().flip(0)
@@ -235,13 +231,13 @@ def pair_batch(size=4):
 
 def test_both_views_reach_the_module_in_their_order():
     module, batch = FlatPair(), pair_batch()
-    step = FinetuneTask(target="single_label", smoothing=0.1, mixup=None).step(module, batch)
+    step = FinetuneTask(target=SingleLabel(tuple("abc")), smoothing=0.1, mixup=None).step(module, batch)
     ((scene, person),) = module.seen
     assert torch.equal(scene, batch.pixels)
     assert torch.equal(person, batch.person)
     logits = module(batch.pixels, batch.person)
     expected = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
-    torch.testing.assert_close(step.loss, expected)
+    torch.testing.assert_close(step["loss"], expected)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -252,7 +248,7 @@ def test_both_views_are_mixed_with_the_same_partner_share_and_box(cut):
     mixup = Mixup(**alphas, label_smoothing=0.0, num_classes=len(batch.labels))
     mixup._params_per_batch = lambda: (0.6, cut)
     torch.manual_seed(3)
-    FinetuneTask(target="single_label", smoothing=0.0, mixup=mixup).step(module, batch)
+    FinetuneTask(target=SingleLabel(tuple("abc")), smoothing=0.0, mixup=mixup).step(module, batch)
     ((mixed_scene, mixed_person),) = module.seen
     if not cut:
         torch.testing.assert_close(mixed_scene, 0.6 * scene + 0.4 * scene.flip(0))

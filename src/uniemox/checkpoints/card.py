@@ -1,189 +1,170 @@
-"""The model card, `README.md` of a model folder: what the weights are, for people and for the hub. Brings no torch."""
+"""The model card, `README.md` of a model folder, for people and for the hub. Does not import torch."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import yaml
+from safetensors import safe_open
 
-from uniemox.data.specs import SPECS
+from uniemox.importers.specs import SPECS
+from uniemox.targets.kinds import find_target
+from uniemox.wording import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from uniemox.checkpoints.facts import ModelFacts
 
 NON_COMMERCIAL: Final = (
-    "CC-BY-NC-4.0, as far as can be told: the file states none, and MAE's weights have it, with what follows from "
+    "CC-BY-NC-4.0, as far as is known: the file states none, and MAE's weights have it, with what follows from "
     "them, as the released weights of UniEmoX do"
-)
-"""Licence of weights whose form is MAE's and that say nothing themselves."""
-# The hub's word for a licence, by how ours begins; the most restrictive link of a chain is what counts.
-_HUB_LICENCES: Final = {
-    "cc-by-nc-4.0": "cc-by-nc-4.0",
-    "mit": "mit",
-    "apache-2.0": "apache-2.0",
-    "cc0-1.0": "cc0-1.0",
-}
+)  # Licence of weights of MAE's form that state none themselves
+_NAMELESS: Final = "It names nothing by itself: `uniemox finetune --init FOLDER` makes a classifier of it."
 _PREDICT: Final = "```\nuniemox predict FOLDER photo.jpg\n```"
 _CITATION: Final = """```bibtex
 @article{chen2025uniemox,
   title   = {UniEmoX: Cross-modal Semantic-Guided Large-Scale Pretraining for Universal Scene Emotion Perception},
-  author  = {Chen and Sun and Liu},
+  author  = {Chen, Chuang and Sun, Xiao and Liu, Zhi},
   journal = {IEEE Transactions on Image Processing},
   volume  = {34},
   pages   = {4691--4705},
   year    = {2025},
+  doi     = {10.1109/TIP.2025.3587577},
   note    = {arXiv:2409.18877}
 }
 ```"""
 _WHOSE: Final = {
-    "evoked": "The labels say which emotion a picture **evokes** in those who see it, not what anybody in it feels.",
+    "evoked": "The labels say which emotion an image **evokes** in those who see it, not what anybody in it feels.",
     "felt": "The labels say which emotion a depicted person seems to **feel**, as those who labelled it judged.",
-    None: "Whether the labels say the emotion that a picture evokes or that a person in it feels is not recorded.",
+    None: "Whether the labels say the emotion that an image evokes or that a person in it feels is not recorded.",
+}
+_INTENDED: Final = (
+    "Made for research on the emotion of images, and for sorting or describing collections where an error harms "
+    "nobody.",
+    "**Refuse** any use that judges a person's inner state, or decides about people: hiring, policing, schooling, "
+    "health, insurance, border control; and surveillance of any kind.",
+)
+_LIMITS: Final = {
+    "pretraining": "It learned from one data set and its labels.",
+    "classifier": "It names what people agreed to call an emotion in the images they labelled, with their culture and "
+    "their errors; on other kinds of images it can be wrong with confidence.",
 }
 
 
 def write_card(folder: Path, facts: ModelFacts, *, exported: str = "") -> None:
-    """Write the card of a model folder; `exported` is as `build_card` has it.
+    """Write the card of a model folder; `exported` is as `build_card` has it."""
+    half = False  # whether weights beside the card are stored in fp16
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            half = half or any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
+    (folder / "README.md").write_text(build_card(facts, exported=exported, half=half), encoding="utf-8")
 
-    Raises:
-        OSError: It cannot be written.
+
+def build_card(facts: ModelFacts, *, exported: str = "", half: bool = False) -> str:
+    """Build the text of a card: YAML for the hub between two lines, then Markdown.
+
+    `exported` is empty, or names the numbers of an ONNX export, fp32 or int8; `half` means weights stored in fp16.
     """
-    (folder / "README.md").write_text(build_card(facts, exported=exported), encoding="utf-8")
+    licence = _hub_licence(facts.licence)
+    readers = ["onnx"] if exported else _readers(facts)
+    front = {
+        "license": licence,
+        **({"license_name": "not-stated"} if licence == "other" else {}),
+        "library_name": readers[0] if readers else "uniemox",
+        "pipeline_tag": "image-classification" if facts.kind == "classifier" else "image-feature-extraction",
+        "tags": ["uniemox", "emotion", *readers],
+    }
+    text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+    body = "\n\n".join(_sections(facts, exported, half=half))
+    return f"---\n{text}---\n\n{body}\n"
 
 
-def build_card(facts: ModelFacts, *, exported: str = "") -> str:
-    """Give the text of a card: YAML for the hub between two lines, then Markdown.
-
-    Args:
-        facts: What is known of the model.
-        exported: Of an ONNX export, its numbers: fp32 or int8; empty for weights of torch.
-    """
-    front = yaml.safe_dump(
-        _front_matter(facts, exported), sort_keys=False, allow_unicode=True, width=1000
-    )
-    body = "\n\n".join(_sections(facts, exported))
-    return f"---\n{front}---\n\n{body}\n"
+def caution(facts: ModelFacts) -> str:
+    """Name what a model cannot know, because of its training data; empty where nothing is known of them."""
+    spec = SPECS.get(facts.dataset)
+    return "was trained on drawings alone and knows nothing of photographs" if spec and spec.is_drawn else ""
 
 
 def carried_licence(start: str) -> str:
-    """Say the licence of weights that follow from a start: its own, since a chain is as free as its links."""
+    """Return the licence of weights that follow from a start: its own, since a chain is as free as its links."""
     return f"not stated; follows from a start under: {start}" if start else ""
 
 
-def _front_matter(facts: ModelFacts, exported: str) -> dict[str, Any]:
-    licence = _hub_licence(facts.licence)
-    front: dict[str, Any] = {"license": licence}
-    if licence == "other":
-        front["license_name"] = "not-stated"
-    is_classifier = facts.kind == "classifier"
-    readers = ["onnx"] if exported else _readers(facts)
-    return front | {
-        "library_name": readers[0] if readers else "uniemox",
-        "pipeline_tag": "image-classification" if is_classifier else "image-feature-extraction",
-        "tags": ["uniemox", "emotion", *readers],
-    }
-
-
 def _readers(facts: ModelFacts) -> list[str]:
-    """Name the other libraries that read the folder."""
-    if facts.view == "both":
-        return []
-    return ["timm", "transformers"] if facts.kind == "classifier" else ["timm"]
+    """List the other libraries that read the folder."""
+    readers = ["timm", "transformers"] if facts.kind == "classifier" else ["timm"]
+    return [] if facts.view == "both" else readers
 
 
 def _hub_licence(licence: str) -> str:
+    """Return the hub's word for a licence; the most restrictive link of a chain is what counts."""
     text = licence.casefold()
     if "cc-by-nc-4.0" in text:
         return "cc-by-nc-4.0"
-    return next((hub for ours, hub in _HUB_LICENCES.items() if text.startswith(ours)), "other")
+    return next((word for word in ("mit", "apache-2.0", "cc0-1.0") if text.startswith(word)), "other")
 
 
-def _sections(facts: ModelFacts, exported: str) -> Iterator[str]:
-    dataset = _plain(facts.dataset)
+def _sections(facts: ModelFacts, exported: str, *, half: bool) -> Iterator[str]:
+    dataset, spec = _plain(facts.dataset), SPECS.get(facts.dataset)
+    vit = (
+        f"A vision transformer (size {facts.size}, patches of {facts.patch_size} pixels, images of {facts.image_size})"
+    )
     if facts.kind == "classifier":
-        yield f"# Emotions of pictures, trained on {dataset}"
-        count = len(facts.classes)
-        what = f"names one of {count} emotions of a picture"
-        if facts.target == "multi_label":
-            what = f"says of each of {count} emotions whether a picture shows it"
-        yield f"A vision transformer ({_shape(facts)}) that {what}."
+        yield f"# Emotions of images, trained on {dataset}"
+        target = find_target(facts.target, facts.classes)
+        yield f"{vit} that {target.summary if target else f'gives answers of the kind {_plain(facts.target)}'}."
     else:
         yield f"# UniEmoX, pretrained on {dataset}"
-        yield (
-            f"A vision transformer ({_shape(facts)}), pretrained by hiding patches. It names nothing by itself: "
-            "`uniemox finetune --init FOLDER` makes a classifier of it."
-        )
+        yield f"{vit}, pretrained by hiding patches. {_NAMELESS}"
     if facts.classes:
-        names = ", ".join(f"`{_plain(name)}`" for name in facts.classes)
-        yield f"**Classes, in label order:** {names}."
+        yield f"**Classes, in label order:** {', '.join(f'`{_plain(name)}`' for name in facts.classes)}."
         yield _WHOSE[facts.emotion]
-    yield from (
-        "## Use",
-        _use_of_export(exported) if exported else _use(facts),
-        "## Training",
-        _training(facts),
-        "## Measured",
-        _measured(facts),
-    )
-    if exported:
-        yield "This was measured before the export; `export.json` says how far its answers are from those."
-    yield from ("## Licence", _licence(facts))
-    yield from ("## Intended use, and uses to refuse", _intended(facts))
-    yield from ("## Cite", _cite(facts))
-
-
-def _shape(facts: ModelFacts) -> str:
-    return (
-        f"size {facts.size}, patches of {facts.patch_size} pixels, pictures of {facts.image_size}"
-    )
-
-
-def _use(facts: ModelFacts) -> str:
-    if facts.kind == "pretraining":
-        return '```python\nimport uniemox\n\nmodel = uniemox.load_pretraining("FOLDER").model\n```'
-    ours = _PREDICT
-    if facts.view == "both":
-        return f"{ours}\n\nIt reads the whole picture and a person's crop of it, so it is no model of timm."
-    crop = (
-        " It expects the crop of a person, not a whole picture." if facts.view == "person" else ""
-    )
-    return (
-        f"{ours}\n\n"
-        f"The folder is a timm model too, so timm and transformers read it without this package.{crop}\n\n"
-        '```python\nimport timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'
-    )
-
-
-def _use_of_export(numbers: str) -> str:
-    return (
-        f"{_PREDICT}\n\n`model.onnx` is enough by itself: an ONNX model in {numbers}, for onnxruntime, without torch. "
-        "Its metadata say how a picture is prepared."
-    )
-
-
-def _training(facts: ModelFacts) -> str:
-    lines = [f"- data set: {_plain(facts.dataset)}{_title(facts.dataset)}"]
-    for name, value in facts.provenance.items():
-        lines.append(
-            f"- {_plain(name)}: {_settings(value) if name == 'settings' else _plain(value)}"
+    yield from ("## Use", *_use(facts, exported))
+    if half:
+        others = " and timm compute in fp32, and so does transformers, as `config.json` says (`torch_dtype`)"
+        yield (
+            "The weights are stored in half precision (fp16), which halves the file. `uniemox`"
+            f"{others if _readers(facts) else ' computes in fp32'}. Whoever reads the file alone must cast it to fp32 "
+            "before training: fp16 weights fail under an autocast to bf16."
         )
-    return "\n".join(lines)
+    yield "## Training"
+    link = f" <{spec.url}>" if spec and "://" in spec.url else ""
+    yield "\n".join(_training(facts, f", {spec.title}{link}" if spec else ""))
+    yield from ("## Measured", *_measured(facts, exported))
+    if exported:
+        yield "This was measured before the export; `export.json` reports how far its answers are from those."
+    yield from ("## Licence", "\n".join(_licence(facts)))
+    yield from ("## Intended use, and uses to refuse", *_intended(facts))
+    yield from ("## Cite", _CITATION)
+    if spec and spec.citation:
+        yield f"Data set: {spec.citation}."
 
 
-def _title(dataset: str) -> str:
-    spec = SPECS.get(dataset)
-    return (
-        ""
-        if spec is None
-        else f", {spec.title} <{spec.url}>"
-        if "://" in spec.url
-        else f", {spec.title}"
-    )
+def _use(facts: ModelFacts, exported: str) -> Iterator[str]:
+    if facts.kind == "pretraining":
+        yield '```python\nimport uniemox\n\nmodel = uniemox.load_pretraining("FOLDER").model\n```'
+        return
+    yield _PREDICT
+    if exported:
+        yield (
+            f"`model.onnx` is enough by itself: an ONNX model in {exported}, for onnxruntime, without torch. Its "
+            "metadata describe how an image is prepared."
+        )
+    elif facts.view == "both":
+        yield "It reads the whole image and a person's crop of it, so it is no model of timm."
+    else:
+        crop = " It expects the crop of a person, not a whole image." if facts.view == "person" else ""
+        yield f"The folder is a timm model too, so timm and transformers read it without this package.{crop}"
+        yield '```python\nimport timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'
+
+
+def _training(facts: ModelFacts, title: str) -> Iterator[str]:
+    yield f"- data set: {_plain(facts.dataset)}{title}"
+    for name, value in facts.provenance.items():
+        yield f"- {_plain(name)}: {_settings(value) if name == 'settings' else _plain(value)}"
 
 
 def _settings(text: str) -> str:
@@ -194,66 +175,47 @@ def _settings(text: str) -> str:
         return _plain(text)
     if not isinstance(settings, dict):
         return _plain(text)
-    return "".join(
-        f"\n  - {_plain(name)}: `{_plain(json.dumps(value))}`" for name, value in settings.items()
-    )
+    return "".join(f"\n  - {_plain(name)}: `{_plain(json.dumps(value))}`" for name, value in settings.items())
 
 
-def _measured(facts: ModelFacts) -> str:
+def _measured(facts: ModelFacts, exported: str) -> Iterator[str]:
     if not facts.metrics:
-        return "Nothing was measured when this folder was written."
+        yield "Nothing was measured when this folder was written."
+        return
     rows = [f"| {_plain(name)} | {value:.4f} |" for name, value in facts.metrics.items()]
-    calibrated = (
-        f"\n\nThe probabilities are calibrated: a temperature of {facts.temperature:.4f}, fitted on val, is folded "
-        "into the head's weights."
-        if facts.temperature != 1.0
-        else ""
-    )
-    if facts.thresholds:
-        pairs = zip(facts.classes, facts.thresholds, strict=True)
-        listed = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in pairs)
-        calibrated += f"\n\nEach emotion is given from a probability on, fitted on val: {listed}."
-    return "\n".join(["| what | value |", "|---|---|", *rows]) + calibrated
+    yield "\n".join(["| what | value |", "|---|---|", *rows])
+    used = ", which `uniemox` therefore computes in; the answers on val were those of fp32."
+    yield f"Measured in {facts.precision}{'.' if exported or facts.precision == 'fp32' else used}"
+    if facts.temperature != 1.0:
+        yield (
+            f"The probabilities are calibrated: a temperature of {facts.temperature:.4f}, fitted on val, is folded "
+            "into the head's weights."
+        )
+    target = find_target(facts.target, facts.classes, facts.thresholds)
+    if target is not None and target.fitted:
+        yield _plain(target.fitted)
 
 
-def _licence(facts: ModelFacts) -> str:
-    lines = [f"- weights: {_plain(facts.licence) or 'not stated by whoever made them'}"]
+def _licence(facts: ModelFacts) -> Iterator[str]:
+    yield f"- weights: {_plain(facts.licence) or 'not stated by whoever made them'}"
     spec = SPECS.get(facts.dataset)
     if spec is not None and spec.licence:
-        lines.append(f"- training data, {_plain(spec.title)}: {_plain(spec.licence)}")
+        yield f"- training data, {_plain(spec.title)}: {_plain(spec.licence)}"
     if "init" in facts.provenance:
-        lines.append(
-            f"- start: {_plain(facts.provenance['init'])}; its licence binds these weights too"
-        )
+        yield f"- start: {_plain(facts.provenance['init'])}; its licence binds these weights too"
     if _hub_licence(facts.licence) == "cc-by-nc-4.0":
-        lines.append("- **not for commercial use**")
-    return "\n".join(lines)
+        yield "- **not for commercial use**"
 
 
-def _intended(facts: ModelFacts) -> str:
-    wrong = (
-        "It names what people agreed to call an emotion in the pictures they labelled, with their culture and their "
-        "errors; on other kinds of pictures it can be wrong with confidence."
-    )
-    lines = [
-        "Made for research on the emotion of pictures, and for sorting or describing collections where an error harms "
-        "nobody.",
-        "**Refuse** any use that judges a person's inner state, or decides about people: hiring, policing, schooling, "
-        "health, insurance, border control; and surveillance of any kind.",
-        f"**Limits.** {wrong if facts.kind == 'classifier' else 'It learned from one data set and its labels.'}",
-    ]
+def _intended(facts: ModelFacts) -> Iterator[str]:
+    yield from _INTENDED
+    yield f"**Limits.** {_LIMITS[facts.kind]}"
+    if limit := caution(facts):
+        yield f"It {limit}."
     if facts.kind == "pretraining":
-        lines.append(
-            "Where the descriptions of its training named the emotion, it has seen the labels of those splits."
-        )
-    return "\n\n".join(lines)
-
-
-def _cite(facts: ModelFacts) -> str:
-    spec = SPECS.get(facts.dataset)
-    return _CITATION + (f"\n\nData set: {spec.citation}." if spec and spec.citation else "")
+        yield "Where the descriptions of its training named the emotion, it has seen the labels of those splits."
 
 
 def _plain(text: str) -> str:
     """Bring a stranger's text into one line that Markdown and HTML leave alone."""
-    return re.sub(r"[`|<>\[\]]", "'", " ".join(str(text).split()))
+    return re.sub(r"[`|<>\[\]]", "'", one_line(str(text)))

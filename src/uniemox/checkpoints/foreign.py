@@ -1,50 +1,38 @@
 """Weights that others wrote, as models: a file, or a folder of timm or of transformers' wrapper of it.
 
-Nothing is left out or changed without a word: `Source.notes` says what, and `Foreign.check` refuses the rest.
+Nothing is skipped or changed silently: `Source.notes` lists it, and `Foreign.check` refuses the rest.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
+from torch import Tensor
 
-from uniemox.checkpoints.bundle import Classifier, Pretrained, make_classifier, make_pretraining
 from uniemox.checkpoints.card import NON_COMMERCIAL
-from uniemox.checkpoints.compat import MAE_RUN, Foreign, is_beside_encoder, own_name, recognise
-from uniemox.checkpoints.facts import ModelFacts, check_facts, member, read_config
-from uniemox.checkpoints.weights import (
-    as_floats,
-    hash_file,
-    name_first,
-    read_file,
-    read_weights,
-)
-from uniemox.data.manifest import read_manifest
+from uniemox.checkpoints.facts import ModelFacts, check_facts, member, read_config, read_facts
+from uniemox.checkpoints.layouts import MAE_RUN, Foreign, recognise
+from uniemox.checkpoints.open import Opened, open_weights
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
-from uniemox.data.specs import SPECS, get_spec
-from uniemox.errors import CheckpointError
+from uniemox.emotions import match_classes
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files.digest import hash_file
+from uniemox.files.weights import as_floats, read_file, read_weights
+from uniemox.importers.specs import SPECS, DatasetSpec, get_spec
+from uniemox.manifests.facts import Facts
+from uniemox.manifests.table import read_manifest
 from uniemox.models.encoder import resample_positions
+from uniemox.targets.kinds import DEFAULT, PROBLEM_TYPES, kind_of_data, resolve_target
+from uniemox.validation import validate
 from uniemox.version import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from uniemox.config import Target
-
 log = logging.getLogger(__name__)
-_EMBEDDED_SETS = {"drawn6"}  # its models come with the package
-_POSITIONS = ("pos_embed", "decoder_pos_embed")
-_WEIGHTS = "model.safetensors"
-_PROBLEMS: dict[str, Target] = {"multi_label_classification": "multi_label"}
-"""What transformers calls the kinds of classifiers, where it is not one label."""
 # timm's arguments that tensors show, or that change nothing where nobody trains
 _SHOWN = {
     *("img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"),
@@ -53,377 +41,250 @@ _SHOWN = {
     *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
     *("drop_path_rate", "dynamic_img_size", "strict_img_size"),
 }
+_Share = Annotated[float, Interval(ge=0, le=1)]
+_Deviation = Annotated[float, Interval(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the weights expect of pixels in [0, 1], by the names of timm's `pretrained_cfg`."""
+
+    mean: tuple[_Share, _Share, _Share] = MEAN
+    std: tuple[_Deviation, _Deviation, _Deviation] = STD
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Weights that others wrote, recognised and not yet read."""
 
-    place: Path
-    """What the user named: a file or a folder."""
-    path: Path
-    """The file of weights."""
+    place: Path  # What the user named: a file or a folder
+    path: Path  # The file of weights
     format: str
     foreign: Foreign
-    classes: tuple[str, ...] = ()
-    """Names in label order, where the folder tells them."""
+    classes: tuple[str, ...] = ()  # Names in label order, where the folder has them
     licence: str = ""
-    target: Target = "single_label"
-    """What its configuration says of its outputs; a file says nothing."""
+    target: str | None = None  # Kind of its outputs by its configuration; None where that names none, as for a file
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """timm's `pretrained_cfg`; empty for a file, whose pictures are prepared as MAE's."""
+    """timm's `pretrained_cfg`; empty for a file, whose images are prepared as MAE's."""
 
     @property
     def title(self) -> str:
         """Layout and hash, since paths mean nothing elsewhere."""
         return f"{self.foreign.layout}, sha256 {hash_file(self.path)}"
 
+    @property
+    def colours(self) -> _Colours:
+        """Mean and deviation of the pixels that the weights expect, or `CheckpointError`."""
+        try:
+            return validate(_Colours, self.preprocessing, source=f"{self.place}/config.json", prefix="pretrained_cfg.")
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
+
     def notes(self) -> tuple[str, ...]:
-        """Say what is left behind or changed on the way, so that nothing is in silence."""
-        notes = []
+        """List what is skipped or changed on the way."""
+        notes = list(self.foreign.taken)
         if self.foreign.unused:
-            notes.append(f"{', '.join(self.foreign.unused)}: not used by the model, left out")
+            notes.append(f"{', '.join(self.foreign.unused)}: not used by the model, skipped")
         if self.foreign.beside:
-            notes.append(f"{', '.join(self.foreign.beside[:6])}: beside the weights, left out")
-        mean, std = _colours(self)
-        if (mean, std) != (MEAN, STD):
-            notes.append(
-                f"pixels of mean {mean} and deviation {std}: folded into the patch projection"
-            )
+            notes.append(f"{', '.join(self.foreign.beside[:6])}: beside the weights, skipped")
+        if (colours := self.colours) != _Colours():
+            notes.append(f"pixels of mean {colours.mean} and deviation {colours.std}: folded into the patch projection")
         if "nc" in self.licence.casefold():
             notes.append(f"licence: {self.licence}")
         return tuple(notes)
 
 
-def open_source(place: Path) -> Source:
-    """Recognise a file or a folder that others wrote.
+def find_weights(model: str | Path | Opened) -> tuple[Path, Source | ModelFacts]:
+    """Find out where weights are, and what: of others, or a folder of this software by its facts."""
+    opened = open_weights(model)
+    return opened.path, open_source(opened.path) if opened.role == "foreign" else read_facts(opened.path)
 
-    Raises:
-        CheckpointError: It cannot be read, or is none of the layouts.
-    """
+
+def open_source(place: Path) -> Source:
+    """Recognise a file or a folder that others wrote, or raise `CheckpointError`."""
     if place.is_dir():
         return _open_folder(place)
     contents = read_file(place)
     foreign = recognise(contents.tree, place)
-    return Source(
-        place=place,
-        path=place,
-        format=contents.format,
-        foreign=foreign,
-        licence=NON_COMMERCIAL if _follows_from_mae(foreign) else "",
-    )
-
-
-def _follows_from_mae(foreign: Foreign) -> bool:
-    """Whether weights have the form of MAE's: others than encoders do, and encoders that MAE's scripts wrote."""
-    if foreign.kind != "encoder" or foreign.arguments:
-        return True
-    return foreign.layout == MAE_RUN and not foreign.unused  # MAE's encoders come without a head
+    # MAE's form: what is more than an encoder, what MAE's scripts wrote, and encoders without a head, as MAE's own are.
+    is_run = foreign.layout.startswith(MAE_RUN) and not foreign.unused
+    licence = NON_COMMERCIAL if foreign.kind != "encoder" or foreign.arguments or is_run else ""
+    return Source(place=place, path=place, format=contents.format, foreign=foreign, licence=licence)
 
 
 def _open_folder(folder: Path) -> Source:
     """Recognise a folder of timm or of transformers; only its configuration and its safetensors are read."""
-    config = read_config(folder)
-    path = member(folder, _WEIGHTS)
+    config, path = read_config(folder), member(folder, "model.safetensors")
     if not path.exists():
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt"))
         what = f"; {folder / others[0]} can be given by itself" if others else ""
-        raise CheckpointError(f"{folder} has no {_WEIGHTS}{what}")
-    preprocessing = config.get("pretrained_cfg", {})
-    if not isinstance(preprocessing, dict):
-        raise CheckpointError(f"{folder}/config.json: pretrained_cfg must be a table")
-    for name in ("file", "state_dict"):
-        if preprocessing.get(name):
-            raise CheckpointError(
-                f"{folder}/config.json points to weights elsewhere (pretrained_cfg.{name}), which is not followed"
-            )
+        raise CheckpointError(f"{folder} has no {path.name}{what}")
+    preprocessing, arguments = config.get("pretrained_cfg", {}), config.get("model_args") or {}
+    for name, table in (("pretrained_cfg", preprocessing), ("model_args", arguments)):
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{folder}/config.json: {name} must be a table")
+    if elsewhere := [name for name in ("file", "state_dict") if preprocessing.get(name)]:
+        what = f"pretrained_cfg.{elsewhere[0]} points elsewhere"
+        raise CheckpointError(f"{folder}/config.json: {what}: copy the weights here")
     foreign = recognise(read_weights(path), path)
-    _check_arguments(config, foreign, folder)
+    if foreign.kind == "classifier":
+        arguments = {"global_pool": config.get("global_pool", "avg")} | arguments
+    _check_arguments(arguments, foreign, folder)
+    classes = config.get("label_names") if foreign.num_classes else None
+    if classes:
+        strings = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not strings or not len(set(classes)) == len(classes) == foreign.num_classes:
+            raise CheckpointError(f"{folder}/config.json: label_names must be {foreign.num_classes} distinct names")
     return Source(
         place=folder,
         path=path,
         format="safetensors",
         foreign=foreign,
-        classes=_label_names(config, foreign.num_classes, folder),
+        classes=tuple(classes or ()),
         licence=str(preprocessing.get("license") or ""),
-        target=_PROBLEMS.get(str(config.get("problem_type")), "single_label"),
+        target=PROBLEM_TYPES.get(str(config.get("problem_type"))),
         preprocessing=preprocessing,
     )
 
 
-def _check_arguments(config: Mapping[str, Any], foreign: Foreign, folder: Path) -> None:
-    """Refuse a model of timm that computes otherwise than its tensors show, such as with more heads."""
-    arguments = config.get("model_args") or {}
-    if not isinstance(arguments, dict):
-        raise CheckpointError(f"{folder}/config.json: model_args must be a table")
-    told, usual = dict(arguments), {"num_heads": foreign.num_heads, "global_pool": "avg"}
-    if foreign.kind == "classifier":
-        told.setdefault("global_pool", config.get("global_pool", "avg"))
-    else:
-        told.pop("global_pool", None)
-    for name in told.keys() - _SHOWN:
-        if told[name] != usual.get(name):
-            raise CheckpointError(
-                f"{folder}/config.json: {name[:80]} of this model is {str(told[name])[:40]}, which no tensor shows and "
-                f"which is {usual.get(name, 'not known')} here: use it with timm"
-            )
-
-
-def _label_names(config: Mapping[str, Any], num_classes: int, folder: Path) -> tuple[str, ...]:
-    names = config.get("label_names") or []
-    if not num_classes or not names:
-        return ()
-    strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not strings or len(set(names)) != num_classes or len(names) != num_classes:
-        raise CheckpointError(
-            f"{folder}/config.json: label_names must be {num_classes} distinct names, one for each output"
-        )
-    return tuple(names)
+def _check_arguments(arguments: Mapping[str, Any], foreign: Foreign, folder: Path) -> None:
+    """Refuse a timm model that computes something else than its tensors show, such as with more heads."""
+    usual = {"num_heads": foreign.num_heads, "global_pool": "avg"}
+    ignored = _SHOWN if foreign.kind == "classifier" else {*_SHOWN, "global_pool"}
+    for name in arguments.keys() - ignored:
+        if arguments[name] != usual.get(name):
+            what = f"{name[:80]} of this model is {str(arguments[name])[:40]}, which no tensor shows"
+            here = f"and which is {usual.get(name, 'not known')} here: use it with timm"
+            raise CheckpointError(f"{folder}/config.json: {what} {here}")
 
 
 def likely_datasets(num_classes: int) -> tuple[str, ...]:
-    """Name the data sets with this number of classes."""
-    return tuple(
-        name
-        for name, spec in SPECS.items()
-        if len(spec.classes) == num_classes and name not in _EMBEDDED_SETS
-    )
+    """List the data sets with this number of classes; drawn6 only has the models of this package."""
+    return tuple(name for name, spec in SPECS.items() if len(spec.classes) == num_classes and name != "drawn6")
 
 
-def load_classifier(
-    source: Source,
-    *,
-    dataset: str | None = None,
-    image_size: int | None = None,
-    device: torch.device | None = None,
-) -> Classifier:
-    """Load a classifier that others wrote.
+def classifier_facts(source: Source, *, dataset: str | None = None, image_size: int | None = None) -> ModelFacts:
+    """Return the facts of a classifier that others wrote; the data set, or its manifest, names unnamed classes.
 
-    Args:
-        source: From `open_source`.
-        dataset: Data set or manifest that names its classes, where the folder does not.
-        image_size: Side of the pictures in pixels; positions are resampled for another one than the weights'.
-        device: Where it computes; None is the CPU.
-
-    Raises:
-        CheckpointError: The weights hold no classifier of this kind, or their classes are not told.
-        DataError: There is no such data set.
+    Raises `CheckpointError` if the weights hold no classifier of this kind, or nothing names their classes.
     """
     foreign = source.foreign
     foreign.check(source.place)
     if foreign.kind != "classifier":
-        why = (
-            f"its {', '.join(foreign.unused)} read the class token, not the mean of the patches"
-            if foreign.unused
-            else "it has no head"
-        )
-        raise CheckpointError(
-            f"{source.place} ({foreign.layout}) holds no classifier that is read here, since {why}: "
-            f"train one with `uniemox finetune --init {source.place}`"
-        )
+        unused = ", ".join(foreign.unused)
+        why = f"its {unused} read the class token, not the mean of the patches" if unused else "it has no head"
+        step = f"train one with `uniemox finetune --init {source.place}`"
+        raise CheckpointError(f"{source.place} ({foreign.layout}) holds no classifier, since {why}: {step}")
     _check_preprocessing(source)
-    name, emotion, classes = _labels(source, dataset)
-    assert foreign.size is not None
-    side = image_size or foreign.image_size
-    target = _target(source, name)
-    facts = ModelFacts(
-        kind="classifier",
-        size=foreign.size,
-        patch_size=foreign.patch_size,
-        image_size=side,
-        dataset=name,
-        emotion=emotion,
-        classes=classes,
-        target=target,
-        # Of what was not calibrated here, an even chance is all that can be asked for.
-        thresholds=(0.5,) * len(classes) if target == "multi_label" else (),
-        provenance=_provenance(source),
-        licence=source.licence,
-    )
-    check_facts(facts, source.place)
-    _tell(source)
-    model = make_classifier(facts, read_state(source, side), source.path)
-    return Classifier(model.to(device).eval(), facts)
+    return _facts(source, image_size, **_answers(source, dataset))
 
 
-def load_pretraining(source: Source, *, image_size: int | None = None) -> Pretrained:
-    """Load a pretrained model that others wrote.
+def pretraining_facts(source: Source, *, image_size: int | None = None) -> ModelFacts:
+    """Return the facts of a pretrained model that others wrote, or raise `CheckpointError` without a known decoder."""
+    pretraining = source.foreign.decoder
+    if not pretraining:
+        what = f"{source.place} ({source.foreign.layout})"
+        raise CheckpointError(f"{what} holds no decoder: start a run from it with `init`")
+    if pretraining["decoder_heads"] is None:
+        what = f"{source.place} has a decoder {pretraining['decoder_width']} wide"
+        raise CheckpointError(f"{what}; no tensor shows its number of heads, and only that of MAE's 512 is known")
+    source.foreign.check(source.place)
+    return _facts(source, image_size, dataset="unknown", emotion=None, pretraining=pretraining)
 
-    Args:
-        source: From `open_source`.
-        image_size: Side of the pictures in pixels; positions are resampled for another one than the weights'.
 
-    Raises:
-        CheckpointError: The weights hold no decoder, or one whose number of heads cannot be told.
-    """
+def _facts(source: Source, image_size: int | None, **more: Any) -> ModelFacts:
     foreign = source.foreign
-    foreign.check(source.place)
-    if foreign.decoder is None:
-        raise CheckpointError(
-            f"{source.place} ({foreign.layout}) holds no decoder: begin a run with it, --init {source.place}"
-        )
-    shape = decoder_settings(foreign)
-    if shape["decoder_heads"] is None:
-        raise CheckpointError(
-            f"{source.place} has a decoder {shape['decoder_width']} wide, whose number of heads no tensor shows: only "
-            "MAE's 512 is known"
-        )
+    assert foreign.kind != "encoder"
     assert foreign.size is not None
-    side = image_size or foreign.image_size
+    provenance = {"software": f"converted by uniemox {__version__}", "source": source.title}
+    if settings := {k: v for k, v in foreign.arguments.items() if "/" not in v}:
+        provenance["settings"] = json.dumps(settings)
     facts = ModelFacts(
-        kind="pretraining",
+        kind=foreign.kind,
         size=foreign.size,
         patch_size=foreign.patch_size,
-        image_size=side,
-        dataset="unknown",
-        emotion=None,
-        pretraining={
-            **shape,
-            "embedding_width": shape["decoder_width"] if foreign.fuses else None,
-            "reconstructs": True,
-        },
-        provenance=_provenance(source),
+        image_size=image_size or foreign.image_size,
+        provenance=provenance,
         licence=source.licence,
+        **more,
     )
     check_facts(facts, source.place)
-    _tell(source)
-    weights = {
-        own_name(name) if is_beside_encoder(name) else f"encoder.{name}": tensor
-        for name, tensor in read_state(source, side).items()
-    }
-    return Pretrained(make_pretraining(facts, weights, source.path), facts)
-
-
-def _tell(source: Source) -> None:
     for note in source.notes():
         log.info("%s: %s", source.place, note)
+    return facts
 
 
-def decoder_settings(foreign: Foreign) -> dict[str, Any]:
-    """Give the shape of a decoder and of the fusion, by the names of `ModelConfig`."""
-    assert foreign.decoder is not None
-    names = ("decoder_width", "decoder_depth", "decoder_heads")
-    shape = dict(zip(names, foreign.decoder, strict=True))
-    return shape | {"fusion": "sum" if foreign.fuses else "none"}
-
-
-def read_state(source: Source, image_size: int) -> dict[str, Tensor]:
-    """Read the numbers as fp32; positions for this size of picture, for pixels of ImageNet's mean and deviation."""
-    foreign = source.foreign
-    state = as_floats(foreign.state, source.path)
-    grid = image_size // foreign.patch_size
-    if image_size != foreign.image_size:
-        for name in (name for name in _POSITIONS if name in state):
-            state[name] = resample_positions(state[name], grid=grid)
-    _fold_colours(state, *_colours(source))
+def adapt_state(source: Source, image_size: int) -> dict[str, Tensor]:
+    """Return the weights for images of this size, and for pixels of ImageNet's mean and deviation."""
+    state, colours = dict(source.foreign.state), source.colours
+    if image_size != source.foreign.image_size:
+        positions = {name: tensor for name, tensor in state.items() if name in ("pos_embed", "decoder_pos_embed")}
+        for name, tensor in as_floats(positions, source.path).items():
+            state[name] = resample_positions(tensor, grid=image_size // source.foreign.patch_size)
+    if colours != _Colours():  # exact, as no patch is padded
+        projection = ("patch_embed.proj.weight", "patch_embed.proj.bias")
+        weight, bias = (t.double() for t in as_floats({k: state[k] for k in projection}, source.path).values())
+        theirs_m, theirs_s = torch.tensor([colours.mean, colours.std], dtype=torch.float64)
+        ours_m, ours_s = torch.tensor([MEAN, STD], dtype=torch.float64)
+        shift = torch.einsum("dcij,c->d", weight, (ours_m - theirs_m) / theirs_s)
+        scaled = weight * (ours_s / theirs_s).view(1, 3, 1, 1)
+        state |= zip(projection, (scaled.float(), (bias + shift).float()), strict=True)
     return state
 
 
-def _colours(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give the mean and the deviation that the weights expect of pixels in [0, 1]."""
-    found = []
-    for name, usual in (("mean", MEAN), ("std", STD)):
-        values = source.preprocessing.get(name, list(usual))
-        good = isinstance(values, list) and len(values) == 3
-        if not good or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in values):
-            raise CheckpointError(
-                f"{source.place}/config.json: pretrained_cfg.{name} must be three numbers from 0 to 1"
-            )
-        found.append(tuple(float(value) for value in values))
-    mean, std = found
-    if min(std) <= 0:
-        raise CheckpointError(f"{source.place}/config.json: pretrained_cfg.std must be above 0")
-    return mean, std
-
-
-def _fold_colours(
-    state: dict[str, Tensor], mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
-    """Change the patch projection so that it expects ImageNet's mean and deviation: exact, as no patch is padded."""
-    if (mean, std) == (MEAN, STD):
-        return
-    weight = state["patch_embed.proj.weight"].double()  # (D, 3, p, p)
-    theirs_m, theirs_s = torch.tensor([mean, std], dtype=torch.float64)
-    ours_m, ours_s = torch.tensor([MEAN, STD], dtype=torch.float64)
-    shift = torch.einsum("dcij,c->d", weight, (ours_m - theirs_m) / theirs_s)
-    scaled = weight * (ours_s / theirs_s).view(1, 3, 1, 1)
-    state["patch_embed.proj.weight"] = scaled.float()
-    state["patch_embed.proj.bias"] = (state["patch_embed.proj.bias"].double() + shift).float()
-
-
 def _check_preprocessing(source: Source) -> None:
-    """Refuse a classifier whose pictures are cut or resized in another way, since its answers would be others."""
-    config = source.preprocessing
+    """Refuse a classifier of images that are cut or resized in another way, since its answers would differ."""
     side = source.foreign.image_size
-    usual = {
-        "crop_pct": CROP_SHARE,
-        "interpolation": "bicubic",
-        "crop_mode": "center",
-        "input_size": [3, side, side],
-    }
+    usual = {"crop_pct": CROP_SHARE, "interpolation": "bicubic", "crop_mode": "center", "input_size": [3, side, side]}
     for name, value in usual.items():
-        if config.get(name, value) != value:
-            theirs = str(config[name])[:40]
-            raise CheckpointError(
-                f"{source.place}/config.json: this classifier was made for pretrained_cfg.{name} {theirs}, and "
-                f"pictures are prepared with {value} here: fine-tune from it with --init, or use it with timm"
-            )
+        theirs = source.preprocessing.get(name, value)
+        if theirs != value:
+            what = f"this classifier was made for pretrained_cfg.{name} {str(theirs)[:40]}, and images are prepared"
+            step = "fine-tune from it, or use it with timm"
+            raise CheckpointError(f"{source.place}/config.json: {what} with {value} here: {step}")
 
 
-def _labels(source: Source, dataset: str | None) -> tuple[str, str | None, tuple[str, ...]]:
-    """Give data set, whose emotion, and names of the classes."""
-    count = source.foreign.num_classes
+def _answers(source: Source, dataset: str | None) -> dict[str, Any]:
+    """Return the facts about the outputs: by the configuration, else by the data that they were trained on."""
+    count, step = source.foreign.num_classes, "name the data set that it was trained on"
     if dataset is None:
-        if source.classes:
-            return "unknown", None, source.classes
-        likely = likely_datasets(count)
-        what = (
-            f"--dataset {' or '.join(likely)}, as the one it was trained on"
-            if likely
-            else "--dataset with a manifest of the data it was trained on"
-        )
-        raise CheckpointError(
-            f"{source.place} tells {count} classes apart and does not name them: say {what}"
-        )
-    name, emotion, classes = named_classes(dataset)
-    if len(classes) != count:
-        raise CheckpointError(
-            f"{source.place} tells {count} classes apart, but {name} has {len(classes)}: name the data set that it was "
-            "trained on"
-        )
-    if source.classes and classes != source.classes:
-        own = name_first(list(source.classes))
-        raise CheckpointError(
-            f"{source.place} names its classes {own}, which are not {name}'s in their order"
-        )
-    return name, emotion, classes
+        if not source.classes:
+            known = " or ".join((*likely_datasets(count), "a manifest"))
+            step = f"give the data set that it was trained on as `dataset` ({known})"
+            raise CheckpointError(f"{source.place} distinguishes {count} classes and does not name them: {step}")
+        target = resolve_target(source.target or DEFAULT, source.classes)
+        return {"dataset": "unknown", "emotion": None, "classes": source.classes, **target.to_facts()}
+    data, kind = describe_dataset(dataset)
+    if len(data.classes) != count:
+        found = f"{source.place} distinguishes {count} classes"
+        raise CheckpointError(f"{found}, but {data.name} has {len(data.classes)}: {step}")
+    if source.classes:  # outputs without names are in the order of the data
+        check_classes(source.place, source.classes, data, step)
+    if source.target not in (None, kind):
+        contradiction = f"problem_type is that of {source.target}, but {dataset} is {kind}"
+        raise CheckpointError(f"{source.place}/config.json: {contradiction}: {step}")
+    classes = source.classes or data.classes
+    fitted = resolve_target(kind, classes).to_facts()
+    return {"dataset": data.name, "emotion": data.emotion, "classes": classes, **fitted}
 
 
-def named_classes(dataset: str) -> tuple[str, str | None, tuple[str, ...]]:
-    """Give name, whose emotion, and classes of a data set or of a manifest's.
+def check_classes(place: Path, own: tuple[str, ...], data: Facts | DatasetSpec, step: str) -> None:
+    """Raise `CheckpointError` for a model that does not have the classes of the data, in whatever order."""
+    match = match_classes(own, data.classes)
+    if not match.is_whole:
+        lacks = match.describe("it", data.name)
+        raise CheckpointError(f"{place} does not have the classes of {data.name}: {lacks}; {step}")
 
-    Raises:
-        CheckpointError: The data set has the classes of its folders.
-        DataError: There is none.
+
+def describe_dataset(dataset: str) -> tuple[Facts | DatasetSpec, str]:
+    """Return what is known of a data set or a manifest's, and the kind of its target.
+
+    Raises `CheckpointError` for a data set that has the classes of its folders.
     """
     if dataset.endswith(".parquet"):
-        facts = read_manifest(Path(dataset)).facts
-        return facts.name, facts.emotion, facts.classes
+        manifest = read_manifest(Path(dataset))
+        return manifest.facts, kind_of_data(has_label_sets=manifest.has_label_sets)
     spec = get_spec(dataset)
     if not spec.classes:
-        raise CheckpointError(
-            f"{dataset} has the classes of its folders: give the manifest that was made from them as --dataset"
-        )
-    return spec.name, spec.emotion, spec.classes
-
-
-def _target(source: Source, dataset: str) -> Target:
-    """Say what the outputs mean: by the configuration, or by the set that they were trained on."""
-    spec = SPECS.get(dataset)
-    return "multi_label" if spec is not None and spec.has_label_sets else source.target
-
-
-def _provenance(source: Source) -> dict[str, str]:
-    told = {"software": f"converted by uniemox {__version__}", "source": source.title}
-    arguments = {k: v for k, v in source.foreign.arguments.items() if "/" not in v}
-    return told | ({"settings": json.dumps(arguments)} if arguments else {})
+        raise CheckpointError(f"{dataset} has the classes of its folders: give their manifest as `dataset`")
+    return spec, kind_of_data(has_label_sets=spec.has_label_sets)

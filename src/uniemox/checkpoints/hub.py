@@ -1,71 +1,51 @@
-"""Model folders on the Hugging Face hub: weights, configuration and card, never a pickle. Brings no torch."""
-
-from __future__ import annotations
+"""Model folders on the Hugging Face hub: weights, configuration and card, never a pickle. Does not import torch."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
 from uniemox.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from uniemox.wording import reason_of
 
 HUB_PREFIX: Final = "hf-hub:"
 _WEIGHTS: Final = ("model.safetensors", "two_views.safetensors", "model.onnx")
-FILES: Final = ("config.json", *_WEIGHTS, "pretrain.safetensors", "export.json", "README.md")
-"""What is taken from the hub and put there; everything else of a folder or a repository is left where it is."""
-_Answer = TypeVar("_Answer")
-_NAME = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_FILES: Final = ["config.json", *_WEIGHTS, "pretrain.safetensors", "export.json", "README.md"]
+"""The files that are downloaded and uploaded; all others stay where they are."""
 
 
 def fetch(model: str) -> Path:
-    """Give the folder of a model of the hub, from the cache or else from the network.
+    """Return the folder of a model on the hub, from the cache or else from the network, or raise `CheckpointError`.
 
-    Args:
-        model: `hf-hub:org/name`, or `hf-hub:org/name@revision` for one branch, tag or commit.
-
-    Raises:
-        CheckpointError: The name is wrong, or the model is neither in the cache nor to be had.
+    `model` is `hf-hub:org/name`, or `hf-hub:org/name@revision` for one branch, tag or commit.
     """
     repo, revision = _split(model)
-
-    def download() -> Path:
+    with _explained(model):
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
-
-    folder = _ask(model, download)
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
     if not any((folder / name).exists() for name in _WEIGHTS):
         raise CheckpointError(
             f"{model} has no model.safetensors, and pickles are not taken from the hub: choose another model or "
-            "revision, or get the file by other means and give its path"
+            "revision, or download the file yourself and give its path"
         )
     return folder
 
 
 def push(folder: Path, model: str, *, private: bool = False) -> str:
-    """Put a model folder on the hub, where a repository is made if there is none.
+    """Upload the files of a model folder to the hub; return the address of the model's page.
 
     Args:
-        folder: A model folder; its `FILES` are sent and nothing else.
-        model: `hf-hub:org/name`; with `@branch` to send to a branch that is there.
-        private: Whether a repository that is made is seen by its owner alone.
-
-    Returns:
-        The address of the model's page.
-
-    Raises:
-        CheckpointError: The name is wrong, a file is a link, or the hub cannot be reached or refuses.
+        folder: A model folder; a link in it raises `CheckpointError`, as everything does that the hub refuses.
+        model: `hf-hub:org/name`, which is created if absent; with `@branch` to send to a branch that exists.
+        private: Whether a new repository is visible to its owner alone.
     """
     repo, revision = _split(model)
-    for name in FILES:
+    for name in _FILES:
         if (folder / name).is_symlink():
-            raise CheckpointError(
-                f"{folder / name} is a link, which is not sent: copy the file there"
-            )
-
-    def upload() -> str:
+            raise CheckpointError(f"{folder / name} is a link, which is not sent: copy the file there")
+    with _explained(model):
         from huggingface_hub import HfApi
 
         api = HfApi()
@@ -74,46 +54,35 @@ def push(folder: Path, model: str, *, private: bool = False) -> str:
             repo_id=repo,
             folder_path=folder,
             revision=revision,
-            allow_patterns=list(FILES),
+            allow_patterns=_FILES,
             commit_message="Upload a model folder of uniemox",
         )
-        return str(address)
-
-    return _ask(model, upload)
+    return str(address)
 
 
 def _split(model: str) -> tuple[str, str | None]:
-    parts = _NAME.fullmatch(model)
+    parts = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", model)
     if parts is None:
-        raise CheckpointError(
-            f"{model[:80]} is no name on the hub: write {HUB_PREFIX}org/name, or {HUB_PREFIX}org/name@revision"
-        )
-    return parts["repo"], parts["revision"]
+        raise CheckpointError(f"{model[:80]} is no name on the hub: write {HUB_PREFIX}org/name, with @revision or not")
+    return parts[1], parts[2]
 
 
-def _ask(model: str, call: Callable[[], _Answer]) -> _Answer:
-    """Call the hub; what it answers when it cannot becomes one line."""
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Raise what the hub's library raises as one line for the user."""
     from huggingface_hub import constants, errors
 
+    reasons = {
+        errors.GatedRepoError: "it asks for consent: give it on the model's page, then log in with `hf auth login`",
+        errors.RepositoryNotFoundError: "no such model, or it is private: log in with `hf auth login`",
+        errors.RevisionNotFoundError: "it has no such revision",
+    }
     try:
-        return call()
-    except errors.GatedRepoError as error:
-        reason = (
-            "it asks for consent: give it on the model's page, then log in with `hf auth login`"
-        )
-        raise CheckpointError(f"{model} cannot be had: {reason}") from error
-    except errors.RepositoryNotFoundError as error:
-        reason = "there is none of this name, or it is private: log in with `hf auth login`"
-        raise CheckpointError(f"{model} cannot be had: {reason}") from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{model} cannot be had: it has no such revision") from error
+        yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        # The hub's library says this whether it was told to stay offline or found no way out.
-        offline = constants.HF_HUB_OFFLINE
-        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
-        raise CheckpointError(
-            f"{model} is not in the cache, and {why}: go online, or give a folder"
-        ) from error
+        # The library raises these both offline by choice and without a network.
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        raise CheckpointError(f"{model} is not in the cache, and {why}: go online, or give a folder") from error
     except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # its HTTP library's
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{model} cannot be had from the hub ({reason})") from error
+        why = next((reason for kind, reason in reasons.items() if isinstance(error, kind)), reason_of(error))
+        raise CheckpointError(f"{model} is not available from the hub: {why}") from error

@@ -1,26 +1,20 @@
-"""What can be said of weights without building a model of them."""
+"""What weights are, without building a model of them."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from uniemox.checkpoints.bundle import compare_folder, weights_file
-from uniemox.checkpoints.facts import locate, member, read_facts
-from uniemox.checkpoints.foreign import likely_datasets, open_source
-from uniemox.checkpoints.sources import is_own
-from uniemox.checkpoints.weights import hash_file, is_finite, read_weights
-from uniemox.config import ENCODER_SHAPES
-from uniemox.data.specs import SPECS
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from uniemox.checkpoints.facts import ModelFacts
-    from uniemox.checkpoints.foreign import Source
+from uniemox.checkpoints.card import caution
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.folder import compare_folder, read_folder, weight_files
+from uniemox.checkpoints.foreign import Source, find_weights, likely_datasets
+from uniemox.config.training import ENCODER_SHAPES
+from uniemox.files.digest import hash_file
+from uniemox.files.weights import Fit, is_finite
+from uniemox.importers.specs import SPECS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,165 +24,107 @@ class Inspection:
     path: str
     format: str
     layout: str
-    kind: str
-    """pretraining, classifier or encoder."""
-    architecture: Mapping[str, Any]
-    """Inferred from the tensors: size, width, depth, heads, patch, picture, classes, decoder, fusion."""
+    kind: str  # pretraining, classifier or encoder
+    architecture: Mapping[str, Any]  # By the tensors: size, width, depth, heads, patch, image, classes, decoder, fusion
     parameters: int
-    sha256: Mapping[str, str]
-    """Of each file of weights, by its name."""
-    classes: tuple[str, ...] = ()
-    """Names in label order, where they are told."""
+    sha256: Mapping[str, str]  # Of each file of weights, by its name
+    classes: tuple[str, ...] = ()  # Names in label order, where they are known
     likely_datasets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Where they are not: data sets with this number of classes, and their label order."""
+    """Where they are unknown: data sets with this number of classes, and their label order."""
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    """Known names that the model does not use."""
-    beside: tuple[str, ...] = ()
-    """What else the file holds, such as an optimiser."""
+    unused: tuple[str, ...] = ()  # Known names that the model does not use
+    beside: tuple[str, ...] = ()  # What else the file holds, such as an optimiser
     not_finite: tuple[str, ...] = ()
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    """Settings saved beside the weights."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What a folder of this software says of itself."""
+    arguments: Mapping[str, str] = field(default_factory=dict)  # Settings saved beside the weights
+    facts: Mapping[str, Any] = field(default_factory=dict)  # Of our own folders: how it was trained and measured
     licence: str = ""
-    notes: tuple[str, ...] = ()
-    """What a user should know."""
+    notes: tuple[str, ...] = ()  # What a user should know
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def inspect(model: str) -> Inspection:
-    """Say what weights are, executing nothing of them.
-
-    Args:
-        model: File, folder, name of an embedded model or on the hub.
-
-    Raises:
-        CheckpointError: They cannot be read, or are none that is known.
-    """
-    place = locate(model)
-    return _inspect_own(place) if is_own(place) else _inspect_foreign(open_source(place))
+    """Inspect weights, executing nothing of them, or raise `CheckpointError` for those of no known layout."""
+    place, found = find_weights(model)
+    return _inspect_foreign(found) if isinstance(found, Source) else _inspect_own(place, found)
 
 
-def _inspect_own(folder: Path) -> Inspection:
-    facts = read_facts(folder)
-    paths = [weights_file(folder, facts)]
+def _inspect_own(folder: Path, facts: ModelFacts) -> Inspection:
+    weights, spec = read_folder(folder, facts), SPECS.get(facts.dataset)
+    architecture: dict[str, Any] = {"size": facts.size, **ENCODER_SHAPES[facts.size]._asdict()}
+    architecture |= {"patch_size": facts.patch_size, "image_size": facts.image_size}
     if facts.kind == "pretraining":
-        paths.append(member(folder, "pretrain.safetensors"))
-    state = {name: tensor for path in paths for name, tensor in read_weights(path).items()}
-    shape, fit = ENCODER_SHAPES[facts.size], compare_folder(folder, facts)
+        architecture |= facts.pretraining
+    else:
+        architecture |= {"num_classes": len(facts.classes), "target": facts.target, "view": facts.view}
+    if facts.view == "both":
+        architecture["fusion"] = facts.fusion
+    named = ("emotion", "temperature", "precision", "metrics", "provenance", "format_version")
     return Inspection(
         path=str(folder),
         format="safetensors",
         layout="uniemox, model folder",
         kind=facts.kind,
-        architecture={
-            "size": facts.size,
-            **shape._asdict(),
-            "patch_size": facts.patch_size,
-            "image_size": facts.image_size,
-            **(_answers(facts) if facts.kind == "classifier" else {}),
-            **({"fusion": facts.fusion} if facts.view == "both" else {}),
-            **(facts.pretraining if facts.kind == "pretraining" else {}),
-        },
-        parameters=_count(state.values()),
-        sha256={path.name: hash_file(path) for path in paths},
+        architecture=architecture,
+        sha256={path.name: hash_file(path) for path in weight_files(folder, facts)},
         classes=facts.classes,
-        missing=fit.missing,
-        extra=fit.extra,
-        misshapen=fit.misshapen,
-        not_finite=_not_finite(state),
-        facts=_told(facts),
+        facts={
+            "dataset": facts.dataset,
+            "title": "" if spec is None else spec.title,
+            **{name: getattr(facts, name) for name in named},
+        },
         licence=facts.licence,
-        notes=_licence_note(facts.licence),
+        notes=(*_licence_notes(facts.licence), *([f"it {limit}"] if (limit := caution(facts)) else [])),
+        **_measured(weights, compare_folder(folder, facts, weights)),
     )
-
-
-def _answers(facts: ModelFacts) -> dict[str, Any]:
-    return {"num_classes": len(facts.classes), "target": facts.target, "view": facts.view}
-
-
-def _told(facts: ModelFacts) -> dict[str, Any]:
-    names = ("dataset", "emotion", "temperature", "metrics", "provenance", "format_version")
-    return {name: getattr(facts, name) for name in names}
 
 
 def _inspect_foreign(source: Source) -> Inspection:
     found = source.foreign
-    likely = () if source.classes or not found.num_classes else likely_datasets(found.num_classes)
-    architecture: dict[str, Any] = {
-        "size": found.size,
-        "width": found.width,
-        "depth": found.depth,
-        "num_heads": found.num_heads,
-        "patch_size": found.patch_size,
-        "image_size": found.image_size,
-    }
+    shown = ("size", "width", "depth", "num_heads", "patch_size", "image_size")
+    architecture = {name: getattr(found, name) for name in shown} | dict(found.decoder)
     if found.num_classes:
         architecture["num_classes"] = found.num_classes
-    if found.decoder is not None:
-        width, depth, num_heads = found.decoder
-        architecture |= {"decoder_width": width, "decoder_depth": depth, "decoder_heads": num_heads}
-        architecture["fusion"] = "sum" if found.fuses else "none"
+    names = () if source.classes or not found.num_classes else likely_datasets(found.num_classes)
+    likely = {name: SPECS[name].classes for name in names}
+    notes = _licence_notes(source.licence)
+    if len(likely) > 1:
+        differ = ", with different label orders" if len({*likely.values()}) > 1 else ", all in one label order"
+        sets = f"the number of classes does not identify the data set: {' or '.join(likely)}{differ}"
+        notes.insert(0, f"{sets}; the released heads are in the alphabetical order of the folders")
+    if found.unused and found.kind != "classifier":
+        notes.append(f"{', '.join(found.unused)}: a head on the class token, which is not read here")
     return Inspection(
         path=str(source.place),
         format=source.format,
         layout=found.layout,
         kind=found.kind,
         architecture=architecture,
-        parameters=_count(found.state.values()),
         sha256={source.path.name: hash_file(source.path)},
         classes=source.classes,
-        likely_datasets={name: SPECS[name].classes for name in likely},
-        missing=found.missing,
-        extra=found.extra,
-        misshapen=found.misshapen,
+        likely_datasets=likely,
         unused=found.unused,
         beside=found.beside,
-        not_finite=_not_finite(found.state),
         arguments=found.arguments,
         licence=source.licence,
-        notes=(*_label_notes(likely), *_licence_note(source.licence), *_use_notes(source)),
+        notes=tuple(notes),
+        **_measured(found.state, found.fit),
     )
 
 
-def _label_notes(likely: tuple[str, ...]) -> tuple[str, ...]:
-    if len(likely) < 2:
-        return ()
-    orders = {SPECS[name].classes for name in likely}
-    differ = ", whose label orders differ" if len(orders) > 1 else ", all in one label order"
-    return (
-        f"the number of classes does not tell the data set: {' or '.join(likely)}{differ}; the released heads are in "
-        "the alphabetical order of the folders",
-    )
-
-
-def _licence_note(licence: str) -> tuple[str, ...]:
+def _licence_notes(licence: str) -> list[str]:
     commercial = "by-nc" not in licence.casefold()
-    return (
-        ()
-        if commercial
-        else ("not for commercial use: the weights follow from non-commercial ones",)
-    )
+    return [] if commercial else ["not for commercial use: the weights follow from non-commercial ones"]
 
 
-def _use_notes(source: Source) -> tuple[str, ...]:
-    if source.foreign.kind == "classifier" or not source.foreign.unused:
-        return ()
-    return (
-        f"{', '.join(source.foreign.unused)}: a head on the class token, which is not read here",
-    )
-
-
-def _count(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors)
-
-
-def _not_finite(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    floats = ((name, tensor) for name, tensor in state.items() if tensor.is_floating_point())
-    return tuple(name for name, tensor in floats if not is_finite(tensor))
+def _measured(weights: Mapping[str, Tensor], fit: Fit) -> dict[str, Any]:
+    floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+    return {
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "not_finite": tuple(name for name, tensor in floats.items() if not is_finite(tensor)),
+        **asdict(fit),
+    }

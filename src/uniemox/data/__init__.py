@@ -1,1 +1,1 @@
-"""Pictures, tables of pictures, and the readers of published data sets."""
+"""Images, tables of images, and the readers of published data sets."""

@@ -1,94 +1,73 @@
-"""From a picture to the numbers that a classifier reads. Brings no torch.
+"""From an image to the numbers that a classifier reads. Brings no torch.
 
 This is the only preprocessing of evaluation and prediction, whatever runs the model, so no two of them can drift apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from uniemox.config.people import CropShape, PersonConfig
+from uniemox.config.training import View
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from uniemox.manifests.table import Box
+    from uniemox.people.regions import Region
 
-    import numpy.typing as npt
-
-    from uniemox.config import CropShape, PersonConfig, View
-    from uniemox.data.manifest import Box
-    from uniemox.data.people import Region
-
-MEAN: Final = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's red, green and blue, in [0, 1]."""
-STD: Final = (0.229, 0.224, 0.225)
-"""Deviation of ImageNet's red, green and blue."""
-CROP_SHARE: Final = 224 / 256
-"""Share of the resized picture's side that evaluation keeps: Resize 256, CenterCrop 224 (released)."""
+MEAN: Final = (0.485, 0.456, 0.406)  # Mean of ImageNet's red, green and blue, in [0, 1]
+STD: Final = (0.229, 0.224, 0.225)  # Deviation of ImageNet's red, green and blue
+CROP_SHARE: Final = 224 / 256  # Share of the resized side that evaluation keeps: Resize 256, CenterCrop 224 (released)
 _MEAN_COLOUR: Final = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 _LONGEST = 16
-"""Times its short side that a picture may be long. The centre that is kept lies far within; to resize a strip of one by
-ten million pixels would take all memory."""
+"""Maximum length of an image in short sides. The centre that is kept lies far within; to resize a strip of one by ten
+million pixels would take all memory."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Resizes a picture, cuts its centre and normalises it, bit for bit as timm's evaluation transform does."""
+    """Resizes an image, cuts its centre and normalises it, bit-identical to timm's evaluation transform."""
 
-    size: int
-    """Side S of the result in pixels."""
-    crop_share: float = CROP_SHARE
-    """Share of the resized side that is kept, at most 1."""
-    mean: tuple[float, float, float] = MEAN
-    """Of each channel, in [0, 1]."""
-    std: tuple[float, float, float] = STD
-    """Of each channel."""
-    interpolation: str = "bicubic"
-    """Filter of the resize, by its name in Pillow or timm."""
+    size: int  # Side S of the result in pixels
+    crop_share: float = CROP_SHARE  # Share of the resized side that is kept, at most 1
+    mean: tuple[float, float, float] = MEAN  # Of each channel, in [0, 1]
+    std: tuple[float, float, float] = STD  # Of each channel
+    interpolation: str = "bicubic"  # Filter of the resize, by its name in Pillow or timm
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Prepare an RGB picture; gives (3, S, S), normalised."""
+        """Prepare an RGB image as (3, S, S), normalised."""
         return self.normalize(self.cut(image))
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB picture and cut its centre; gives S × S, not yet normalised."""
-        return self._cut_centre(self._resize(_shorten(image)))
-
-    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Normalise an RGB picture as it is; gives (3, H, W)."""
-        # A pixel has 256 values, so looking its result up equals computing it.
-        channels = zip(self._values(), np.moveaxis(np.asarray(image), -1, 0), strict=True)
-        return np.stack([values[channel] for values, channel in channels])
-
-    def _resize(self, image: Image.Image) -> Image.Image:
-        """Bring the short side to its length."""
+        """Resize an RGB image and cut its centre, S × S, not yet normalised."""
+        image = _shorten(image)
         short, shortest = int(self.size / self.crop_share), min(image.size)
         width, height = (short * side // shortest for side in image.size)
-        return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
-
-    def _cut_centre(self, image: Image.Image) -> Image.Image:
+        image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         left, top = (round((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
 
-    def _values(self) -> npt.NDArray[np.float32]:
-        """(3, 256), what each value of a pixel becomes in each channel."""
+    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """Normalise an RGB image as it is, (3, H, W)."""
+        # A pixel has 256 values, so looking its result up equals computing it.
         shares = np.arange(256, dtype=np.float32) / np.float32(255)
         mean, std = (np.array(part, np.float32)[:, None] for part in (self.mean, self.std))
-        values: npt.NDArray[np.float32] = (shares - mean) / std
-        return values
+        channels = zip((shares - mean) / std, np.moveaxis(np.asarray(image), -1, 0), strict=True)
+        return np.stack([values[channel] for values, channel in channels])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationViews:
     """Prepares what a classifier reads: the scene's centre, the person's whole crop (DECISIONS 56), or both."""
 
-    size: int
-    """Side S of a view in pixels."""
-    view: View
-    """What the classifier reads."""
-    person: PersonConfig
-    """How the person is chosen and cut."""
+    size: int  # Side S of a view in pixels
+    view: View  # What the classifier reads
+    person: PersonConfig  # How the person is chosen and cut
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -96,41 +75,43 @@ class EvaluationViews:
         return 2 if self.view == "both" else 1, 3, self.size, self.size
 
     def __call__(self, image: Image.Image, boxes: Sequence[Box] = ()) -> npt.NDArray[np.float32]:
-        """Prepare the views of a picture, scene first; gives (V, 3, S, S), normalised.
+        """Prepare the views of an image, scene first, as (V, 3, S, S), normalised, by the boxes of its people."""
+        region = None
+        if self.view != "scene":
+            from uniemox.people.regions import person_region  # Arrow, which a scene can do without
 
-        Args:
-            image: Upright RGB picture.
-            boxes: Its people; where none lies in the picture, the scene stands in.
+            region = person_region(boxes, self.person, width=image.width, height=image.height)
+        return self.cut(image, region)
+
+    def cut(self, image: Image.Image, region: Region | None) -> npt.NDArray[np.float32]:
+        """Prepare the views of an upright RGB image, scene first, as (V, 3, S, S), normalised.
+
+        Where no person has a region in the image, the whole image is used instead.
         """
+        prepare = Preparation(self.size)
+
+        def cut_person() -> npt.NDArray[np.float32]:
+            if region is None:
+                return prepare(image)
+            return prepare.normalize(cut_region(image, region, size=self.size, shape=self.person.shape))
+
         match self.view:
             case "scene":
-                views = [self._scene(image)]
+                views = [prepare(image)]
             case "person":
-                views = [self._person(image, boxes)]
+                views = [cut_person()]
             case "both":
-                views = [self._scene(image), self._person(image, boxes)]
+                views = [prepare(image), cut_person()]
             case _:
                 assert_never(self.view)
         return np.stack(views)
 
-    def _scene(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        return Preparation(self.size)(image)
-
-    def _person(self, image: Image.Image, boxes: Sequence[Box]) -> npt.NDArray[np.float32]:
-        from uniemox.data.people import person_region  # brings Arrow, which a scene can do without
-
-        region = person_region(boxes, self.person, width=image.width, height=image.height)
-        if region is None:
-            return self._scene(image)
-        cut = cut_region(image, region, size=self.size, shape=self.person.shape)
-        return Preparation(self.size).normalize(cut)
-
 
 def cut_region(image: Image.Image, region: Region, *, size: int, shape: CropShape) -> Image.Image:
-    """Cut a region out of a picture and bring it to a square.
+    """Cut a region out of an image and bring it to a square.
 
     Args:
-        image: Upright RGB picture.
+        image: Upright RGB image.
         region: Pixels of it.
         size: Side of the square.
         shape: squeeze resizes both sides to it; pad the longer one, and fills what is left at both ends of the other

@@ -1,1 +1,1 @@
-"""The demonstration: the whole path from pictures to a report, on embedded data, without a network."""
+"""The demonstration: the whole path from images to a report, on embedded data, without a network."""

@@ -1,24 +1,17 @@
 """The classifier: a plain vision transformer, mean over patches, norm, linear head (He et al. 2022, section A.1).
 
-For two views the same encoder reads both, and a fusion stands before the head.
+For two views the same encoder reads both, and a fusion comes before the head.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from uniemox.config.training import EncoderSize, FusedBy
 from uniemox.models.encoder import build_vit, grid_size, resample_positions
 from uniemox.models.fusion import build_fusion
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from timm.models.vision_transformer import VisionTransformer
-
-    from uniemox.config import EncoderSize, FusedBy
 
 
 class TwoViewClassifier(nn.Module):
@@ -38,19 +31,19 @@ class TwoViewClassifier(nn.Module):
         self.fusion = build_fusion(fusion, classifier.embed_dim)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """Give logits (B, C) of two views (B, 3, H, W), encoded in one pass."""
+        """Compute logits (B, C) of two views (B, 3, H, W), encoded in one pass."""
         tokens = self.encoder.forward_features(torch.cat([scene, person]))
         alpha, beta = self.encoder.forward_head(tokens, pre_logits=True).chunk(2)
         logits: Tensor = self.encoder.head(self.fusion(alpha, beta))
         return logits
 
     def no_weight_decay(self) -> set[str]:
-        """Name the weights that are spared by weight decay, as timm asks a model."""
+        """Name the weights without weight decay, as timm asks a model."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
 
 def plain_classifier(model: VisionTransformer | TwoViewClassifier) -> VisionTransformer:
-    """Give the part of a classifier that has the encoder and the head: of one view, the model itself."""
+    """Return the part of a classifier with the encoder and the head: of one view, the model itself."""
     return model.encoder if isinstance(model, TwoViewClassifier) else model
 
 
@@ -68,18 +61,12 @@ def build_classifier(
     Args:
         size: Size of the encoder.
         patch_size: Side of a patch in pixels.
-        image_size: Side of the picture in pixels.
+        image_size: Side of the image in pixels.
         num_classes: Number of emotions.
         drop_path: Probability of skipping the last block in training.
         head_std: Standard deviation of the head's first weights.
     """
-    vit = build_vit(
-        size,
-        patch_size=patch_size,
-        image_size=image_size,
-        num_classes=num_classes,
-        drop_path=drop_path,
-    )
+    vit = build_vit(size, patch_size=patch_size, image_size=image_size, num_classes=num_classes, drop_path=drop_path)
     nn.init.trunc_normal_(vit.head.weight, std=head_std)
     nn.init.zeros_(vit.head.bias)
     return vit
@@ -89,7 +76,7 @@ def build_classifier(
 def start_from_encoder(classifier: VisionTransformer, encoder: Mapping[str, Tensor]) -> None:
     """Copy a pretrained encoder's weights into a classifier.
 
-    Positions are resampled where the picture has another size. The encoder's final norm is left behind: the classifier
+    Positions are resampled where the image has another size. The encoder's final norm is not copied: the classifier
     normalises the mean of the patches by a norm of its own, which starts fresh, as does the head.
 
     Args:
@@ -97,7 +84,7 @@ def start_from_encoder(classifier: VisionTransformer, encoder: Mapping[str, Tens
         encoder: State of an encoder (or of another classifier) of the same size and patch, by timm's names.
 
     Raises:
-        KeyError: There are no positions, `pos_embed`.
+        KeyError: The state lacks positions, `pos_embed`.
         RuntimeError: Another name or a shape does not fit; torch names them.
     """
     state = {name: tensor for name, tensor in encoder.items() if not name.startswith("norm.")}

@@ -1,23 +1,17 @@
 """The encoder: timm's vision transformer, run on the patches that it may see.
 
-Letters of shapes: `B` batch, `N` patches of a picture, `K` visible patches, `P` numbers of a patch
+Letters of shapes: `B` batch, `N` patches of an image, `K` visible patches, `P` numbers of a patch
 (patch side² · 3), `D` width of the encoder.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uniemox.config import ENCODER_SHAPES, EncoderSize
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
+from uniemox.config.training import ENCODER_SHAPES, EncoderSize
 
 # timm's name of each size; width, depth and heads are passed on, so the name only has to exist.
 _ARCHITECTURES: dict[EncoderSize, str] = {
@@ -31,21 +25,16 @@ _ARCHITECTURES: dict[EncoderSize, str] = {
 
 
 def build_vit(
-    size: EncoderSize,
-    *,
-    patch_size: int,
-    image_size: int,
-    num_classes: int = 0,
-    drop_path: float = 0.0,
+    size: EncoderSize, *, patch_size: int, image_size: int, num_classes: int = 0, drop_path: float = 0.0
 ) -> VisionTransformer:
     """Build timm's vision transformer of a size, with random weights.
 
     Args:
         size: Width, depth and heads, from `ENCODER_SHAPES`.
         patch_size: Side of a patch in pixels.
-        image_size: Side of the picture in pixels, a multiple of the patch.
-        num_classes: Outputs of the head; with 0 there is no head and the final norm stays on all
-            tokens (as pretraining has it), else tokens are averaged, then normalised (`fc_norm`).
+        image_size: Side of the image in pixels, a multiple of the patch.
+        num_classes: Outputs of the head. With 0, the model has no head and the final norm stays on all tokens, as in
+            pretraining; else tokens are averaged, then normalised (`fc_norm`).
         drop_path: Probability of skipping the last block in training.
     """
     shape = ENCODER_SHAPES[size]
@@ -64,7 +53,7 @@ def build_vit(
 
 
 def grid_size(vit: VisionTransformer) -> int:
-    """Patches along a side of the picture."""
+    """Patches along a side of the image."""
     return int(vit.patch_embed.grid_size[0])
 
 
@@ -74,7 +63,7 @@ def patch_size(vit: VisionTransformer) -> int:
 
 
 def patchify(images: Tensor, side: int) -> Tensor:
-    """Cut pictures into patches, row by row.
+    """Cut images into patches, row by row.
 
     Args:
         images: (B, 3, H, W), H and W multiples of `side`.
@@ -91,7 +80,7 @@ def patchify(images: Tensor, side: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, side: int) -> Tensor:
-    """Put square pictures together again, the inverse of `patchify`.
+    """Put square images together again, the inverse of `patchify`.
 
     Args:
         patches: (B, N, side² · 3), N a square number.
@@ -121,7 +110,7 @@ def encode_visible(vit: VisionTransformer, images: Tensor, visible: Tensor) -> T
     """
     projection = vit.patch_embed.proj
     patches = patchify(images, patch_size(vit))
-    assert patches.shape[1] == vit.patch_embed.num_patches, "pictures of another size"
+    assert patches.shape[1] == vit.patch_embed.num_patches, "images of another size"
     seen = patches.gather(1, visible.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     weight = projection.weight.permute(0, 2, 3, 1).flatten(1)  # (D, P) in patchify's order
     tokens = F.linear(seen, weight, projection.bias)
@@ -135,11 +124,11 @@ def encode_visible(vit: VisionTransformer, images: Tensor, visible: Tensor) -> T
 def sincos_positions(width: int, grid: int) -> Tensor:
     """Fixed two-dimensional positions (He et al. 2022, after Vaswani et al. 2017, section 3.5).
 
-    The first half of the numbers tells the column, the second half the row; the class token's are 0.
+    The first half of the numbers encodes the column, the second half the row; the class token's are 0.
 
     Args:
         width: Numbers of a position, a multiple of 4.
-        grid: Patches along a side of the picture.
+        grid: Patches along a side of the image.
 
     Returns:
         (1, 1 + grid², width)
@@ -159,14 +148,12 @@ def resample_positions(positions: Tensor, *, grid: int) -> Tensor:
 
     Args:
         positions: (1, 1 + N, D), N a square number.
-        grid: Patches along a side of the new picture.
+        grid: Patches along a side of the new image.
 
     Returns:
         (1, 1 + grid², D)
     """
-    resampled: Tensor = resample_abs_pos_embed(
-        positions, new_size=[grid, grid], num_prefix_tokens=1
-    )
+    resampled: Tensor = resample_abs_pos_embed(positions, new_size=[grid, grid], num_prefix_tokens=1)
     return resampled
 
 

@@ -4,24 +4,19 @@ Letters of shapes: `B` batch, `E` width of an embedding, `H` heads. α is the sc
 LayerNorms, one norm for both. Several heads weigh the whole width side by side; they are not slices of it.
 
 The names are those of the authors' code (arXiv 2409.18877). `sum` is its default and `scaled_sum` the paper's figure.
-Of the others no formula is published: ours are written to do what their names say (DECISIONS 54).
+No formula of the others is published: ours are written to do what their names say (DECISIONS 54).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uniemox.config.training import FusedBy
 from uniemox.models.encoder import fill_like_mae
 
-if TYPE_CHECKING:
-    from uniemox.config import FusedBy
-
-NUM_HEADS: Final = 3
-"""Heads of `multihead_sum`, `attention` and `gated_mlp` (released)."""
+NUM_HEADS: Final = 3  # Heads of `multihead_sum`, `attention` and `gated_mlp` (released)
 
 
 class SumFusion(nn.Module):
@@ -31,8 +26,7 @@ class SumFusion(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.linear = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        fill_like_mae(self)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Fuse (B, E) and (B, E) into (B, E)."""
@@ -46,8 +40,7 @@ class ScaledSumFusion(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
         self.linear = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        fill_like_mae(self)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Fuse (B, E) and (B, E) into (B, E)."""
@@ -91,18 +84,14 @@ class ViewAttention(nn.Module):
         self.key = nn.Linear(width, NUM_HEADS * width, bias=False)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
-        """Give the heads (B, H · E) of (B, E) and (B, E)."""
-        views = self._normed(scene, person)
+        """Weigh (B, E) and (B, E) into the heads (B, H · E)."""
+        views = self.norm(torch.stack([scene, person], dim=1))  # (B, 2, E)
         heads: Tensor = self._weigh(views) @ views  # (B, H, E)
         return heads.flatten(1)
 
     def weights(self, scene: Tensor, person: Tensor) -> Tensor:
-        """Give the share of scene and person in each head, (B, H, 2), which sum to 1 over the views."""
-        return self._weigh(self._normed(scene, person))
-
-    def _normed(self, scene: Tensor, person: Tensor) -> Tensor:
-        normed: Tensor = self.norm(torch.stack([scene, person], dim=1))  # (B, 2, E)
-        return normed
+        """Compute the shares of scene and person in each head, (B, H, 2), which sum to 1 over the views."""
+        return self._weigh(self.norm(torch.stack([scene, person], dim=1)))
 
     def _weigh(self, views: Tensor) -> Tensor:
         batch, _, width = views.shape
@@ -178,33 +167,29 @@ class BilinearFusion(nn.Module):
 
 @torch.no_grad()
 def start_as_mean(fusion: nn.Module) -> None:
-    """Let a fusion begin as the mean of the normed views (of `sum` and `multihead_sum` its ELU), where its form can.
+    """Let a fusion start as the mean of the normed views (`sum` and `multihead_sum`: as its ELU), where its form can.
 
-    A classifier whose encoder is trained already then begins with what its head would read of one view, instead of
-    with a random mixture (DECISIONS 60). `bilinear`, of half the rank, cannot, and stays as it is.
+    A classifier with a trained encoder then starts from what its head would read of one view, instead of from a random
+    mixture (DECISIONS 60). `bilinear`, of half the rank, cannot, and stays as it is.
     """
     match fusion:
         case SumFusion() | ScaledSumFusion():
-            _repeat_identity(fusion.linear, share=0.5)
+            _repeat_identity(fusion.linear.weight, share=0.5)
         case MultiheadSumFusion():
-            _repeat_identity(fusion.linear, share=0.5 / NUM_HEADS)
+            _repeat_identity(fusion.linear.weight, share=0.5 / NUM_HEADS)
         case AttentionFusion():
-            _repeat_identity(fusion.linear, share=1 / NUM_HEADS)
+            _repeat_identity(fusion.linear.weight, share=1 / NUM_HEADS)
         case GatedMlpFusion():
             width = fusion.linear.out_features
             fusion.value_and_gate.weight[width:].zero_()  # a gate of one half for everything
-            _repeat_identity(fusion.linear, share=2)
-            fusion.value_and_gate.weight[:width] = _identities(NUM_HEADS, width) / NUM_HEADS
+            _repeat_identity(fusion.linear.weight, share=2)
+            _repeat_identity(fusion.value_and_gate.weight[:width], share=1 / NUM_HEADS)
 
 
-def _repeat_identity(linear: nn.Linear, *, share: float) -> None:
-    width = linear.out_features
-    linear.weight.copy_(share * _identities(linear.in_features // width, width))
-
-
-def _identities(count: int, width: int) -> Tensor:
-    """Give [I … I], (E, count · E)."""
-    return torch.eye(width).repeat(1, count)
+def _repeat_identity(weight: Tensor, *, share: float) -> None:
+    """Fill a weight (E, H · E) with identities [I … I] times a share."""
+    width = len(weight)
+    weight.copy_(share * torch.eye(width).repeat(1, weight.shape[1] // width))
 
 
 def build_fusion(name: FusedBy, width: int) -> nn.Module:

@@ -3,8 +3,6 @@
 Letters of shapes: `B` batch, `N` patches, `K` visible patches, `P` numbers of a patch, `W` width of the decoder.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import NamedTuple
 
@@ -20,10 +18,8 @@ _norm = partial(nn.LayerNorm, eps=1e-6)
 class Hiding(NamedTuple):
     """Which patches the encoder sees."""
 
-    visible: Tensor
-    """(B, K) indices of the patches that are seen."""
-    hidden: Tensor
-    """(B, N) bool, true where the encoder did not see."""
+    visible: Tensor  # (B, K) indices of the patches that are seen
+    hidden: Tensor  # (B, N) bool, true where the encoder did not see
 
 
 def num_visible(num_patches: int, ratio: float) -> int:
@@ -47,15 +43,11 @@ def hide(noise: Tensor, ratio: float) -> Hiding:
 class Decoder(nn.Module):
     """Predicts the pixels of every patch from the visible ones."""
 
-    def __init__(
-        self, *, width: int, depth: int, num_heads: int, grid: int, patch_size: int
-    ) -> None:
+    def __init__(self, *, width: int, depth: int, num_heads: int, grid: int, patch_size: int) -> None:
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(sincos_positions(width, grid), requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(width, num_heads, qkv_bias=True, norm_layer=_norm) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias=True, norm_layer=_norm) for _ in range(depth))
         self.norm = _norm(width)
         self.pred = nn.Linear(width, patch_size**2 * 3)
         fill_like_mae(self)

@@ -3,38 +3,24 @@
 Letters of shapes: `B` batch, `N` patches, `P` numbers of a patch, `E` width of the embedding.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.models.encoder import (
-    build_vit,
-    encode_visible,
-    fill_like_mae,
-    grid_size,
-    sincos_positions,
-)
+from uniemox.config.training import ModelConfig
+from uniemox.models.encoder import build_vit, encode_visible, fill_like_mae, grid_size, sincos_positions
 from uniemox.models.fusion import build_fusion
 from uniemox.models.mae import Decoder, Hiding, hide
 
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from uniemox.config import ModelConfig
-
 
 class PretrainOutput(NamedTuple):
-    """What one forward pass gives; a part that was not built is None."""
+    """The results of one forward pass; a part that was not built is None."""
 
-    embedding: Tensor | None
-    """(B, E), the fused γ in the teacher's width."""
-    prediction: Tensor | None
-    """(B, N, P), the scene's patches."""
-    hiding: Hiding
-    """Which patches of the scene were seen."""
+    embedding: Tensor | None  # (B, E), the fused γ in the teacher's width
+    prediction: Tensor | None  # (B, N, P), the scene's patches
+    hiding: Hiding  # Which patches of the scene were seen
 
 
 class UniEmoX(nn.Module):
@@ -43,17 +29,13 @@ class UniEmoX(nn.Module):
     Args:
         config: Shape of encoder, decoder and fusion.
         embedding_width: Width of the teacher's embedding; None builds no embedding and no fusion.
-        reconstructs: Whether there is a decoder.
+        reconstructs: Whether to build a decoder.
     """
 
-    def __init__(
-        self, config: ModelConfig, *, embedding_width: int | None, reconstructs: bool = True
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, embedding_width: int | None, reconstructs: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_vit(
-            config.size, patch_size=config.patch_size, image_size=config.image_size
-        )
+        self.encoder = build_vit(config.size, patch_size=config.patch_size, image_size=config.image_size)
         _start_like_mae(self.encoder)
         width = config.decoder_width
         self.decoder_embed = nn.Linear(self.encoder.embed_dim, width)
@@ -80,39 +62,33 @@ class UniEmoX(nn.Module):
         self.embeds = embedding_width is not None
 
     def forward(
-        self,
-        scene: Tensor,
-        person: Tensor | None,
-        scene_noise: Tensor,
-        person_noise: Tensor | None,
-        mask_ratio: float,
+        self, scene: Tensor, person: Tensor | None, scene_noise: Tensor, person_noise: Tensor | None, mask_ratio: float
     ) -> PretrainOutput:
         """Encode both views in one pass, decode the scene, fuse.
 
         Args:
             scene: (B, 3, H, W), normalised.
-            person: (B, 3, H, W), or None where there is no person view.
+            person: (B, 3, H, W), or None without a person view.
             scene_noise: (B, N); the patches with the largest numbers are hidden.
             person_noise: (B, N), or None without a person view.
             mask_ratio: Share of the patches that is hidden.
         """
         hiding = hide(scene_noise, mask_ratio)
         scene_tokens, person_class = self._encode(scene, person, hiding, person_noise, mask_ratio)
-        embedding = self._embed(scene_tokens[:, 0], person_class) if self.embeds else None
-        prediction = (
-            self.decoder(scene_tokens, hiding.visible) if self.decoder is not None else None
-        )
+        embedding = None
+        if self.embeds:
+            embedding = scene_tokens[:, 0]
+            if self.fusion is not None:
+                embedding = self.fusion(embedding, person_class)
+            if self.projection is not None:
+                embedding = self.projection(embedding)
+        prediction = self.decoder(scene_tokens, hiding.visible) if self.decoder is not None else None
         return PretrainOutput(embedding, prediction, hiding)
 
     def _encode(
-        self,
-        scene: Tensor,
-        person: Tensor | None,
-        hiding: Hiding,
-        person_noise: Tensor | None,
-        mask_ratio: float,
+        self, scene: Tensor, person: Tensor | None, hiding: Hiding, person_noise: Tensor | None, mask_ratio: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Give the scene's tokens (B, 1 + K, W) and the person's class token (B, W)."""
+        """Encode the scene's tokens (B, 1 + K, W) and the person's class token (B, W)."""
         if self.fusion is None:
             return self.decoder_embed(encode_visible(self.encoder, scene, hiding.visible)), None
         assert person is not None
@@ -122,10 +98,6 @@ class UniEmoX(nn.Module):
         tokens = encode_visible(self.encoder, both, visible)
         count = scene.shape[0]
         return self.decoder_embed(tokens[:count]), self.decoder_embed(tokens[count:, 0])
-
-    def _embed(self, scene: Tensor, person: Tensor | None) -> Tensor:
-        fused = scene if self.fusion is None else self.fusion(scene, person)
-        return fused if self.projection is None else self.projection(fused)
 
 
 def _start_like_mae(vit: VisionTransformer) -> None:

@@ -5,26 +5,24 @@ Weights come from a local file, a folder in open_clip's own layout, or a tag tha
 reach for the network, and only if its file is not in the cache. No pickle is executed.
 
 OpenAI's weights, and some others, were trained with a quick GELU, x·sigmoid(1.702 x), which no weight shows. open_clip
-takes a local file of them with plain GELU and no warning. Here the tag tells, or else an `open_clip_config.json` beside
-the file, its name, or its being a converted OpenAI archive; where nothing tells, a warning says how to say it:
+takes a local file of them with plain GELU and no warning. Here the tag decides, or else an `open_clip_config.json`
+beside the file, its name, or its being a converted OpenAI archive; otherwise a warning names the setting to use:
 `ViT-B-16-quickgelu` instead of `ViT-B-16`.
 
-Letters of shapes: `B` pictures, `T` texts, `E` width of the embedding, `H` and `W` sides in pixels.
+Letters of shapes: `B` images, `T` texts, `E` width of the embedding, `H` and `W` sides in pixels.
 """
-
-from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import json
 import logging
 import math
-import pickle
 import warnings
-import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import open_clip
 import torch
@@ -33,18 +31,15 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from uniemox.devices import does_bfloat16_well
+from uniemox.compute.devices import does_bfloat16_well
+from uniemox.config.training import TeacherConfig
 from uniemox.errors import CheckpointError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from uniemox.config import TeacherConfig
+from uniemox.files.state_dicts import read_state
+from uniemox.files.weights import load_copy
+from uniemox.wording import reason_of
 
 log = logging.getLogger(__name__)
 _Precision = Literal["auto", "fp32", "bf16"]
@@ -55,49 +50,46 @@ _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # What OpenAI's archives hold besides weights (openai/CLIP, clip/model.py, build_model).
 _OPENAI_FACTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 # In bfloat16 the cosine to float32 is .9999 for vision transformers with random weights; for the embedded teacher, a
-# trained EfficientNet-lite0, .9992 on average and .995 at worst over 48 drawn pictures. Below this, a tower was not
+# trained EfficientNet-lite0, .9992 on average and .995 at worst over 48 drawn images. Below this, a tower was not
 # made for it.
-_LEAST_AGREEMENT = 0.99
-# What safetensors and torch raise on damaged files, besides OSError.
-_DAMAGED = (RuntimeError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile)
+_MIN_AGREEMENT = 0.99
 
 
 @final
 class Teacher:
-    """A frozen CLIP: features of pictures and texts, never a gradient. Made by `load_teacher`.
+    """A frozen CLIP: features of images and texts, never a gradient. Made by `load_teacher`.
 
     Attributes:
-        name: Architecture and weights, without the folders they lie in.
+        name: Architecture and weights, without their folders.
         width: E.
         scale: Factor of the cosine similarity, exp(logit_scale).
-        image_size: Side of the square picture that the image tower sees, in pixels.
+        image_size: Side of the square image that the image tower sees, in pixels.
+        digest: First 16 digits of a SHA-256 of the file of weights, its architecture and its preprocessing.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, width: int, precision: _Precision
+        self, model: Any, tokenizer: Any, *, name: str, width: int, precision: _Precision, digest: str = ""
     ) -> None:
         preprocess = model.visual.preprocess_cfg
         self.name = name
+        self.digest = digest
         self.width = width
         self.scale = float(model.logit_scale.exp())
         side = model.visual.image_size
         self.image_size = side if isinstance(side, int) else int(max(side))
         self._device = model.logit_scale.device
         self._mean, self._std = (
-            torch.tensor(preprocess[key], device=self._device).view(1, 3, 1, 1)
-            for key in ("mean", "std")
+            torch.tensor(preprocess[key], device=self._device).view(1, 3, 1, 1) for key in ("mean", "std")
         )
         # CLIPA and MobileCLIP were trained with bilinear resizing.
         self._interpolation = "bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic"
-        self._tower = _choose_arithmetic(
-            model.visual, precision, image_size=self.image_size, device=self._device
-        )
+        self._tower = _choose_arithmetic(model.visual, precision, image_size=self.image_size, device=self._device)
         self._tokenizer = tokenizer
-        model.visual = nn.Identity()  # the tower may be a copy in bfloat16: the other must not stay
+        model.visual = nn.Identity()  # the tower may be a copy in bfloat16: free the other
         self._text: Any | None = model
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Give CLIP's image features, not normalised.
+        """Compute CLIP's image features, not normalised.
 
         Args:
             pixels: (B, 3, H, W) RGB in [0, 1], square; resized with antialiasing to CLIP's own size.
@@ -112,7 +104,7 @@ class Teacher:
         return _features(self._tower, (pixels.clamp(0, 1) - self._mean) / self._std)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Give CLIP's text features, not normalised. A text that does not fit is cut by the tokenizer.
+        """Compute CLIP's text features, not normalised. The tokenizer cuts a text that does not fit.
 
         Returns:
             (T, E) float32 on the CPU, constants to autograd.
@@ -140,18 +132,38 @@ class Teacher:
         self._text = None
 
 
+class _Source(NamedTuple):
+    """Where a model and its weights are, and what is known about the weights."""
+
+    title: str
+    model: str  # in open_clip's words: an architecture, or local-dir:FOLDER
+    architecture: dict[str, Any]
+    weights: Path
+    preprocess: dict[str, Any]
+    quick_gelu: bool | None  # None: unknown
+
+
 def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
     """Load a frozen CLIP onto a device.
 
     Raises:
         ConfigError: The architecture, the tag or the file is not known.
-        CheckpointError: The weights cannot be had, read or matched, or are not finite.
+        CheckpointError: The weights are not available, damaged, of another model, or not finite.
     """
     source = _find(config)
-    state = _read_state(source.weights)
+    state = read_state(source.weights)
     needs_quick_gelu = source.quick_gelu or not _OPENAI_FACTS.isdisjoint(state)
     if not source.architecture.get("quick_gelu", False):
-        _tell_of_gelu(source, switched_on=needs_quick_gelu)
+        twin = f"{source.model}-quickgelu"
+        if needs_quick_gelu:
+            log.info("%s: these weights need quick GELU, which is switched on", source.title)
+        elif source.quick_gelu is None and twin in open_clip.list_models():
+            log.warning(
+                "%s: nothing shows whether these weights need quick GELU, as those of OpenAI, MetaCLIP and DFN do; "
+                "if they do, set teacher.model to %s",
+                source.title,
+                twin,
+            )
     try:
         with _quiet():
             model = open_clip.create_model(
@@ -163,24 +175,20 @@ def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
             )
             tokenizer = open_clip.get_tokenizer(source.model)
     except (ImportError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{source.title}: open_clip cannot build the model: {_brief(error)}"
-        ) from error
-    _fill(model, state, source)
+        raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}") from error
+    load_copy(model, _convert(model, state), f"{source.weights} ({source.title})")
     model.eval().requires_grad_(False).to(device)
-    width = int(source.architecture["embed_dim"])
-    return Teacher(model, tokenizer, name=source.title, width=width, precision=config.precision)
-
-
-class _Source(NamedTuple):
-    """Where a model and its weights are, and what is said about the weights."""
-
-    title: str
-    model: str  # in open_clip's words: an architecture, or local-dir:FOLDER
-    architecture: dict[str, Any]
-    weights: Path
-    preprocess: dict[str, Any]
-    quick_gelu: bool | None  # None: nothing tells
+    with source.weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps([source.architecture, source.preprocess], sort_keys=True).encode())
+    return Teacher(
+        model,
+        tokenizer,
+        name=source.title,
+        width=int(source.architecture["embed_dim"]),
+        precision=config.precision,
+        digest=digest.hexdigest()[:16],
+    )
 
 
 def _find(config: TeacherConfig) -> _Source:
@@ -194,10 +202,8 @@ def _find(config: TeacherConfig) -> _Source:
             f"teacher.model {name} is an architecture without weights: set teacher.pretrained to a tag or a weight file"
         )
     title, architecture = f"{name}:{Path(pretrained).name}", open_clip.get_model_config(name)
-    tag = open_clip.get_pretrained_cfg(name, pretrained)
-    if tag:
-        quick_gelu = bool(tag.get("quick_gelu", False))
-        return _Source(title, name, architecture, _fetch(tag, title), tag, quick_gelu)
+    if tag := open_clip.get_pretrained_cfg(name, pretrained):
+        return _Source(title, name, architecture, _fetch(tag, title), tag, bool(tag.get("quick_gelu", False)))
     path = Path(pretrained).expanduser()
     if not path.is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -207,8 +213,8 @@ def _find(config: TeacherConfig) -> _Source:
         )
     if (path.parent / _CONFIG_FILE).is_file():
         facts = _read_config(path.parent)
-        said = bool(facts["model_cfg"].get("quick_gelu", False))
-        return _Source(title, name, architecture, path, facts.get("preprocess_cfg", {}), said)
+        quick_gelu = bool(facts["model_cfg"].get("quick_gelu", False))
+        return _Source(title, name, architecture, path, facts.get("preprocess_cfg", {}), quick_gelu)
     return _Source(title, name, architecture, path, {}, "openai" in path.name.lower() or None)
 
 
@@ -228,7 +234,7 @@ def _find_folder(model: str, pretrained: str | None) -> _Source:
     weights = next((folder / file for file in _WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise CheckpointError(f"{folder} holds no weights: put {_WEIGHT_FILES[0]} into it")
-    # What the folder says of GELU and preprocessing, open_clip obeys.
+    # What the folder says about GELU and preprocessing, open_clip obeys.
     return _Source(folder.name, f"local-dir:{folder}", architecture, weights, {}, False)
 
 
@@ -236,131 +242,59 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG_FILE
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_brief(error)}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model_cfg"), dict):
         raise CheckpointError(f"{path} has no `model_cfg`: it is no configuration of open_clip")
-    _check_preprocess(facts.get("preprocess_cfg", {}), path)
+    preprocess = facts.get("preprocess_cfg", {})
+    for name, above in (("mean", -math.inf), ("std", 0)):
+        values = preprocess.get(name, [1.0] * 3) if isinstance(preprocess, dict) else None
+        numbers = values if isinstance(values, list) and len(values) == 3 else [None]
+        if not all(isinstance(number, int | float) and above < number < math.inf for number in numbers):
+            wanted = "three numbers" + (" greater than 0" if name == "std" else "")
+            raise CheckpointError(f"{path}: preprocess_cfg.{name} must be {wanted}")
     return facts
 
 
-def _check_preprocess(facts: Any, path: Path) -> None:
-    for name in ("mean", "std"):
-        values: Any = facts.get(name, [1.0] * 3) if isinstance(facts, dict) else None
-        numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
-        if not numbers or len(values) != 3 or not all(map(math.isfinite, values)):
-            raise CheckpointError(f"{path}: preprocess_cfg.{name} must be three numbers")
-        if name == "std" and min(values) <= 0:
-            raise CheckpointError(f"{path}: preprocess_cfg.std must be greater than 0")
-
-
-def _tell_of_gelu(source: _Source, *, switched_on: bool) -> None:
-    """Log what becomes of an architecture with plain GELU."""
-    twin = f"{source.model}-quickgelu"
-    if switched_on:
-        log.info("%s: these weights need quick GELU, which is switched on", source.title)
-    elif source.quick_gelu is None and twin in open_clip.list_models():
-        log.warning(
-            "%s: nothing tells whether these weights need quick GELU, as those of OpenAI, MetaCLIP and DFN do; "
-            "if they do, set teacher.model to %s",
-            source.title,
-            twin,
-        )
-
-
 def _fetch(tag: dict[str, Any], title: str) -> Path:
-    """Give a tag's weight file from the hub's cache, or else from the hub, which respects HF_HUB_OFFLINE."""
+    """Return a tag's weight file from the hub's cache, or else from the hub, which respects HF_HUB_OFFLINE."""
     repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     files = (str(Path(file).with_suffix(".safetensors")), file) if file else _WEIGHT_FILES
     for candidate in files:
         if isinstance(cached := try_to_load_from_cache(repo, candidate), str):
             return Path(cached)
-    reason = ""
+    why = ""
     for candidate in files:
         try:
             return Path(hf_hub_download(repo, candidate))
         except (OSError, ValueError, EntryNotFoundError) as error:
-            reason = _brief(error)
+            why = reason_of(error)
             if isinstance(error, LocalEntryNotFoundError):
                 break  # the hub is out of reach: do not wait for it again
     raise CheckpointError(
-        f"{title}: no {' or '.join(files)} in the cache nor from {repo} on the hub ({reason}); "
+        f"{title}: no {' or '.join(files)} in the cache nor from {repo} on the hub ({why}); "
         "get that file by other means and set teacher.pretrained to its path"
     )
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read weights by name, and nothing that could run code."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            _refuse_torchscript(path)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to switch the protection off.
-        raise CheckpointError(
-            f"{path} is damaged or holds more than tensors, which could run code: give a .safetensors file"
-        ) from error
-    except (OSError, *_DAMAGED) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {_brief(error)}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no weights by name: give a state dict")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-def _refuse_torchscript(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            return
-    raise CheckpointError(
-        f"{path} is a TorchScript archive, as OpenAI's own files are, which could run code: "
-        "take open_clip_model.safetensors of timm/vit_base_patch16_clip_224.openai (or its like) on the hub, "
-        "or convert it: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
-    )
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], source: _Source) -> None:
-    """Load weights, or name what is missing, not known, of another shape or not finite."""
+def _convert(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring weights of the forms that open_clip reads to the names and shapes of its model."""
     expected = model.state_dict()
-    state = {name: value for name, value in state.items() if name not in _OPENAI_FACTS}
-    state = convert_state_dict(model, state)
+    state = convert_state_dict(model, {name: value for name, value in state.items() if name not in _OPENAI_FACTS})
     if "positional_embedding" not in expected:
         state = convert_to_custom_text_state_dict(state)
     # Files of transformers before 4.31 have these.
     state.pop("text.transformer.embeddings.position_ids", None)
     if state.get("logit_scale", torch.empty(0)).numel() == 1:  # () or (1,)
         state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    for name, value in state.items():
-        if name not in expected:
-            problems.append(f"{name} is not known")
-        elif value.shape != expected[name].shape:
-            have, want = tuple(value.shape), tuple(expected[name].shape)
-            problems.append(f"{name} has shape {have} instead of {want}")
-        elif not value.isfinite().all():
-            problems.append(f"{name} is not finite")
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{source.weights} does not fit {source.title}: {'; '.join(problems[:3])}{more}; "
-            "give undamaged weights and the architecture they were made for"
-        )
-    model.load_state_dict(state)
+    return state
 
 
-def _choose_arithmetic(
-    tower: nn.Module, precision: _Precision, *, image_size: int, device: torch.device
-) -> nn.Module:
-    """Give the image tower as fast as it may be: cast to bfloat16, or itself.
+def _choose_arithmetic(tower: nn.Module, precision: _Precision, *, image_size: int, device: torch.device) -> nn.Module:
+    """Return the image tower as fast as it may be: cast to bfloat16, or itself.
 
-    open_clip's own tower, cast, is as fast as timm's equivalent. On 2 cores with AVX512-BF16, 16 pictures take ViT-B/16
-    .89 s (timm .91 s, autocast 1.01 s, float32 3.74 s), and 32 pictures EfficientNet-lite0 .15 s (float32 .33 s).
+    open_clip's own tower, cast, is as fast as timm's equivalent. On 2 cores with AVX512-BF16, 16 images take ViT-B/16
+    .89 s (timm .91 s, autocast 1.01 s, float32 3.74 s), and 32 images EfficientNet-lite0 .15 s (float32 .33 s).
     """
     tower = tower.to(memory_format=torch.channels_last)
     if precision == "fp32" or (precision == "auto" and not does_bfloat16_well(device)):
@@ -369,47 +303,37 @@ def _choose_arithmetic(
     for own, other in zip(tower.modules(), half.modules(), strict=True):
         if isinstance(own, _BatchNorm):  # a running mean far from 0 would lose too much
             other.float().load_state_dict(own.state_dict())
-    noise = torch.randn(
-        2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)
-    ).to(device)
+    noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         agreement = F.cosine_similarity(_features(tower, noise), _features(half, noise)).min()
+        if agreement >= _MIN_AGREEMENT:  # false for NaN
+            return half
+        reason = f"in bfloat16 the cosine is {agreement:.4f}"
     except RuntimeError as error:  # a tower that makes float32 inside
-        log.info("the image tower stays in float32: %s", _brief(error))
-        return tower
-    if not agreement >= _LEAST_AGREEMENT:  # NaN too
-        log.info("the image tower stays in float32: in bfloat16 the cosine is %.4f", agreement)
-        return tower
-    return half
+        reason = reason_of(error)
+    log.info("the image tower stays in float32: %s", reason)
+    return tower
 
 
 def _features(tower: nn.Module, pixels: Tensor) -> Tensor:
-    """Give (B, E) float32 of normalised pixels (B, 3, H, W), in the arithmetic of the tower."""
+    """Compute features (B, E) float32 of normalised pixels (B, 3, H, W), in the arithmetic of the tower."""
     dtype = next(tower.parameters()).dtype
     # An autocast around the student must not reach the teacher.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
         features = tower(pixels.to(dtype, memory_format=torch.channels_last))
-    # Some towers, such as CoCa's, give their tokens too.
+    # Some towers, such as CoCa's, return their tokens as well.
     pooled: Tensor = features[0] if isinstance(features, tuple) else features
     return pooled.float()
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Build a model without traces.
 
-    open_clip logs to the root logger, which gives it a handler if there is none, and warns of random weights. They are
+    open_clip logs to the root logger, which gives it a handler if it has none, and warns of random weights. They are
     drawn from the global generator, then overwritten.
     """
-    root, handler = logging.getLogger(), logging.NullHandler()
-
-    def refuse(_: logging.LogRecord) -> bool:
-        return False
-
+    root, handler, refuse = logging.getLogger(), logging.NullHandler(), logging.Filter("nobody")
     root.addHandler(handler)
     root.addFilter(refuse)  # of what is logged to the root itself; other loggers' records pass
     try:

@@ -1,114 +1,78 @@
-"""A contact sheet: pictures with the boxes of their people, each beside the crop that a model would see."""
+"""A contact sheet: images with the boxes of their people, each beside the crop that a model would see."""
 
-from __future__ import annotations
+from pathlib import Path
+from typing import Final, NamedTuple
 
-import io
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from uniemox.data.findings import counted
-from uniemox.data.images import Unreadable, read_image
-from uniemox.data.people import choose_box, clip_box, person_region
+from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import Preparation, cut_region
-from uniemox.data.population import count_people
 from uniemox.errors import DataError
-from uniemox.report.charts import BLUE, INK, MUTED, RUST
+from uniemox.files.images import Unreadable, read_image
+from uniemox.files.whole import write_whole
+from uniemox.manifests.population import count_people
+from uniemox.manifests.table import Box, Manifest, Row
+from uniemox.people.regions import choose_box, clip_box, person_region
+from uniemox.report.charts import BLUE, INK, MUTED, RUST, encode
 from uniemox.report.page import Figure, Page, Section, write_page
+from uniemox.wording import counted
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from uniemox.config import PersonConfig
-    from uniemox.data.manifest import Box, Manifest, Row
-    from uniemox.data.people import Region
-
-SIDE: Final = 224
-"""Side of a crop in pixels; a scene is as high."""
+SIDE: Final = 224  # Side of a crop in pixels; a scene is as high
 _SCENE_WIDTH: Final = 336
 _GAP: Final = 12
 _LINE: Final = 18
-_COLUMNS: Final = 2
-_PAPER: Final = "#ffffff"
-_WASH: Final = "#f6f8fb"
 
 
 class Card(NamedTuple):
     """One row of a manifest on the sheet."""
 
-    picture: Image.Image
-    """Scene with boxes, and the crop at its right."""
-    name: str
-    """Path of the picture, relative to the root."""
-    told: str
-    """What is to be seen."""
+    image: Image.Image  # Scene with boxes, and the crop to its right
+    name: str  # Path of the image, relative to the root
+    caption: str  # What is to be seen
 
 
 def write_sheet(manifest: Manifest, path: Path, *, person: PersonConfig, count: int) -> None:
-    """Write a sheet of rows, evenly chosen from all.
-
-    Args:
-        manifest: Rows with boxes.
-        path: `.html` for a page, `.png` for one picture.
-        person: Which person is cut out, and how.
-        count: Rows to show.
+    """Write `count` rows, evenly chosen from all, to a page (`.html`) or one image (`.png`).
 
     Raises:
-        DataError: There is no row, or the file cannot be written.
+        DataError: The manifest has no row, or the file cannot be written.
     """
     cards = make_cards(manifest, person, count=count)
     if path.suffix.lower() == ".html":
         write_page(_to_page(manifest, cards, person), path)
         return
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        _to_picture(cards).save(partial, "png")
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise DataError(f"cannot write the sheet {path}: {error.strerror or error}") from error
+    with write_whole(path, DataError) as beside:
+        _to_image(cards).save(beside, "png")
 
 
 def make_cards(manifest: Manifest, person: PersonConfig, *, count: int) -> list[Card]:
-    """Draw rows, evenly chosen from all.
-
-    Raises:
-        DataError: There is no row.
-    """
+    """Draw `count` rows, evenly chosen from all; `DataError` if there are none."""
     if not len(manifest):
         raise DataError(f"the manifest of {manifest.facts.name} has no row to show")
-    places = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
-    return [_draw(manifest.row(int(place)), manifest.facts.root, person) for place in places]
+    return [_draw(row, manifest.facts.root, person) for row in manifest.spread(count)]
 
 
 def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     name = row.path.relative_to(root).as_posix()
     image = read_image(row.path)
-    card = Image.new("RGB", (_SCENE_WIDTH + _GAP + SIDE, SIDE), _WASH)
+    card = Image.new("RGB", (_SCENE_WIDTH + _GAP + SIDE, SIDE), "#f6f8fb")
     if isinstance(image, Unreadable):
         return Card(card, name, f"not read: {image.reason}")
     width, height = image.size
-    boxes = [
-        clipped
-        for box in row.boxes
-        if (clipped := clip_box(box, width=width, height=height)) is not None
-    ]
+    boxes = [clipped for box in row.boxes if (clipped := clip_box(box, width=width, height=height)) is not None]
     chosen = choose_box(boxes, person.choice, width=width, height=height)
     region = person_region(boxes, person, width=width, height=height)
     scene = _draw_boxes(image, boxes, chosen)
     card.paste(scene, ((_SCENE_WIDTH - scene.width) // 2, (SIDE - scene.height) // 2))
-    card.paste(_cut(image, region, person), (_SCENE_WIDTH + _GAP, 0))
-    return Card(card, name, _tell(row, boxes, chosen))
-
-
-def _cut(image: Image.Image, region: Region | None, person: PersonConfig) -> Image.Image:
-    """Cut what a model sees as the person: where nobody is, the scene as evaluation cuts it."""
-    if region is None:
-        return Preparation(SIDE).cut(image)
-    return cut_region(image, region, size=SIDE, shape=person.shape)
+    # Where nobody is, the scene as evaluation cuts it.
+    crop = cut_region(image, region, size=SIDE, shape=person.shape) if region else Preparation(SIDE).cut(image)
+    card.paste(crop, (_SCENE_WIDTH + _GAP, 0))
+    if chosen is None:
+        nobody = "only boxes outside the image" if row.boxes else "nobody"
+        return Card(card, name, f"{nobody}; the whole image is used instead")
+    score = "" if chosen.score is None else f", score {chosen.score:.2f}"
+    size = f"{chosen.x1 - chosen.x0:.0f} by {chosen.y1 - chosen.y0:.0f} pixels"
+    return Card(card, name, f"{counted(len(boxes), 'person', several='people')}{score}, {size}")
 
 
 def _draw_boxes(image: Image.Image, boxes: list[Box], chosen: Box | None) -> Image.Image:
@@ -126,68 +90,45 @@ def _draw_boxes(image: Image.Image, boxes: list[Box], chosen: Box | None) -> Ima
     return scene
 
 
-def _tell(row: Row, boxes: list[Box], chosen: Box | None) -> str:
-    if chosen is None:
-        nobody = "only boxes outside the picture" if row.boxes else "nobody"
-        return f"{nobody}; the scene stands in"
-    people = counted(len(boxes), "person", several="people")
-    score = "" if chosen.score is None else f", score {chosen.score:.2f}"
-    size = f"{chosen.x1 - chosen.x0:.0f} by {chosen.y1 - chosen.y0:.0f} pixels"
-    return f"{people}{score}, {size}"
-
-
 def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Page:
-    people = count_people(manifest)
+    people, facts = count_people(manifest), manifest.facts
+    captions = [f"{card.name}: {card.caption}" for card in cards]
     figures = [
-        Figure(
-            _to_webp(card.picture), f"{card.name}: {card.told}", f"{card.name}: {card.told}", "half"
-        )
-        for card in cards
+        Figure(encode(card.image, quality=85), caption, caption, "half")
+        for card, caption in zip(cards, captions, strict=True)
     ]
-    facts = manifest.facts
     source = f" Boxes by {facts.people_source}." if facts.people_source else ""
+    text = (
+        f"{counted(len(cards), 'row')}, evenly chosen. Left: the scene with its boxes, the chosen one in blue. Right: "
+        f"the person as a model sees it ({person.choice}, margin {person.margin:g}, {person.shape}); the scene's "
+        f"centre where nobody was found.{source}"
+    )
     return Page(
         f"People in {facts.title}",
-        f"{people.with_people} of {people.pictures} pictures show people, with "
+        f"{people.with_people} of {people.pictures} images show people, with "
         f"{counted(people.boxes, 'box', several='boxes')} in {counted(people.rows, 'row')}.",
-        (
-            Section(
-                "Scenes and crops",
-                f"{counted(len(cards), 'row')}, evenly chosen. Left: the scene with its boxes, the chosen one in "
-                f"blue. Right: the person as a model sees it ({person.choice}, margin {person.margin:g}, "
-                f"{person.shape}); the scene's centre where nobody was found.{source}",
-                figures,
-            ),
-        ),
+        (Section("Scenes and crops", text, figures),),
     )
 
 
-def _to_webp(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "webp", quality=85)
-    return buffer.getvalue()
-
-
-def _to_picture(cards: list[Card]) -> Image.Image:
+def _to_image(cards: list[Card]) -> Image.Image:
     font = ImageFont.load_default(13)
-    width, height = cards[0].picture.size
+    width, height = cards[0].image.size
     cell = (width + 2 * _GAP, height + 2 * _LINE + 2 * _GAP)
-    columns = min(_COLUMNS, len(cards))
-    rows = -(-len(cards) // columns)
-    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), _PAPER)
+    columns = min(2, len(cards))
+    sheet = Image.new("RGB", (columns * cell[0], -(-len(cards) // columns) * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
     for index, card in enumerate(cards):
-        left = index % columns * cell[0] + _GAP
-        top = index // columns * cell[1] + _GAP
-        sheet.paste(card.picture, (left, top))
-        for line, (text, colour) in enumerate(((card.name, INK), (card.told, MUTED))):
+        left, top = index % columns * cell[0] + _GAP, index // columns * cell[1] + _GAP
+        sheet.paste(card.image, (left, top))
+        for line, (text, colour) in enumerate(((card.name, INK), (card.caption, MUTED))):
             place = (left, top + height + 2 + line * _LINE)
             draw.text(place, _fitting(text, font, width), fill=colour, font=font)
     return sheet
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Shorten a text at its begin, since the end of a path tells more, until it is no wider than `width`."""
+    """Shorten a text at its start, since the end of a path matters more, until it is no wider than `width`."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text)
     if font.getlength(shown) <= width:
         return shown

@@ -1,89 +1,71 @@
 """Pages of what a run folder or an evaluation folder holds, made from its files alone."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from uniemox.data.images import Unreadable, read_image
-from uniemox.data.manifest import read_manifest
-from uniemox.metrics import Report
-from uniemox.multilabel import MultiLabelReport
+from uniemox.files.images import Unreadable, read_image
+from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.report import charts
-from uniemox.report.multilabel import multilabel_page
-from uniemox.report.page import (
-    Block,
-    Figure,
-    GalleryItem,
-    Page,
-    Section,
-    Table,
-    evaluation_page,
-    write_page,
-)
+from uniemox.report.page import Figure, GalleryItem, Page, Section, Table, evaluation_page, write_page
+from uniemox.targets.kinds import DEFAULT, resolve_target
+from uniemox.targets.target import Target
 from uniemox.train.journal import read_journal
 from uniemox.version import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from uniemox.data.manifest import Manifest
-
-_PICTURES = 24
-_VAL_TERMS = ("top1", "balanced_accuracy", "mean_average_precision", "macro_f1", "nll")
+_IMAGES = 24
 
 
-def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str) -> Path:
+def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str, target: Target | None = None) -> Path:
     """Make `report.html` of a folder that `uniemox evaluate --out` wrote.
 
     Args:
         folder: Holds `report.json` and `predictions.parquet`.
         model: What was evaluated, as the user called it.
-        data: Manifest; it tells the root of the pictures, for a gallery.
+        data: Manifest; its root holds the images of the gallery.
         split: Split that was scored.
+        target: What the model was trained with, for a kind that is not built in.
 
     Raises:
+        CheckpointError: The model answers with a kind that must be given.
         DataError: The page cannot be written.
     """
     saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     manifest = read_manifest(data)
-    title = f"{model} on {manifest.facts.title}, {split}"
     provenance = {
         "model": model,
         "data": str(data),
         "split": split,
         "emotion": manifest.facts.emotion or "not stated",
-        "unreadable pictures": str(len(saved["unreadable"])),
+        "precision": saved.get("computed_in") or "not recorded",
+        "unreadable images": str(len(saved["unreadable"])),
         "software": f"uniemox {__version__}",
     }
-    gallery = _gallery(folder, manifest)
-    page = (
-        multilabel_page(
-            MultiLabelReport.from_dict(saved), title=title, provenance=provenance, gallery=gallery
-        )
-        if saved.get("target") == "multi_label"
-        else evaluation_page(
-            Report.from_dict(saved), title=title, provenance=provenance, gallery=gallery
-        )
+    scores = resolve_target(saved.get("target", DEFAULT), (), given=target).scores_from_dict(saved)
+    page = evaluation_page(
+        scores,
+        title=f"{model} on {manifest.facts.title}, {split}",
+        provenance=provenance,
+        gallery=_gallery(folder, manifest, scores.classes),
     )
-    path = folder / "report.html"
-    write_page(page, path)
-    return path
+    return write_page(page, folder / "report.html")
 
 
 def write_run_report(folder: Path) -> Path:
-    """Make `report.html` of a run folder: its curves, its test scores if it has some, its settings.
-
-    Raises:
-        DataError: The page cannot be written.
-    """
+    """Make `report.html` of a run folder (curves, test scores if any, settings), or raise `DataError`."""
     journal = read_journal(folder / "metrics.jsonl")
-    sections = [Section("Training", blocks=_curves(journal))]
-    tested = [line for line in journal if line["kind"] == "test"]
+    train, val, tested = ([line for line in journal if line["kind"] == kind] for kind in ("train", "val", "test"))
+    curves = []
+    if train:
+        curves.append(Figure(charts.loss_curves(train), "Curves of each term over the steps.", "Training."))
+    if val:
+        terms = [name for name, value in val[0].items() if isinstance(value, float)]
+        chart = charts.loss_curves(val, terms=terms)
+        curves.append(Figure(chart, "Curves of the val scores over the steps.", "Val."))
+    sections = [Section("Training", blocks=curves)]
     if tested:
         rows = [(name, value) for name, value in tested[-1].items() if isinstance(value, float)]
         text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
@@ -93,45 +75,28 @@ def write_run_report(folder: Path) -> Path:
     sections.append(Section("Origin", blocks=(Table((), facts),)))
     last = max((line["step"] for line in journal), default=0)
     page = Page(f"Run {folder.name}", f"{last} steps; config.yaml repeats the run.", sections)
-    path = folder / "report.html"
-    write_page(page, path)
-    return path
+    return write_page(page, folder / "report.html")
 
 
-def _curves(journal: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
-    train = [line for line in journal if line["kind"] == "train"]
-    val = [line for line in journal if line["kind"] == "val"]
-    blocks: list[Block] = []
-    if train:
-        chart = charts.loss_curves(train)
-        blocks.append(Figure(chart, "Curves of each term over the steps.", "Training."))
-    if val:
-        terms = [name for name in _VAL_TERMS if name in val[0]]
-        chart = charts.loss_curves(val, terms=terms)
-        blocks.append(Figure(chart, "Curves of the val scores over the steps.", "Val."))
-    return tuple(blocks)
+def _gallery(folder: Path, manifest: Manifest, classes: Sequence[str]) -> list[GalleryItem]:
+    """Choose images evenly from the predictions; those that cannot be read any more are skipped."""
 
+    def describe(value: object) -> str:
+        if isinstance(value, list):
+            return ", ".join(sorted(value, key=classes.index)) or "none"
+        return str(value)
 
-def _gallery(folder: Path, manifest: Manifest) -> list[GalleryItem]:
-    """Choose pictures evenly from the predictions; those that cannot be read any more are left out."""
     table = pq.read_table(folder / "predictions.parquet")
-    places = np.linspace(0, table.num_rows - 1, min(_PICTURES, table.num_rows)).round().astype(int)
     items = []
-    for row in table.take(places).to_pylist():
+    for row in table.take(evenly(table.num_rows, _IMAGES)).to_pylist():
         image = read_image(manifest.facts.root / row["path"])
         if not isinstance(image, Unreadable):
-            items.append(_gallery_item(row, np.asarray(image)))
+            item = GalleryItem(
+                image=np.asarray(image),
+                predicted=describe(row["predicted"]),
+                confidence=max((value for name, value in row.items() if name.startswith("p_")), default=None),
+                true=describe(row["label"]),
+                name=row["path"],
+            )
+            items.append(item)
     return items
-
-
-def _gallery_item(row: Mapping[str, Any], picture: charts.Picture) -> GalleryItem:
-    predicted, true = row["predicted"], row["label"]
-    if isinstance(predicted, list):
-        likeliest = max(row, key=lambda name: row[name] if name.startswith("p_") else -1.0)
-        confidence = row[likeliest]
-        predicted, true = (", ".join(names) or "none" for names in (predicted, true))
-    else:
-        confidence = row[f"p_{predicted}"]
-    return GalleryItem(
-        picture=picture, predicted=predicted, confidence=confidence, true=true, name=row["path"]
-    )

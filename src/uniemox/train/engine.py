@@ -1,122 +1,91 @@
 """One training loop for every kind of run, on Accelerate.
 
 The engine owns wrapping, precision, accumulation, clipping, the moving average, saving and resuming. What a step
-computes is a task's. Everything random in a step is seeded by (seed, step, process), so a run that is resumed goes on
-bit by bit as if it had never stopped.
+computes is a task's. Everything random in a step is seeded by (seed, step, process), so a resumed run ends
+bit-identical to one that never stopped.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import Dataset
 
-from uniemox.checkpoints.resume import RunState, load_state, save_state
-from uniemox.data.batch import TrainingOrder, training_loader
+from uniemox.compute.devices import describe_dead_process
+from uniemox.compute.signals import StopSignals
+from uniemox.config.training import OptimConfig, RunConfig
+from uniemox.data.batch import TrainingOrder, batches_of, describe_dead_worker, training_loader
 from uniemox.data.transforms import seed_of
-from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
-from uniemox.train.events import Message, Progress
+from uniemox.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
+from uniemox.train.events import Message, Observer, Progress
+from uniemox.train.journal import Journal
 from uniemox.train.optim import build_optimizer, peak_rate, rate_at, set_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from accelerate import Accelerator
-    from torch import Tensor, nn
-    from torch.utils.data import Dataset
-
-    from uniemox.config import OptimConfig, RunConfig
-    from uniemox.train.events import Observer
-    from uniemox.train.journal import Journal
+from uniemox.train.state import RunState, load_state, remove_newer, save_state
 
 _SEED_LIMIT = 2**32  # NumPy's generators take no larger seed
-_MESSAGES_SKIPPED = 5  # unreadable pictures that are named; the rest is counted
+_MESSAGES_SKIPPED = 5  # unreadable images that are named; the rest is counted
 _NEXT = (
-    "the last saved state is whole: start a new run with a lower optim.base_lr, with optim.clip_norm or with "
-    "--precision fp32"
+    "the last saved state is whole: start a new run with a lower `optim.base_lr`, with `optim.clip_norm` or with "
+    "`precision` fp32"
 )
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a task makes of one batch."""
-
-    loss: Tensor
-    """A scalar to go down."""
-    scalars: Mapping[str, Tensor]
-    """Terms worth a curve, detached."""
-
-
-class Batch(Protocol):
-    """What the engine asks of a batch."""
-
-    @property
-    def skipped(self) -> Sequence[Any]:
-        """Pictures that could not be read."""
-
-    def to(self, device: torch.device) -> Any:
-        """Copy the tensors to a device."""
-
-
-BatchT = TypeVar("BatchT", bound=Batch, contravariant=True)
-
-
-class Task(Protocol[BatchT]):
+class Task(Protocol):
     """A kind of learning: what a step computes."""
 
-    def step(self, module: nn.Module, batch: BatchT) -> Step:
-        """Compute the loss of one batch; `module` may be wrapped, so it is only called."""
+    def step(self, module: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Compute of a batch `loss`, a scalar to minimise, and terms worth a curve, detached.
+
+        `module` may be wrapped, so it is only called. A batch has `to(device)`, and `skipped`: unreadable images.
+        """
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the ends of epochs leave for the end of the run, as part of its state."""
+
+    notes: Mapping[str, Any] = field(default_factory=dict)  # Plain JSON, such as the best epoch
+    weights: Mapping[str, Tensor] | None = None  # Those of the best epoch so far
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Generic[BatchT]):
+class Plan:
     """Everything that a run is made of."""
 
-    task: Task[BatchT]
+    task: Task
     module: nn.Module
     dataset: Dataset[Any]
-    collate: Callable[[list[Any]], BatchT]
+    collate: Callable[[list[Any]], Any]
     num_rows: int
     optim: OptimConfig
     run: RunConfig
-    state_folder: Path
-    journal: Journal
     observer: Observer
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    """What a resumed run must share with the one that began, such as a digest of the data."""
-    after_epoch: Callable[[Engine[BatchT], int], None] | None = None
-    """Called with the number of epochs done; may change `engine.notes` and `engine.extra_weights`."""
+    identity: Mapping[str, Any] = field(default_factory=dict)  # What a resumed run must share with its start
+    origin: Mapping[str, Any] = field(default_factory=dict)  # What the run starts from; a resumed one keeps its own
+    signals: StopSignals = field(default_factory=StopSignals)
+    after_epoch: Callable[[Engine], Kept] | None = None  # Returns what is kept; calls `heed_signals` between batches
 
 
-@dataclass
-class _Window:
-    """Sums since the last line of the journal."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0
-    since: float = field(default_factory=time.perf_counter)
-
-    def add(self, scalars: Mapping[str, Tensor], share: float) -> None:
-        for name, value in scalars.items():
-            term = value.detach().float() * share
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
+class _Heeded(Interrupted):
+    """All processes agreed to stop between two batches of an evaluation; a second Ctrl-C is of one alone."""
 
 
-class Engine(Generic[BatchT]):
-    """Runs a plan. After `run`, `weights_module` holds what the run has learned."""
+class Engine:
+    """Runs a plan."""
 
-    def __init__(self, plan: Plan[BatchT], accelerator: Accelerator) -> None:
-        self.plan = plan
-        self.accelerator = accelerator
+    def __init__(self, plan: Plan, accelerator: Accelerator) -> None:
+        self.plan, self.accelerator = plan, accelerator
         self.order = TrainingOrder(
             num_rows=plan.num_rows,
             batch_size=plan.optim.batch_size,
@@ -128,252 +97,255 @@ class Engine(Generic[BatchT]):
         steps = plan.optim.epochs * self.order.steps_an_epoch
         self.total_steps = min(steps, plan.run.max_steps or steps)
         self.step = 0
-        self.notes: dict[str, Any] = {}
-        self.extra_weights: dict[str, Mapping[str, Tensor]] = {}
+        self.kept = Kept()
+        self.origin = dict(plan.origin)
+        self.identity = {"rows": plan.num_rows, "rows a step": self.order.rows_a_step, **plan.identity}
+        self.states = plan.run.out / "state"
+        self.journal = Journal(plan.run.out)
         self.bare = plan.module.to(accelerator.device)
-        optimizer = build_optimizer(self.bare, plan.optim)
-        self.ema = (
-            ModelEmaV3(self.bare, decay=plan.optim.ema_decay, use_warmup=True)
-            if plan.optim.ema_decay
-            else None
-        )
-        self.module, self.optimizer = accelerator.prepare(self.bare, optimizer)
+        self.ema = ModelEmaV3(self.bare, decay=plan.optim.ema_decay, use_warmup=True) if plan.optim.ema_decay else None
+        self.module, self.optimizer = accelerator.prepare(self.bare, build_optimizer(self.bare, plan.optim))
         self.peak = peak_rate(plan.optim, self.order.rows_a_step)
         if plan.optim.min_lr > self.peak:
-            raise ConfigError(
-                f"optim.min_lr {plan.optim.min_lr} is more than the rate after warm-up, {self.peak:.3g} for "
-                f"{self.order.rows_a_step} pictures a step: lower it"
-            )
+            rate = f"the rate after warm-up, {self.peak:.3g} for {self.order.rows_a_step} images a step"
+            raise ConfigError(f"optim.min_lr {plan.optim.min_lr} is more than {rate}: lower it")
         self.trainable = [p for p in self.bare.parameters() if p.requires_grad]
+        self._scored = True
+        self._saved = time.monotonic()
         self._skipped: set[str] = set()
+        self._sums: dict[str, Tensor] = {}  # since the last line of the journal
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What makes a step the same step: the rows, how many of them make a step, and what the plan names."""
-        return {
-            "rows": self.order.num_rows,
-            "rows a step": self.order.rows_a_step,
-            **self.plan.identity,
-        }
+    def epoch(self) -> int:
+        """Number of the present epoch, from 1."""
+        return -(-self.step // self.order.steps_an_epoch)
 
     @property
     def weights_module(self) -> nn.Module:
-        """The module with the weights to keep: the moving average where there is one."""
+        """The module with the weights to keep: the moving average, where one is kept."""
         return self.bare if self.ema is None else self.ema.module
 
     def run(self) -> None:
-        """Train from the present step to the last.
+        """Train from the present step to the last; where that is interrupted or fails, a whole state remains.
 
         Raises:
-            TrainingError: The loss or a weight is not finite.
-            CheckpointError: A state cannot be saved; the last one is still whole.
-            KeyboardInterrupt: The user stopped the run; its state is saved.
+            DataError: An image cannot be transformed, or too many in sequence cannot be read.
+            TrainingError: The loss or a weight is not finite, or a process of the loader died.
         """
+        optim = self.plan.optim
+        if optim.warmup == 1 and self.step < self.total_steps:
+            setting = "warmup_share" if optim.warmup_epochs is None else "warmup_epochs"
+            given = f"optim.{setting} {getattr(optim, setting):g}, optim.epochs {optim.epochs}"
+            self._report(f"the learning rate only rises, since warm-up takes the whole run ({given}): lower it")
         loader = training_loader(
             self.plan.dataset,
             self.plan.collate,
             self.order,
             steps=range(self.step, self.total_steps),
-            num_workers=self.plan.run.num_workers,
+            num_workers=self.plan.run.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        batches = iter(loader)
-        window = _Window()
-        with _interruptible() as interrupted, attention_for(self.accelerator.device):
+        self._restart_line()
+        # torch's fused attention for the CPU is slow backwards: with 33 tokens of width 128 in bf16, a training step of
+        # 128 pairs takes .60 s fused and .35 s plain; in fp32, and for ViT-B/16, both take the same.
+        attention = sdpa_kernel(SDPBackend.MATH) if self.accelerator.device.type == "cpu" else nullcontext()
+        with _explained_deaths(), self.plan.signals.deferred(), attention:
+            if not self._scored:
+                self._end_epoch()
+                self.save()
+            batches = batches_of(loader)
             while self.step < self.total_steps:
-                scalars = self._one_step(batches, window)
-                self._log(window, scalars)
+                rate = self._one_step(batches)
+                if self.step % self.plan.run.log_every == 0 or self.step == self.total_steps:
+                    self._log(rate)
                 self._after_step()
-                if self._any(interrupted.is_set()):
-                    self.save()
-                    self.plan.observer(
-                        Message(f"stopped after step {self.step}; go on with --resume")
-                    )
-                    raise KeyboardInterrupt
         if self._skipped:
-            self.plan.observer(
-                Message(f"{len(self._skipped)} unusable pictures or boxes were skipped")
-            )
+            self._report(f"{len(self._skipped)} unusable images or boxes were skipped")
 
-    def _one_step(self, batches: Iterator[BatchT], window: _Window) -> float:
-        """Do one step of the optimiser; give its learning rate."""
-        seed = seed_of(self.plan.run.seed, self.step, self.accelerator.process_index)
-        set_seed(seed % _SEED_LIMIT)
+    def _one_step(self, batches: Iterator[Any]) -> float:
+        """Do one step of the optimiser; return its learning rate."""
+        optim = self.plan.optim
+        set_seed(seed_of(self.plan.run.seed, self.step, self.accelerator.process_index) % _SEED_LIMIT)
         self.module.train()
-        rate = rate_at((self.step + 1) / self.total_steps, self.plan.optim, peak=self.peak)
+        rate = rate_at((self.step + 1) / self.total_steps, optim, peak=self.peak)
         set_rate(self.optimizer, rate)
-        accumulate = self.plan.optim.accumulate
-        for part in range(accumulate):
-            batch = _next(batches)
-            self._tell_skipped(batch)
-            last = part == accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
-                done = self.plan.task.step(self.module, batch.to(self.accelerator.device))
-                self._check_finite(done)
-                self.accelerator.backward(done.loss)  # divides by the number of parts
-            window.add({"loss": done.loss, **done.scalars}, 1 / accumulate)
-        if self.plan.optim.clip_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.trainable, self.plan.optim.clip_norm)
-            window.add({"gradient_norm": norm}, 1.0)
+        for part in range(1, optim.accumulate + 1):
+            batch = self._next(batches)
+            with nullcontext() if part == optim.accumulate else self.accelerator.no_sync(self.module):
+                terms = self.plan.task.step(self.module, batch.to(self.accelerator.device))
+                if not torch.isfinite(terms["loss"]):
+                    told = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+                    raise TrainingError(f"step {self.step + 1} is not finite ({told}), and {_NEXT}")
+                self.accelerator.backward(terms["loss"])  # divides by the number of parts
+            self._add(terms, 1 / optim.accumulate)
+        if optim.clip_norm is not None:
+            self._add({"gradient_norm": self.accelerator.clip_grad_norm_(self.trainable, optim.clip_norm)}, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        window.steps += 1
         if self.ema is not None:
             self.ema.update(self.bare, self.step)
         return rate
 
-    def _check_finite(self, done: Step) -> None:
-        if torch.isfinite(done.loss):
-            return
-        named = {"loss": done.loss, **done.scalars}
-        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in named.items())
-        raise TrainingError(f"step {self.step + 1} is not finite ({terms}), and {_NEXT}")
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """Take the next batch; where the loader fails, save what was learned, so that nothing is lost."""
+        try:
+            batch = next(batches)
+        except (DataError, RuntimeError):
+            if self.step > 0 and self.accelerator.num_processes == 1:
+                self.save()
+            raise
+        for skipped in batch.skipped:
+            if skipped.path not in self._skipped:
+                self._skipped.add(skipped.path)
+                if len(self._skipped) <= _MESSAGES_SKIPPED:
+                    self._report(f"skipped {skipped.path}: {skipped.reason}")
+        return batch
 
-    def _log(self, window: _Window, rate: float) -> None:
-        run = self.plan.run
-        if self.step % run.log_every and self.step != self.total_steps:
-            return
-        means = self.accelerator.reduce(
-            {name: value / window.steps for name, value in window.sums.items()}, "mean"
-        )
+    def _add(self, terms: Mapping[str, Tensor], share: float) -> None:
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().float() * share
+
+    def _restart_line(self) -> None:
+        self._sums, self._logged, self._since = {}, self.step, time.perf_counter()
+
+    def _log(self, rate: float) -> None:
+        """Write the means since the last line of the journal."""
+        steps = self.step - self._logged
+        means = self.accelerator.reduce({name: value / steps for name, value in self._sums.items()}, "mean")
         scalars = {name: float(value) for name, value in means.items()}
-        seconds = time.perf_counter() - window.since
-        speed = window.steps * self.order.rows_a_step / seconds
-        left = (self.total_steps - self.step) * seconds / window.steps
-        epoch = self.step / self.order.steps_an_epoch
+        seconds = time.perf_counter() - self._since
+        speed = steps * self.order.rows_a_step / seconds
         if self.accelerator.is_main_process:
-            self.plan.journal.write(
-                "train",
-                self.step,
-                {"epoch": epoch, **scalars, "lr": rate, "images_per_second": speed},
+            epoch = self.step / self.order.steps_an_epoch
+            line = {"epoch": epoch, **scalars, "lr": rate, "images_per_second": speed}
+            self.journal.write("train", self.step, line)
+            progress = Progress(
+                step=self.step,
+                total_steps=self.total_steps,
+                epoch=self.epoch,
+                epochs=-(-self.total_steps // self.order.steps_an_epoch),
+                scalars=scalars,
+                images_per_second=speed,
+                seconds_left=(self.total_steps - self.step) * seconds / steps,
             )
-            self.plan.observer(
-                Progress(
-                    step=self.step,
-                    total_steps=self.total_steps,
-                    epoch=(self.step - 1) // self.order.steps_an_epoch + 1,
-                    epochs=-(-self.total_steps // self.order.steps_an_epoch),
-                    scalars=scalars,
-                    images_per_second=speed,
-                    seconds_left=left,
-                )
-            )
-        window.sums.clear()
-        window.steps, window.since = 0, time.perf_counter()
+            self.plan.observer(progress)
+        self._restart_line()
 
     def _after_step(self) -> None:
-        """Do what the end of an epoch or the user's rhythm of saving asks for."""
-        epoch, rest = divmod(self.step, self.order.steps_an_epoch)
-        epoch_done = rest == 0 or self.step == self.total_steps
-        if epoch_done and self.plan.after_epoch is not None:
-            self.plan.after_epoch(self, epoch + (rest > 0))
-        every = self.plan.run.save_every
-        if epoch_done or (every is not None and self.step % every == 0):
+        """Do what the end of an epoch, the rhythm of saving or a signal asks for."""
+        every, minutes = self.plan.run.save_every, self.plan.run.save_minutes
+        stop, is_late = self._agree(minutes is not None and time.monotonic() - self._saved >= 60 * minutes)
+        epoch_done = self.step % self.order.steps_an_epoch == 0 or self.step == self.total_steps
+        if epoch_done:
+            self._scored = self.plan.after_epoch is None
+            if not stop:
+                self._end_epoch()
+        if stop or epoch_done or is_late or (every is not None and self.step % every == 0):
             self.save()
+        if stop:
+            self._stop(stop)
+
+    def _end_epoch(self) -> None:
+        """Do what follows an epoch; where a signal comes in between, save what is needed to do it again."""
+        try:
+            if self.plan.after_epoch is not None:
+                self.kept = self.plan.after_epoch(self)
+        except _Heeded as stop:
+            self.save()
+            self._stop(stop.signum)
+        self._scored = True
+
+    def heed_signals(self) -> None:
+        """Stop what takes long and can be done again, if any process was asked to; all processes call this."""
+        stop, _ = self._agree(False)
+        if stop:
+            raise _Heeded(stop)
+
+    def _agree(self, is_late: bool) -> tuple[int, bool]:
+        """Agree on the signal that any process received (0: none), and on whether the first finds it time to save."""
+        received = self.plan.signals.received or 0
+        if self.accelerator.num_processes == 1:
+            return received, is_late
+        mine = torch.tensor([[received, int(is_late)]], device=self.accelerator.device)
+        everyone = self.accelerator.gather(mine)
+        return int(everyone[:, 0].max()), bool(everyone[0, 1])
+
+    def _stop(self, signum: int) -> NoReturn:
+        self._report(f"stopped after step {self.step}; continue with --resume")
+        raise Interrupted(signum)
+
+    def _report(self, text: str) -> None:
+        self.plan.observer(Message(text))
 
     def save(self) -> None:
-        """Write the state of the run; all processes call this, the first one writes.
-
-        Raises:
-            TrainingError: The weights are not finite, so that the last state is better than this one.
-            CheckpointError: The state cannot be written.
-        """
+        """Write the state of the run, unless its weights are not finite; all processes call this, one writes."""
         if not all(parameter.isfinite().all() for parameter in self.trainable):
-            raise TrainingError(
-                f"the weights after step {self.step} are not finite, so they are not saved, and {_NEXT}"
-            )
+            raise TrainingError(f"the weights after step {self.step} are not finite and not saved, and {_NEXT}")
         if self.accelerator.is_main_process:
-            weights: dict[str, Mapping[str, Tensor]] = {"module": self.bare.state_dict()}
-            if self.ema is not None:
-                weights["ema"] = self.ema.module.state_dict()
+            weights = {"module": self.bare.state_dict()}
+            weights |= {} if self.ema is None else {"ema": self.ema.module.state_dict()}
+            weights |= {} if self.kept.weights is None else {"best": dict(self.kept.weights)}
             state = RunState(
                 step=self.step,
-                weights=weights | self.extra_weights,
+                total_steps=self.total_steps,
+                weights=weights,
                 optimizer=self.optimizer.state_dict(),
-                notes=self.notes,
+                notes=self.kept.notes,
                 identity=self.identity,
+                origin=self.origin,
+                scored=self._scored,
             )
-            save_state(self.plan.state_folder, state)
+            save_state(self.states, state)
+        self._saved = time.monotonic()
         self.accelerator.wait_for_everyone()
 
-    def resume(self) -> None:
-        """Go back to the newest state of the run folder.
+    def resume(self, path: Path) -> None:
+        """Go back to a saved state of the run folder; a run that has grown stretches its schedule.
 
         Raises:
-            CheckpointError: There is none, it is damaged, or it is of another model.
+            CheckpointError: It is of another model or of other data.
+            ConfigError: The run was longer.
         """
-        state = load_state(self.plan.state_folder)
+        state, out = load_state(path), self.plan.run.out
         for name, value in self.identity.items():
-            if state.identity.get(name, value) != value:
-                raise CheckpointError(
-                    f"the run in {self.plan.state_folder.parent} began with other {name} ({state.identity[name]}, now "
-                    f"{value}): resume it with the same data and number of processes, or start a new run"
-                )
+            if (before := state.identity.get(name)) != value:
+                step = "resume it with the same data, teacher and number of processes, or start a new run"
+                raise CheckpointError(f"the run in {out} started with other {name} ({before}, now {value}): {step}")
         try:
             self.bare.load_state_dict(state.weights["module"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state.weights["ema"])
             self.optimizer.load_state_dict(dict(state.optimizer))
         except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"the state in {self.plan.state_folder} does not fit this run's model: {error}"
-            ) from error
-        known = {"module", "ema"}
-        self.extra_weights = {k: v for k, v in state.weights.items() if k not in known}
-        self.notes = dict(state.notes)
-        self.step = state.step
+            raise CheckpointError(f"the state {path} does not fit this run's model: {error}") from error
+        self.kept, self.origin = Kept(state.notes, state.weights.get("best")), dict(state.origin)
+        self.step, self._scored = state.step, state.scored
+        before, now = state.total_steps, self.total_steps
+        if now < before:
+            settings = f"optim.epochs {self.plan.optim.epochs} and max_steps {self.plan.run.max_steps}"
+            raise ConfigError(
+                f"the run in {out} has {before} steps, which may grow and not shrink, but {settings} make {now}"
+            )
+        if now > before:
+            was = rate_at(self.step / before, self.plan.optim, peak=self.peak)
+            becomes = rate_at((self.step + 1) / now, self.plan.optim, peak=self.peak)
+            self._report(
+                f"the run grows from {before} to {now} steps, and its schedule with it: the learning rate was "
+                f"{was:.3g} at step {self.step} and is {becomes:.3g} at the next"
+            )
         if self.accelerator.is_main_process:
-            self.plan.journal.forget_after(self.step)
-
-    def _any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process, so that all of them stop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flags, "sum").item() > 0)
-
-    def _tell_skipped(self, batch: BatchT) -> None:
-        for skipped in batch.skipped:
-            if skipped.path in self._skipped:
-                continue
-            self._skipped.add(skipped.path)
-            if len(self._skipped) <= _MESSAGES_SKIPPED:
-                self.plan.observer(Message(f"skipped {skipped.path}: {skipped.reason}"))
-
-
-def _next(batches: Iterator[Any]) -> Any:
-    """Take the next batch; an error of a worker process arrives wrapped in its traceback, and is unwrapped."""
-    try:
-        return next(batches)
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
-
-
-def attention_for(device: torch.device) -> AbstractContextManager[None]:
-    """Choose how attention is computed in training.
-
-    torch's fused attention for the CPU is slow backwards: with 33 tokens of width 128 in bf16, a training step of 128
-    pairs takes .60 s fused and .35 s plain; in fp32, and for ViT-B/16, both take the same.
-    """
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+            self.journal.forget_after(self.step)
+            remove_newer(self.states, path)
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that a step is finished; the second one stops at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(signum: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
+def _explained_deaths() -> Iterator[None]:
+    """Turn torch's report of a dead process, which may arrive at any point of a step, into an error."""
     try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
+        yield
+    except RuntimeError as error:
+        died = describe_dead_worker(error) or describe_dead_process(error)
+        if died is None:
+            raise
+        raise TrainingError(f"{died}. Continue with `resume`") from error

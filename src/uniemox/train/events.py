@@ -1,6 +1,4 @@
-"""What a run tells while it goes on; whoever draws it (the command line, a notebook) listens."""
-
-from __future__ import annotations
+"""What a run reports while it continues; whoever draws it (the command line, a notebook) listens."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of the optimiser is done."""
+    """A step of the optimiser is done."""
 
     step: int
     total_steps: int

@@ -1,17 +1,21 @@
-"""The numbers of a run, a line each in `metrics.jsonl`, and the same for TensorBoard."""
+"""The numbers of a run, a line each in `metrics.jsonl`, and the same for TensorBoard.
 
-from __future__ import annotations
+What cannot be written raises `TrainingError`, and leaves what was there before.
+"""
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import TrainingError
+from uniemox.files.whole import write_whole
+from uniemox.files.writing import explained
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+_NEXT = "continue with `resume`"
 
 
 class Journal:
@@ -19,53 +23,30 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.jsonl"
-        self._folder = folder / "tensorboard"
         self._writer: SummaryWriter | None = None
         self._purge: int | None = None
 
-    def write(self, kind: str, step: int, numbers: Mapping[str, float]) -> None:
-        """Add a line.
-
-        Args:
-            kind: train, val or test.
-            step: Steps of the optimiser that are done.
-            numbers: Name and value of what was measured.
-
-        Raises:
-            TrainingError: The line cannot be written.
-        """
-        try:
+    def write(self, kind: str, step: int, numbers: Mapping[str, float | str]) -> None:
+        """Add a line of kind train, val or test after a step; a value of text is for the file alone."""
+        with explained(self.path, TrainingError, elsewhere="", then=_NEXT):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             if self._writer is None:
-                self._writer = SummaryWriter(str(self._folder), purge_step=self._purge)
+                self._writer = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=self._purge)
             for name, value in numbers.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
-        except OSError as error:
-            raise self._failure(error) from error
+                if not isinstance(value, str):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of what a resumed run will do again: later steps, and the test at the end.
-
-        Raises:
-            TrainingError: The shortened file cannot be written; the old one is then untouched.
-        """
+        """Drop the lines of what a resumed run will do again: later steps, and the test at the end."""
+        if not self.path.exists():
+            return
         self._purge = step + 1  # TensorBoard hides what was written from that step on
-        lines = read_journal(self.path)
-        kept = [line for line in lines if line["step"] <= step and line["kind"] != "test"]
-        beside = self.path.with_name(f".{self.path.name}.writing")
-        try:
+        kept = [line for line in read_journal(self.path) if line["step"] <= step and line["kind"] != "test"]
+        with write_whole(self.path, TrainingError, elsewhere="", then=_NEXT) as beside:
             beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            beside.replace(self.path)
-        except OSError as error:
-            raise self._failure(error) from error
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def _failure(self, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"{self.path} cannot be written ({error}): free space, then go on with --resume"
-        )
 
     def close(self) -> None:
         """Put what TensorBoard holds back on the disk."""
@@ -75,12 +56,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a `metrics.jsonl`; a last line that a killed run left unfinished is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    whole: list[dict[str, Any]] = []
-    for line in lines:
-        try:
-            whole.append(json.loads(line))
-        except ValueError:
-            break
-    return whole
+    """Read the lines of a `metrics.jsonl`, up to one that a killed run left unfinished."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines

@@ -1,23 +1,17 @@
 """The optimiser's parameter groups and its learning rate."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
 
+from uniemox.config.training import OptimConfig
 from uniemox.models.classify import TwoViewClassifier
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from uniemox.config import OptimConfig
-
-SCALE = "lr_scale"
-"""Key of a group's factor on the learning rate."""
+SCALE = "lr_scale"  # Key of a group's factor on the learning rate
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -27,9 +21,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     full rate, as the top layer does (Clark et al. 2020; Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = []
-    spared = _spared(module)
+    taken, spared = set[int](), _spared(module)
     if config.layer_decay < 1:
-        vit = _find_vit(module)
+        vit = next(part for part in module.modules() if isinstance(part, VisionTransformer))
         groups += param_groups_layer_decay(
             vit,
             weight_decay=config.weight_decay,
@@ -37,11 +31,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
             layer_decay=config.layer_decay,
         )
         taken = {id(parameter) for parameter in vit.parameters()}
-    else:
-        taken = set()
-    for group in param_groups_weight_decay(
-        module, config.weight_decay, no_weight_decay_list=spared
-    ):
+    for group in param_groups_weight_decay(module, config.weight_decay, no_weight_decay_list=spared):
         parameters = [parameter for parameter in group["params"] if id(parameter) not in taken]
         if parameters:
             groups.append({**group, "params": parameters, SCALE: 1.0})
@@ -50,13 +40,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 def _spared(module: nn.Module) -> set[str]:
     """Name what does not decay: MAE spares it in fine-tuning and not in pretraining, where positions are fixed."""
-    if isinstance(module, VisionTransformer | TwoViewClassifier):
-        return set(module.no_weight_decay())
-    return set()
-
-
-def _find_vit(module: nn.Module) -> VisionTransformer:
-    return next(part for part in module.modules() if isinstance(part, VisionTransformer))
+    return set(module.no_weight_decay()) if isinstance(module, VisionTransformer | TwoViewClassifier) else set()
 
 
 def peak_rate(config: OptimConfig, rows_a_step: int) -> float:
@@ -67,12 +51,9 @@ def peak_rate(config: OptimConfig, rows_a_step: int) -> float:
 def rate_at(progress: float, config: OptimConfig, *, peak: float) -> float:
     """Learning rate as a pure function of the share of the run that is done: linear rise, then half a cosine.
 
-    Args:
-        progress: Steps done, the present one included, over all steps; in (0, 1].
-        config: Warm-up as epochs of all epochs, and the rate at the end.
-        peak: Rate after warm-up.
+    `progress` is steps done, the present one included, over all steps, in (0, 1]; `peak` is the rate after warm-up.
     """
-    warmup = min(config.warmup_epochs / config.epochs, 1.0)
+    warmup = config.warmup
     if progress < warmup:
         return peak * progress / warmup
     if warmup == 1.0:

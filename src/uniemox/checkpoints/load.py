@@ -1,0 +1,158 @@
+"""Weights of models from wherever they come: folders, files that others wrote, the hub."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniemox.checkpoints import folder as bundle
+from uniemox.checkpoints import foreign
+from uniemox.checkpoints.facts import MAX_GRID, ModelFacts
+from uniemox.checkpoints.folder import Classifier, Pretrained
+from uniemox.checkpoints.layouts import Foreign, is_beside_encoder, own_name
+from uniemox.checkpoints.open import Opened, open_weights
+from uniemox.errors import CheckpointError
+from uniemox.files.digest import hash_file
+from uniemox.files.weights import as_floats
+from uniemox.files.whole import check_vacant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights that a run starts from."""
+
+    name: str  # For the provenance: what it was and its hash
+    licence: str
+    shape: Mapping[str, Any]  # By the names of `ModelConfig`; of a classifier those of the encoder
+    encoder: Mapping[str, Tensor]  # By timm's names, without any head
+    beside: Mapping[str, Tensor]  # Decoder and fusion, by our names; none for a classifier
+    notes: tuple[str, ...] = ()
+
+
+def load_model(
+    model: str | Path | Opened, *, dataset: str | None = None, device: torch.device | None = None
+) -> Classifier:
+    """Load a classifier, ready to predict.
+
+    Args:
+        model: A folder of this software, of timm or of transformers' wrapper of it; a file of weights, such as
+            UniEmoX's released ones; `demo`; or a name on the hub, `hf-hub:org/name`.
+        dataset: For weights that do not name their classes: a data set, such as fi, or a manifest.
+        device: Where it computes; None is the CPU.
+
+    Returns:
+        The model, which maps normalised images (B, 3, S, S) to logits (B, C), and its facts. With the view
+        `both` it takes scenes and persons.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or hold no classifier, or their classes are not named.
+        DataError: The data set does not exist.
+    """
+    place, found = foreign.find_weights(model)
+    if isinstance(found, foreign.Source):
+        facts = foreign.classifier_facts(found, dataset=dataset)
+        classifier = _make(found, facts)
+    else:
+        facts = found
+        if facts.kind != "classifier":
+            step = f"train a classifier with `uniemox finetune --init {place}`"
+            raise CheckpointError(f"{place} holds a pretrained model: {step}")
+        if dataset is not None:  # the folder names its classes, so the order of the others means nothing
+            foreign.check_classes(place, facts.classes, foreign.describe_dataset(dataset)[0], "omit `dataset`")
+        path = bundle.weight_files(place, facts)[0]
+        classifier = bundle.make_model(facts, bundle.read_folder(place, facts), path)
+    return Classifier(classifier.to(device).eval(), facts)
+
+
+def load_pretraining(model: str | Path) -> Pretrained:
+    """Load a pretrained model with its decoder and fusion, on the CPU.
+
+    Which patches are hidden follows from the noise that is passed in, so a masked forward pass can be repeated:
+    `model(scene, person, scene_noise, person_noise, mask_ratio)` with noise (B, N) hides the patches of the largest.
+
+    Args:
+        model: A folder of this software; a file of MAE or of UniEmoX's released runs; `demo-pretrained`; or a name on
+            the hub.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or hold no decoder.
+    """
+    place, found = foreign.find_weights(model)
+    if isinstance(found, foreign.Source):
+        facts = foreign.pretraining_facts(found)
+        return Pretrained(_make(found, facts), facts)
+    if found.kind != "pretraining":
+        raise CheckpointError(f"{place} holds a classifier, but a pretrained model was asked for")
+    return Pretrained(bundle.make_model(found, bundle.read_folder(place, found), place), found)
+
+
+def load_start(model: str) -> Start:
+    """Read the weights to start a run from, or raise `CheckpointError`."""
+    place, found = foreign.find_weights(model)
+    notes: tuple[str, ...] = ()
+    shape: ModelFacts | Foreign
+    if isinstance(found, foreign.Source):
+        shape = found.foreign
+        shape.check(place)
+        weights, decoder = foreign.adapt_state(found, shape.image_size), shape.decoder
+        name, notes = found.title, found.notes()
+    else:
+        shape = found
+        weights, decoder = bundle.read_folder(place, found), found.pretraining
+        bundle.compare_folder(place, found, weights).check(place)
+        name = _name_of(place, found)
+        if found.view == "both":
+            weights = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
+    floats = as_floats({k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}, place)
+    assert shape.size is not None
+    return Start(
+        name=name,
+        licence=found.licence,
+        shape={"size": shape.size, "patch_size": shape.patch_size, "image_size": shape.image_size, **decoder},
+        encoder={k: v for k, v in floats.items() if not is_beside_encoder(k)},
+        beside={own_name(k): v for k, v in floats.items() if is_beside_encoder(k)},
+        notes=notes,
+    )
+
+
+def describe_start(model: str) -> str:
+    """Return the name that `load_start` gives weights, without reading their numbers, or raise `CheckpointError`."""
+    place, found = foreign.find_weights(model)
+    return found.title if isinstance(found, foreign.Source) else _name_of(place, found)
+
+
+def _name_of(folder: Path, facts: ModelFacts) -> str:
+    return f"{facts.kind} on {facts.dataset}, sha256 {hash_file(bundle.weight_files(folder, facts)[0])}"
+
+
+def convert(model: str, out: Path, *, dataset: str | None = None, image_size: int | None = None) -> ModelFacts:
+    """Write weights that others made as a model folder, or raise `CheckpointError`; return its facts.
+
+    Args:
+        model: File, folder or name on the hub.
+        out: Folder to write; it must be empty or absent.
+        dataset: Data set or manifest that names a classifier's classes.
+        image_size: Side of the images in pixels; None keeps the weights' own.
+    """
+    opened = open_weights(model)
+    check_vacant(out, CheckpointError)
+    if opened.role == "folder":
+        raise CheckpointError(f"{opened.path} is a model folder of this software already")
+    source = foreign.open_source(opened.path)
+    patch = source.foreign.patch_size
+    side = source.foreign.image_size if image_size is None else image_size
+    if side < patch or side % patch or side > patch * MAX_GRID:
+        raise CheckpointError(f"image_size is {side}, but must be a multiple of {patch}, up to {patch * MAX_GRID}")
+    if source.foreign.kind == "pretraining":
+        facts = foreign.pretraining_facts(source, image_size=side)
+    else:
+        facts = foreign.classifier_facts(source, dataset=dataset, image_size=side)
+    bundle.save_model(_make(source, facts), out, facts)
+    return facts
+
+
+def _make(source: foreign.Source, facts: ModelFacts) -> Any:
+    return bundle.make_model(facts, foreign.adapt_state(source, facts.image_size), source.path)

@@ -1,0 +1,65 @@
+"""Settings of `evaluate` and `predict`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from uniemox.config.checks import JsonConfig, Natural, NotNegative, check
+from uniemox.config.people import DetectorConfig
+from uniemox.config.training import Precision
+
+AskedPrecision = Literal["auto", Precision]
+"""auto takes the one that a model folder records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(JsonConfig):
+    """Which classifier runs, where and how fast."""
+
+    model: str = field(kw_only=False)
+    """A classifier: its folder or its run's, an export, a file of weights, demo, or hf-hub:org/name."""
+    dataset: str | None = None
+    """Data set or manifest that names the classes of a file."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: AskedPrecision = "auto"
+    """Arithmetic of the model; auto takes what its folder records."""
+    batch_size: Natural = 32
+    """Images in one forward pass."""
+    workers: NotNegative[int] = 2
+    """Workers that decode images while the model computes; 0 decodes in between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ComputeConfig):
+    """Scoring a classifier on a split of a manifest."""
+
+    data: Path
+    """Manifest made by `uniemox data prepare`."""
+    split: str = "test"
+    """Split of the manifest."""
+    out: Path | None = None
+    """Folder for the report and its images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ComputeConfig, DetectorConfig):
+    """Predicting the emotions of images, or of the people in them."""
+
+    paths: Sequence[Path] = field(kw_only=False)
+    """Images, and folders to search for images."""
+    out: Path | None = None
+    """Table to write: .csv, .jsonl or .parquet, with the probabilities of all classes."""
+    resume: bool = False
+    """Continue a table after an interruption; start it if nothing has been written yet."""
+    overwrite: bool = False
+    """Replace the table if it exists, or start it again."""
+    top_k: Natural = 3
+    """Number of classes that the printed table shows."""
+    json: bool = False
+    """Print a line of JSON for each image instead of a table."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.out is not None or not self.resume, "`resume` continues a table: name it with `out`")

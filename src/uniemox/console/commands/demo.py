@@ -1,0 +1,19 @@
+"""The command `demo`."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from uniemox.config.checkpoint import DemoConfig
+from uniemox.console.commands.command import Answer, Command
+from uniemox.console.display import Display, Terminal
+
+
+def _demo(config: DemoConfig, terminal: Terminal) -> Iterator[Answer]:
+    """Run the whole pipeline on the embedded data, offline, and write a report."""
+    from uniemox.demo.run import run_demo
+
+    with Display(terminal) as display:
+        yield Answer([run_demo(config.out, device=config.device, seed=config.seed, observer=display)])
+
+
+COMMANDS: Final = {"demo": Command(DemoConfig, _demo)}

@@ -1,0 +1,260 @@
+"""Results as tables of a terminal. Nothing here decides to print."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from uniemox.wording import counted, printable
+
+if TYPE_CHECKING:
+    from uniemox.audit.audit import Audit
+    from uniemox.checkpoints.inspection import Inspection
+    from uniemox.importers.specs import DatasetSpec
+    from uniemox.inference.predictor import Prediction
+    from uniemox.manifests.findings import Problem
+    from uniemox.manifests.population import Population
+    from uniemox.manifests.table import Box, Manifest
+    from uniemox.people.agreement import Agreement
+    from uniemox.targets.scores import Metric, Scores
+
+_MOST_NAMES = 6  # Of tensors in a line
+
+
+def _cell(value: object) -> Text:
+    """Show a value as it is, whatever text it holds."""
+    return Text("\n").join(Text(printable(line)) for line in str(value).split("\n"))
+
+
+def _make_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> Table:
+    """Make a table, with the columns of some heads on the right; what is too long is folded."""
+    columns = (Column(_cell(head), overflow="fold", justify="right" if head in right else "left") for head in heads)
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _list_facts(heads: tuple[str, str], facts: Mapping[str, object]) -> Table:
+    """Make a table with a line for each fact that is known."""
+    return _make_table(heads, ((name, value) for name, value in facts.items() if value))
+
+
+def percent(share: float) -> str:
+    """Show a share as a percentage."""
+    return f"{100 * share:.1f}"
+
+
+def report_tables(scores: Scores) -> Iterable[Table]:
+    """Show an evaluation: the metrics, then those of each class."""
+    from uniemox.targets.scores import Grid  # NumPy, which help has no need of
+
+    rows: list[tuple[str, str, str]] = []
+    for metric in scores.metrics:
+        if metric.title and metric.name in scores.values:
+            interval = " to ".join(_number(end, metric) for end in scores.intervals.get(metric.name) or ())
+            name = metric.name if metric.is_selectable else metric.title
+            rows.append((name, _number(scores.values[metric.name], metric), interval))
+    rows += [(name, percent(share), "") for name, share in scores.display.baselines]
+    table = _make_table(("metric", "%", "95 % interval"), rows, right="%")
+    table.caption = counted(scores.num_samples, "image")
+    yield table
+    for _, parts in scores.display.panels:
+        for part in parts:
+            if isinstance(part, Grid):
+                cells = ([_score(cell) for cell in row] for row in part.rows)
+                yield _make_table(part.heads, cells, right=part.heads[1:])
+
+
+def _score(cell: object) -> object:
+    return "" if cell is None else percent(cell) if isinstance(cell, float) else cell
+
+
+def _number(value: float, metric: Metric) -> str:
+    return percent(value) if metric.is_share else f"{value:.3f}"
+
+
+def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table:
+    """Show predictions, a row each; an image that could not be read has its reason instead of an answer.
+
+    If one of them is of a person, a column shows the box of each.
+    """
+    has_people = any(prediction.box is not None for prediction in predictions)
+    rows = []
+    for prediction in predictions:
+        predicted, confidence = prediction.predicted, prediction.confidence
+        if prediction.answer is None:
+            answer = ("", "", f"not read: {prediction.reason}")
+        else:
+            emotion = ", ".join(predicted) or "–" if isinstance(predicted, list) else str(predicted)
+            likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
+            answer = (emotion, "" if confidence is None else percent(confidence), likeliest)
+        box = [_describe_box(prediction.box)] if has_people else []
+        rows.append((prediction.path, *box, *answer))
+    heads = ["path", *(["person"] if has_people else []), "emotion", "%", "likeliest"]
+    return _make_table(heads, rows, right=("person", "%"))
+
+
+def _describe_box(box: Box | None) -> str:
+    return "" if box is None else f"{box.x0:.0f},{box.y0:.0f} {box.x1 - box.x0:.0f}×{box.y1 - box.y0:.0f}"
+
+
+def facts_table(manifest: Manifest) -> Table:
+    """Show what a manifest records about its data set."""
+    facts, rows = manifest.facts, len(manifest)
+    images = len(manifest.table["path"].unique())
+    shown = {
+        "data set": f"{facts.title} ({facts.name})",
+        "images": images if images == rows else f"{images}, in {counted(rows, 'row')}",
+        "emotion": facts.emotion or "not known",
+        "folder": facts.root,
+        "layout": facts.layout,
+        "labels": facts.labelled_by,
+        "splits": facts.split_recipe,
+        "people": facts.people_source,
+        "licence": facts.licence,
+        "source": facts.url,
+        "cite": facts.citation,
+        "format": f"version {facts.version}",
+    }
+    return _list_facts(("fact", "value"), shown)
+
+
+def inspection_table(found: Inspection) -> Table:
+    """Show what was found in a file of weights; lines with nothing to show are omitted."""
+    tensors = {
+        "missing": found.missing,
+        "left over": found.extra,
+        "misshapen": found.misshapen,
+        "not used": found.unused,
+        "beside the weights": found.beside,
+        "not finite": found.not_finite,
+    }
+    facts = dict(found.facts)
+    shown: dict[str, object] = {
+        "file": found.path,
+        "format": found.format,
+        "layout": found.layout,
+        "kind": found.kind,
+        "architecture": ", ".join(f"{name} {value}" for name, value in found.architecture.items()),
+        "parameters": f"{found.parameters:,}",
+        **{f"sha256 of {name}": value for name, value in found.sha256.items()},
+        "classes": ", ".join(found.classes),
+        **{f"perhaps {name}": ", ".join(classes) for name, classes in found.likely_datasets.items()},
+        **{words: _list_some(names) for words, names in tensors.items()},
+        "licence": found.licence or "not stated",
+    }
+    if "dataset" in facts:  # a model folder; other weights do not say what they were trained on
+        shown["trained on"] = ", ".join(filter(None, (facts.pop("dataset"), facts.pop("title"))))
+        shown["emotion"] = facts.pop("emotion") or "evoked or felt: not recorded"
+    for name, value in facts.items():
+        lines = [f"{n}: {part}" for n, part in value.items()] if isinstance(value, dict) else [str(value)]
+        shown[name] = "" if value is None else "\n".join(lines)
+    shown |= {f"saved {name}": value for name, value in found.arguments.items()}
+    return _list_facts(("what", "found"), shown | {"note": "\n".join(found.notes)})
+
+
+def _list_some(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:_MOST_NAMES])
+    return listed if len(names) <= _MOST_NAMES else f"{listed} … ({len(names)} in all)"
+
+
+def datasets_table(specs: Iterable[DatasetSpec]) -> Table:
+    """Show what is known about each data set, one fact a line."""
+    table = Table(Column("data set", no_wrap=True), "fact", Column("value", overflow="fold"))
+    for spec in specs:
+        sizes = {"images": spec.pictures, "people": spec.people}
+        shown = {
+            "title": spec.title,
+            "classes": ", ".join(spec.classes) or "given by the data",
+            "emotion": spec.emotion or "not known",
+            "size": ", ".join(f"{size:,} {what}" for what, size in sizes.items() if size),
+            "labels": spec.labelled_by,
+            "splits": spec.published_split,
+            "licence": spec.licence,
+            "source": spec.url,
+            "cite": spec.citation,
+            "note": spec.note,
+        }
+        for name, value in shown.items():
+            if value:
+                table.add_row("" if name != "title" else spec.name, name, value)
+        table.add_section()
+    return table
+
+
+def counts_table(manifest: Manifest) -> Table:
+    """Show the rows of each class in each split, which are columns; with a line for those without a label, if any.
+
+    A row with a set of labels is in several lines, but counts once in all.
+    """
+    counts = manifest.counts()
+    names = [*manifest.facts.classes, *([""] if any(of_class.get("") for of_class in counts.values()) else [])]
+    rows = ([name or "no label", *(of_class.get(name, 0) for of_class in counts.values())] for name in names)
+    table = _make_table(["class", *counts], rows, right=counts)
+    table.add_section()
+    table.add_row("all", *map(str, manifest.split_counts().values()))
+    return table
+
+
+def sources_table(sources: Mapping[str, int]) -> Table | None:
+    """Show how many rows each data set gave to a merged manifest; None if it is not merged."""
+    return _make_table(("data set", "rows"), sources.items(), right=["rows"]) if sources else None
+
+
+def problems_table(problems: Sequence[Problem]) -> Table | None:
+    """Show what an import skipped or fixed; None if that is nothing."""
+    rows = [(problem.kind, problem.count, problem.example) for problem in problems]
+    return _make_table(("problem", "how often", "for example"), rows, right=["how often"]) if rows else None
+
+
+def population_table(population: Population) -> Table:
+    """Show how many images have people."""
+    counts = {"not read": population.unread, "not searched": population.unasked}
+    rows = [("with people", population.with_people), ("without", population.without)]
+    rows += [(name, count) for name, count in counts.items() if count]
+    table = _make_table(("people", "images"), rows, right=["images"])
+    table.add_section()
+    table.add_row("all", str(population.pictures))
+    boxes = counted(population.boxes, "box", several="boxes")
+    table.caption = f"{boxes} in {counted(population.rows, 'row')}"
+    if population.shared:
+        table.caption += f", {population.shared} of which share their image with another"
+    return table
+
+
+def agreement_table(agreement: Agreement, *, names: tuple[str, str]) -> Table:
+    """Show how far two sets of boxes agree."""
+    shares = (agreement.first_confirmed, agreement.second_found)
+    rows = [
+        ("boxes", agreement.first_boxes, agreement.second_boxes),
+        ("also in the other", *("" if share is None else f"{percent(share)} %" for share in shares)),
+        ("images with people in this one only", agreement.first_only, agreement.second_only),
+        ("images with people in both", agreement.both, agreement.both),
+        ("images without people in both", agreement.neither, agreement.neither),
+    ]
+    table = _make_table(("two sets of boxes", *names), rows, right=names)
+    pairs = counted(agreement.matched, "pair of boxes overlaps", several="pairs of boxes overlap")
+    table.caption = f"{pairs} by {agreement.iou:g} or more"
+    if agreement.mean_iou is not None and agreement.median_iou is not None:
+        table.caption += f", {agreement.mean_iou:.3f} on average, {agreement.median_iou:.3f} in the median"
+    compared = counted(agreement.pictures, "image was", several="images were")
+    table.caption += f"; {compared} compared"
+    if agreement.left_out:
+        table.caption += f", {agreement.left_out} could not be"
+    return table
+
+
+def findings_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Show how many images an audit found of each kind of problem, and how many of them it removed."""
+    rows = ((kind, of_kind["found"], of_kind["removed"]) for kind, of_kind in counts.items())
+    return _make_table(("finding", "images", "removed"), rows, right=("images", "removed"))
+
+
+def kept_table(audit: Audit) -> Table:
+    """Show the rows of each audited manifest, and how many the cleaned one keeps."""
+    rows = zip(audit.names, map(len, audit.manifests), map(len, audit.cleaned), strict=True)
+    return _make_table(("manifest", "rows", "kept"), rows, right=("rows", "kept"))

@@ -1,0 +1,268 @@
+"""From bytes to an upright RGB image, or to the reason why it cannot be read. The only decoder of images.
+
+JPEG, PNG, WebP, GIF, BMP and TIFF are read. The rules:
+
+- the EXIF orientation is applied, and all metadata is dropped, so that nobody turns the image again;
+- transparent pixels are laid over white;
+- of several frames or pages, the first;
+- grey of up to 16 bits is scaled from its full range; grey of 32 bits or floats, whose range nobody knows, is refused;
+- colour profiles are not applied; CMYK becomes RGB by Pillow's rule.
+
+Nothing here raises or warns about a bad file, and no global setting of Pillow is touched.
+"""
+
+import io
+import re
+import stat
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from uniemox.errors import DAMAGED
+from uniemox.files.archives import read_slice, slice_of
+from uniemox.wording import reason_of
+
+MAX_PIXELS: Final = 1024**3 // 4 // 3  # 89,478,485: a quarter of a GiB as RGB, above which Pillow warns
+MAX_BYTES: Final = 256 * 1024**2  # Maximum bytes of a file
+EXTENSIONS: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)  # Endings of the files that data set readers take for images, in lower case
+
+_SUPPORTED: Final = "JPEG, PNG, WebP, GIF, BMP and TIFF"
+_FORMATS: Final = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WebP": rb"RIFF.{4}WEBP",
+    "GIF": rb"GIF8",
+    # "BM" alone starts many a text; the header's size, which follows at byte 14, is one of seven small numbers.
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00",
+    "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
+}  # First bytes of the formats that are read
+_OTHER_FORMATS: Final = {
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "MP4": rb".{4}ftyp",
+    "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\x00\x00\x00\x0cJXL |\xff\x0a",
+    "Photoshop": rb"8BPS",
+    "icon": rb"\x00\x00\x01\x00",
+    "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6",
+    "PDF": rb"%PDF",
+    "QOI": rb"qoif",
+    "DDS": rb"DDS ",
+    "OpenEXR": rb"\x76\x2f\x31\x01",
+    "PNM": rb"P[1-7][\n ]",
+    "zip": rb"PK\x03\x04",
+    "gzip": rb"\x1f\x8b",
+    "RIFF (sound or video)": rb"RIFF",
+    "Git LFS pointer": rb"version https://git-lfs",
+    "SVG": rb"(?i:.*<svg)",
+    "web page": rb"(?i:.*(<html|<!doctype html))",
+}
+_DAMAGED: Final = (*DAMAGED, zlib.error, Image.DecompressionBombError)
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # What makes an image of an EXIF orientation upright (EXIF 2.3, 4.6.4 A); the last four exchange the sides
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no image we can use, and why, in a few words without the file's name."""
+
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """An image as `decode_picture` found it."""
+
+    image: Image.Image  # Upright, RGB, without metadata; reduced where that was asked for
+    width: int  # Of the whole upright image, in pixels
+    height: int
+
+
+def read_image(
+    path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, shrink_to: int | None = None
+) -> Image.Image | Unreadable:
+    """Read an image file by `read_file` and `decode_image`."""
+    data = read_file(path, max_bytes=max_bytes)
+    return data if isinstance(data, Unreadable) else decode_image(data, max_pixels=max_pixels, shrink_to=shrink_to)
+
+
+def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | Unreadable:
+    """Read the bytes of a file, which may be in an archive, or say why that is impossible.
+
+    Only regular files are opened, so that a pipe or a device cannot hang the reader; a file of more than `max_bytes` is
+    refused before it is read.
+    """
+    try:
+        part = slice_of(path)
+        place = path if part is None else part.archive
+        status = place.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Unreadable("not a file")
+        size = status.st_size if part is None else part.size
+        if size > max_bytes:
+            return Unreadable(f"{size} bytes, over the limit of {max_bytes}")
+        with place.open("rb") as file:  # buffered, since a single read over a network may be short
+            return file.read(max_bytes) if part is None else read_slice(file, part)
+    except OSError as error:
+        return Unreadable(reason_of(error))
+    except ValueError:  # a NUL in the name
+        return Unreadable("not a file name")
+
+
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> Image.Image | Unreadable:
+    """Decode an image from the bytes of its file.
+
+    Args:
+        data: The whole file.
+        max_pixels: Largest width × height; a larger image is refused before it is decoded.
+        shrink_to: Side in pixels that suffices. A JPEG is then decoded at a half, a quarter or an eighth of its size
+            where its short side stays at least this long. That is several times faster, but pixels differ by a few
+            grey levels from those of the whole image shrunk, and boxes must be scaled by the caller.
+
+    Returns:
+        The upright image, mode RGB, without metadata, or why it cannot be decoded.
+    """
+    decoded = decode_picture(data, max_pixels=max_pixels, shrink_to=shrink_to)
+    return decoded if isinstance(decoded, Unreadable) else decoded.image
+
+
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None) -> Decoded | Unreadable:
+    """Decode like `decode_image`, and give the size of the whole image, which `shrink_to` hides."""
+    name = identify(data)
+    if isinstance(name, Unreadable):
+        return name
+    with _quiet_pillow():
+        try:
+            with Image.open(io.BytesIO(data), formats=(name.upper(),)) as image:
+                return _decode(image, max_pixels, shrink_to)
+        except UnidentifiedImageError:
+            return Unreadable(f"damaged {name}: its header cannot be read")
+        except _DAMAGED as error:
+            return Unreadable(f"damaged {name}: {reason_of(error)}")
+
+
+def adopt_image(image: Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Image.Image | Unreadable:
+    """Convert an image in memory by the rules of `decode_image`.
+
+    Args:
+        image: Of Pillow, loaded or not, with its EXIF orientation applied if it still has one; or an array of uint8,
+            (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) or (H, W, 1) grey. It is not changed.
+        max_pixels: Largest width × height.
+    """
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2:]
+        if image.dtype != np.uint8 or image.ndim < 2 or channels not in ((), (1,), (3,), (4,)):
+            return Unreadable(
+                f"array of {image.dtype} and shape {image.shape}, but only uint8 of (height, width, 3) is read"
+            )
+        image = Image.fromarray(image.squeeze(2) if channels == (1,) else image)
+    if 0 in image.size:
+        return Unreadable("empty image")
+    with _quiet_pillow():
+        try:
+            decoded = _decode(image, max_pixels)
+        except _DAMAGED as error:
+            return Unreadable(f"damaged image: {reason_of(error)}")
+    return decoded if isinstance(decoded, Unreadable) else decoded.image
+
+
+def identify(data: bytes) -> str | Unreadable:
+    """Name the format of an image file by its first bytes, or say why it is none that is read."""
+    if not data:
+        return Unreadable("empty file")
+    for name, start in (_FORMATS | _OTHER_FORMATS).items():
+        if re.match(start, data[:1024], re.DOTALL):
+            return name if name in _FORMATS else Unreadable(f"{name}, but only {_SUPPORTED} are read")
+    return Unreadable("not an image")
+
+
+def _decode(image: Image.Image, max_pixels: int, shrink_to: int | None = None) -> Decoded | Unreadable:
+    """Convert an opened image; a damaged one raises one of `_DAMAGED`."""
+    width, height = image.size
+    if width * height > max_pixels:
+        return Unreadable(f"{width} x {height} pixels, over the limit of {max_pixels}")
+    if image.mode in ("I", "F"):
+        return Unreadable("grey of 32 bits, but only up to 16 bits are read")
+    if shrink_to is not None:
+        image.draft(None, (shrink_to, shrink_to))
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112)
+    except _DAMAGED:  # the metadata alone, which does not make an image unreadable
+        orientation = None
+    upright = _to_rgb(image)
+    if isinstance(orientation, int) and orientation in _TURNS:
+        upright = upright.transpose(_TURNS[orientation])
+        width, height = (height, width) if orientation >= 5 else (width, height)
+    upright.info.clear()
+    return Decoded(upright, width, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;"):
+        return _scale_grey(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, colours).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_grey(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 bits, or of as many as a TIFF declares, to 8."""
+    values = np.asarray(image)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = int(tags.get(258, (16,))[0])  # BitsPerSample of TIFF 6.0
+    grey = np.rint(np.clip(values / (2.0**bits - 1), 0, 1) * 255).astype(np.uint8)
+    if tags.get(262) == 0:  # white is zero; Pillow handles that up to 8 bits only
+        grey = 255 - grey
+    key = image.info.get("transparency")
+    if key is not None:
+        grey[values == key] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_filters = ExitStack()
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silence the warnings of Pillow's modules while any thread decodes.
+
+    Filters of warnings belong to the process, and `catch_warnings` restores what it found: two threads that overlap
+    would leave one another's filters behind. So the first one in sets them and the last one out restores them.
+    """
+    global _quiet_depth
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_filters.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                _quiet_filters.close()

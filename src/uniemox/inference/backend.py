@@ -1,0 +1,39 @@
+"""What prediction asks of whatever runs a classifier, and which of them runs a given model. Brings no torch."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.open import open_model
+from uniemox.config.inference import AskedPrecision
+
+
+class Backend(Protocol):
+    """A classifier that is ready to answer."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Of the classifier."""
+
+    def digest(self) -> str:
+        """SHA-256 of all that its answers depend on: weights, classes, and what is done to an image."""
+
+    def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run the classifier: (N, V, 3, S, S), images prepared by `facts.views`, to (N, C) logits in label order."""
+
+
+def load_backend(
+    model: str | Path, *, device: str = "auto", dataset: str | None = None, precision: AskedPrecision = "auto"
+) -> Backend:
+    """Load a classifier; arguments and errors are those of `Predictor.load`."""
+    opened = open_model(model)
+    if opened.role == "export":
+        from uniemox.inference.onnx_backend import load_onnx
+
+        return load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
+    from uniemox.inference.torch_backend import load_torch
+
+    return load_torch(opened, device=device, dataset=dataset, precision=precision)

@@ -1,0 +1,252 @@
+"""Evaluation of a classifier on a split of a manifest, exact on any number of processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from uniemox.checkpoints.load import load_model
+from uniemox.checkpoints.open import open_model
+from uniemox.compute.devices import choose_precision, computing_in, computing_on
+from uniemox.config.inference import AskedPrecision
+from uniemox.config.training import Precision
+from uniemox.data.batch import LabelledBatch, batches_of, evaluation_loader
+from uniemox.data.dataset import EvaluationDataset
+from uniemox.data.pixels import EvaluationViews
+from uniemox.emotions import match_classes
+from uniemox.errors import DataError
+from uniemox.files.whole import write_whole
+from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
+from uniemox.inference.predictor import Prediction
+from uniemox.inference.tables import write_predictions
+from uniemox.manifests.merge import renumber
+from uniemox.manifests.table import Box, Manifest, read_manifest
+from uniemox.targets.kinds import resolve_target
+from uniemox.targets.scores import NUM_RESAMPLES, Scores
+from uniemox.targets.target import Target
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE: Final = 32
+"""Images in one forward pass where nothing else is asked for. A run scores its chosen weights in batches of this size
+too, since in bf16 the size of a batch decides how sums are rounded."""
+_ROWS_AT_ONCE: Final = 1024  # Rows of a table that are made into answers at once
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's answers to the readable images of a manifest, in its order."""
+
+    logits: npt.NDArray[np.float32]  # (N, C)
+    labels: npt.NDArray[Any]  # (N, …), as the target reads them
+    rows: npt.NDArray[np.int64]  # (N,), place in the manifest
+    boxes: tuple[Box | None, ...]  # (N,), the person that was cut out; None where the whole image was used
+    unreadable: tuple[str, ...]  # Path and reason of each image that was skipped
+    target: Target
+    computed_in: str  # Precision of the forward passes, or onnx
+
+    def score(self, *, num_resamples: int = NUM_RESAMPLES) -> Scores:
+        """Score the answers as they are."""
+        scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
+        return replace(scores, computed_in=self.computed_in)
+
+    def agreement(self, other: Outputs) -> float:
+        """Compute the share of answers that another precision keeps, on the images that both could read.
+
+        The target is fitted here first.
+        """
+        _, ours, theirs = np.intersect1d(self.rows, other.rows, return_indices=True)
+        fitted = self.target.fit(self.logits[ours], self.labels[ours])
+        return fitted.agreement(self.logits[ours], other.logits[theirs])
+
+    def describe_unreadable(self) -> str:
+        """Count the images that were skipped, and name the first with its reason."""
+        return (
+            f"skipped {len(self.unreadable)} of {len(self.unreadable) + len(self.labels)} images that cannot be "
+            f"read; the first is {self.unreadable[0]}"
+        )
+
+
+def compute_outputs(
+    model: nn.Module,
+    manifest: Manifest,
+    *,
+    views: EvaluationViews,
+    accelerator: Accelerator,
+    num_workers: int,
+    target: Target,
+    precision: Precision,
+    batch_size: int = BATCH_SIZE,
+    between: Callable[[], None] = lambda: None,
+) -> Outputs:
+    """Run a classifier over labelled rows. Every row counts once, whatever the number of processes.
+
+    The model maps one view or two, (B, 3, S, S), to logits (B, C), on the accelerator's device and in `precision`,
+    whatever the accelerator's. `between` is called between batches, by all processes, and may raise to stop. Where no
+    image can be read, or one cannot be transformed, `DataError` is raised.
+    """
+    dataset = EvaluationDataset(manifest, views, target)
+    loader = accelerator.prepare_data_loader(evaluation_loader(dataset, batch_size=batch_size, num_workers=num_workers))
+    model.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    reasons: dict[int, str] = {}  # by row, like the boxes
+    boxes: dict[int, Box | None] = {}
+    with torch.no_grad():
+        batch: LabelledBatch
+        for batch in batches_of(loader):
+            between()
+            with computing_in(precision, accelerator.device):
+                logits = model(*batch.to(accelerator.device).views)
+            gathered = accelerator.gather_for_metrics((logits.float(), batch.labels, batch.rows, batch.readable))
+            parts.append(tuple(tensor.cpu() for tensor in gathered))
+            skipped = (f"{path}: {reason}" for path, reason in batch.skipped)
+            reasons |= zip(batch.rows[~batch.readable].tolist(), skipped, strict=True)
+            boxes |= zip(batch.rows.tolist(), batch.boxes, strict=True)
+    # What all processes know; a row that fills up another's batch is the same in both.
+    reasons, boxes = (dict(gather_object(list(known.items()))) for known in (reasons, boxes))
+    logits, labels, rows, readable = (torch.cat(column) for column in zip(*parts, strict=True))
+    if not readable.any():
+        raise DataError(f"none of the {len(manifest)} images below {manifest.facts.root} can be read: {reasons[0]}")
+    return Outputs(
+        logits[readable].numpy(),
+        labels[readable].numpy(),
+        rows[readable].numpy(),
+        tuple(boxes[row] for row in rows[readable].tolist()),
+        tuple(reason for _, reason in sorted(reasons.items())),
+        target,
+        "onnx" if isinstance(model, _Exported) else precision,
+    )
+
+
+def evaluate(
+    model: str,
+    *,
+    data: Path,
+    split: str = "test",
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int = BATCH_SIZE,
+    num_workers: int = 2,
+    dataset: str | None = None,
+    precision: AskedPrecision = "auto",
+    target: Target | None = None,
+) -> Scores:
+    """Score a classifier on a split of a manifest.
+
+    Classes are matched by name, in whatever order and spelling the manifest has them; the report and the predictions
+    have the model's.
+
+    Args:
+        model: A classifier: its folder, an export, a file that others wrote, `demo`, or a name on the hub.
+        data: Manifest.
+        split: Split to score on.
+        out: Folder for `report.json` and `predictions.parquet`; None writes nothing.
+        device: auto, cpu, cuda or mps.
+        batch_size: Images in one forward pass.
+        num_workers: Processes that decode.
+        dataset: Data set or manifest that names the classes, for weights that do not.
+        precision: auto, fp32 or bf16; auto is what the model folder records. An export has its own.
+        target: What the model was trained with, where that is a kind of the caller's own.
+
+    Raises:
+        CheckpointError: The model cannot be read, or answers with a kind that must be given.
+        ConfigError: The device does not exist, or an export was asked for a precision.
+        DataError: The data cannot be read, or its classes are not the model's, by whatever name.
+    """
+    with computing_on(device) as accelerator:
+        opened = open_model(model)
+        module: nn.Module
+        chosen: Precision
+        if opened.role == "export":
+            backend = load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
+            module, facts, chosen = _Exported(backend), backend.facts, "fp32"
+        else:
+            classifier = load_model(opened, dataset=dataset, device=accelerator.device)
+            module, facts = classifier.model, classifier.facts
+            chosen = choose_precision(precision, facts.precision, accelerator.device)
+        answers = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
+        manifest = number_as(facts.classes, read_manifest(data)).select([split])
+        reads_people = facts.view != "scene"
+        without = manifest.num_without_people
+        if reads_people and without and accelerator.is_main_process:
+            log.warning("%d of %d images have no person box: the whole image is used instead", without, len(manifest))
+        outputs = compute_outputs(
+            module,
+            manifest,
+            views=facts.views,
+            accelerator=accelerator,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            target=answers,
+            precision=chosen,
+        )
+        if outputs.unreadable and accelerator.is_main_process:
+            log.warning("%s", outputs.describe_unreadable())
+        scores = outputs.score()
+        if out is not None and accelerator.is_main_process:
+            write_evaluation(out, scores, outputs, manifest, people=reads_people)
+        return scores
+
+
+class _Exported(nn.Module):
+    """An exported classifier as a module, so that one loop evaluates every classifier."""
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, *views: torch.Tensor) -> torch.Tensor:
+        pixels = torch.stack(views, dim=1).cpu().numpy()
+        return torch.from_numpy(self.backend.logits(pixels)).to(views[0].device)
+
+
+def number_as(classes: tuple[str, ...], manifest: Manifest) -> Manifest:
+    """Number the labels of a manifest as a model does, matching the classes by name, and log what that changes.
+
+    Raises `DataError` for a manifest with other classes, naming what is missing on either side.
+    """
+    theirs, name = manifest.facts.classes, manifest.facts.name
+    if classes == theirs:
+        return manifest
+    match = match_classes(classes, theirs)
+    if not match.is_whole:
+        lacks = match.describe("the model", f"the manifest of {name}")
+        raise DataError(f"{lacks}: evaluate on data with the same classes, or fine-tune on these")
+    spelt = ", ".join(f"{other} is {own}" for other in theirs if other != (own := match.mapped[other]))
+    how = f"another order or spelling: they are matched by name{f' ({spelt})' if spelt else ''}"
+    log.info("the manifest of %s has the model's classes in %s", name, how)
+    return renumber(manifest, classes, match.mapped)
+
+
+def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: Manifest, *, people: bool) -> None:
+    """Write `report.json`, and `predictions.parquet` in the columns of `predict` with the truth and the row.
+
+    The folder is made if absent; `people` adds the boxes of the persons that the model read.
+    """
+    summary = {**scores.to_dict(), "unreadable": list(outputs.unreadable)}
+    with write_whole(folder / "report.json", DataError) as beside:
+        beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"
+    write_predictions(predictions, out, outputs.target, people=people, is_evaluation=True)
+
+
+def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:
+    paths, target = manifest.table["path"], outputs.target
+    for start in range(0, len(outputs.rows), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        truths, answers = target.truths(outputs.labels[block]), target.answers(outputs.logits[block])
+        places = outputs.rows[block].tolist()
+        for place, box, truth, answer in zip(places, outputs.boxes[block], truths, answers, strict=True):
+            row = {"row": int(manifest.places[place]), **truth, **answer}
+            yield Prediction(Path(paths[place].as_py()), row, box=box)

@@ -1,0 +1,109 @@
+"""Runs an exported classifier in onnxruntime, on the CPU. Brings no torch."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.config.inference import AskedPrecision
+from uniemox.config.training import ENCODER_SHAPES
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files.digest import hash_file
+from uniemox.files.onnx import import_onnxruntime, open_session, session_errors
+from uniemox.inference.onnx_file import OUTPUT_NAME, input_names, read_onnx_file
+from uniemox.wording import reason_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_MEMORY = 3 * 2**29  # Bytes that all sessions may take between input and output, so that no file takes all memory
+_MAX_IMAGES = 32  # Images in one run; more are no faster on a CPU
+_MAX_ATTENTION = 2**24  # Numbers in the attention of one layer in one run
+_AGAIN = "export the model again"
+
+
+class OnnxBackend:
+    """A classifier in onnxruntime."""
+
+    def __init__(self, session: InferenceSession, path: Path, facts: ModelFacts) -> None:
+        self.session, self.path, self.facts = session, path, facts
+        tokens = (facts.image_size // facts.patch_size) ** 2 + 1
+        attention = ENCODER_SHAPES[facts.size].num_heads * tokens**2
+        self._at_once = max(1, min(_MAX_IMAGES, _MAX_ATTENTION // attention))
+
+    def digest(self) -> str:
+        """SHA-256 of the file, which holds everything."""
+        return hash_file(self.path)
+
+    def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run the classifier, or raise `CheckpointError` if it gives no finite number for a class."""
+        parts = (pixels[start : start + self._at_once] for start in range(0, len(pixels), self._at_once))
+        return np.concatenate([self._run(part) for part in parts])
+
+    def _run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        path, classes = self.path, len(self.facts.classes)
+        views = {name: pixels[:, index] for index, name in enumerate(input_names(self.facts.view))}
+        logits: npt.NDArray[np.float32]
+        try:
+            (logits,) = self.session.run([OUTPUT_NAME], views)
+        except session_errors() as error:
+            raise CheckpointError(f"{path} cannot be run ({reason_of(error)}): {_AGAIN}") from error
+        if logits.shape != (len(pixels), classes) or not np.isfinite(logits).all():
+            raise CheckpointError(f"{path} gave no finite number for each of its {classes} classes: {_AGAIN}")
+        return logits
+
+
+def load_onnx(
+    path: Path, *, device: str, dataset: str | None = None, precision: AskedPrecision = "auto"
+) -> OnnxBackend:
+    """Load a classifier from its file, which names its classes and computes on the CPU as it was exported.
+
+    Asking for another device, other classes or a precision raises `ConfigError`.
+    """
+    if dataset is not None:
+        raise ConfigError(f"{path} names its classes itself: omit `dataset` {dataset}")
+    if precision != "auto":
+        raise ConfigError(f"{path} computes as it was exported: omit `precision` {precision}, or give its model folder")
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device is {device}, but an exported model runs on the cpu: use `device` auto or cpu")
+    walked, facts = read_onnx_file(path)
+    import_onnxruntime("export")
+    _limit_memory()
+    session = open_session(
+        walked,
+        providers=["CPUExecutionProvider"],
+        settings={"session.use_env_allocators": "1", "session.use_device_allocator_for_initializers": "1"},
+        # An export has nothing left to fold, and what a stranger's file folds is not under the limit of memory.
+        unused=("ConstantFolding",),
+        then="copy it or export the model again",
+    )
+    side, classes = facts.image_size, len(facts.classes)
+    asked = [(name, "tensor(float)", [3, side, side]) for name in input_names(facts.view)]
+    answered = [(OUTPUT_NAME, "tensor(float)", [classes])]
+    for ends, expected in ((session.get_inputs(), asked), (session.get_outputs(), answered)):
+        found = [(end.name, end.type, end.shape[1:]) for end in ends]
+        if found != expected or any(isinstance(end.shape[0], int) for end in ends):
+            wanted = f"{_describe(expected)} should be, for any number of images"
+            raise CheckpointError(f"{path} has {_describe(found)} where {wanted}: {_AGAIN}")
+    return OnnxBackend(session, path, facts)
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Give onnxruntime the one allocator that the sessions of this process share."""
+    import onnxruntime as runtime
+
+    runtime.create_and_register_allocator(
+        runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT),
+        # 1: grow by what is asked for, not by powers of two
+        runtime.OrtArenaCfg({"max_mem": _MEMORY, "arena_extend_strategy": 1}),
+    )
+
+
+def _describe(ends: list[tuple[str, str, list[Any]]]) -> str:
+    return " and ".join(f"{name} {kind} {shape}"[:80] for name, kind, shape in ends[:3]) or "nothing"

@@ -1,0 +1,379 @@
+"""Prediction over files, folders and images in memory. Brings torch only for a model that needs it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, count, groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from uniemox.checkpoints.card import caution
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.config.inference import AskedPrecision
+from uniemox.data.pixels import CROP_SHARE, cut_region
+from uniemox.errors import DataError
+from uniemox.files.images import EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
+from uniemox.files.read_ahead import read_ahead
+from uniemox.inference.backend import Backend, load_backend
+from uniemox.targets.kinds import resolve_target
+from uniemox.targets.target import Target
+from uniemox.wording import reason_of
+
+if TYPE_CHECKING:
+    from uniemox.manifests.table import Box
+    from uniemox.people.detectors.detector import Detector
+
+    Pixels = npt.NDArray[np.float32]
+    _Sample = tuple["Prediction", Pixels | str]  # A row, and what the model reads or why it reads nothing
+    Binary: TypeAlias = bytes | bytearray | memoryview[Any] | io.BufferedIOBase | io.RawIOBase
+    Input: TypeAlias = str | os.PathLike[str] | Binary | Image.Image | npt.NDArray[Any]
+    """An image: a path, the bytes of a file or an open file of them, or pixels, as `adopt_image` takes them."""
+    People: TypeAlias = Mapping[Path, Sequence[Box]] | Mapping[str, Sequence[Box]] | Detector
+
+log = logging.getLogger(__name__)
+
+_MOST_PEOPLE = 256  # In one image: more is no image of people but a mistake, and would take all memory
+_ONE: Final = (*(str, os.PathLike, bytes, bytearray, memoryview), *(io.BufferedIOBase, io.RawIOBase, Image.Image))
+"""What is one image though some of it could be iterated over."""
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one image or one of its people, or the reason why it has none."""
+
+    path: Path | None  # Of the file; None for an image in memory
+    answer: Mapping[str, Any] | None  # What the target answers: `predicted`, and for example `probabilities`
+    reason: str | None = None  # Why the file could not be read, or the person not cut
+    box: Box | None = None  # The person that is meant; None means the image as a whole
+    index: int | None = None  # Place of the image among those given, from 0
+
+    @property
+    def predicted(self) -> Any:
+        """The emotion; of a model of several labels the list of those that apply, the likeliest first."""
+        return (self.answer or {}).get("predicted")
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the likeliest emotion, where the model gives probabilities."""
+        return (self.answer or {}).get("confidence")
+
+    @property
+    def probabilities(self) -> Mapping[str, float] | None:
+        """Probability of each emotion, in label order; they sum to 1 unless the model gives several labels."""
+        return (self.answer or {}).get("probabilities")
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Return the likeliest emotions with their probabilities, the likeliest first; none for an unreadable file."""
+        return sorted((self.probabilities or {}).items(), key=lambda item: -item[1])[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            **(dict.fromkeys(("predicted", "confidence", "probabilities")) if self.answer is None else self.answer),
+            "reason": self.reason,
+            "box": None if self.box is None else asdict(self.box),
+        }
+
+    def cells(self) -> dict[str, Any]:
+        """Return the values by the columns of a table."""
+        row = self.to_dict()
+        box = row.pop("box") or {}
+        probabilities = row.pop("probabilities", None) or {}
+        box["box_score"] = box.pop("score", None)
+        return row | box | {f"p_{name}": share for name, share in probabilities.items()}
+
+
+class Predictor:
+    """Predicts which emotion images evoke or show.
+
+    Args:
+        backend: What runs the classifier.
+        target: What it was trained with, where that is a kind of the caller's own.
+
+    Raises:
+        CheckpointError: The model answers with another kind, or with one that must be given.
+    """
+
+    def __init__(self, backend: Backend, *, target: Target | None = None) -> None:
+        self.backend, facts = backend, backend.facts
+        self.target = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dataset: str | None = None,
+        precision: AskedPrecision = "auto",
+        target: Target | None = None,
+    ) -> Predictor:
+        """Load a model.
+
+        Args:
+            model: A classifier: its folder, an export (its folder or its file), a file that others wrote, `demo`, or a
+                name on the hub (`hf-hub:org/name`).
+            device: auto, cpu, cuda or mps.
+            dataset: Data set or manifest that names the classes, for weights that do not.
+            precision: auto, fp32 or bf16; auto is what the model folder records.
+            target: What it was trained with, where that is a kind of the caller's own.
+
+        Raises:
+            CheckpointError: The model cannot be read, or answers with a kind that must be given.
+            ConfigError: The device does not exist.
+        """
+        backend = load_backend(model, device=device, dataset=dataset, precision=precision)
+        predictor = cls(backend, target=target)
+        if limit := caution(predictor.facts):
+            step = "fine-tune a model on photographs (`uniemox finetune`), or bring the authors' released weights"
+            log.warning("%s %s: %s (`uniemox checkpoint convert`)", model, limit, step)
+        return predictor
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic that the model computes in: fp32 or bf16, or for an export that of its file."""
+        return getattr(self.backend, "precision", "as exported")
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model."""
+        return self.backend.facts
+
+    def digest(self) -> str:
+        """SHA-256 of all that the answers depend on: weights, classes, and what is done to an image."""
+        return self.backend.digest()
+
+    def predict(
+        self,
+        inputs: Input | Iterable[Input],
+        *,
+        people: People | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+    ) -> Iterator[Prediction]:
+        """Predict one image or many, in their order; one that cannot be read gives a reason.
+
+        With `people`, an image has a row for itself and one for each person in it. A model of both views reads the
+        person in the scene, one of scenes reads the person's crop as if that were the image, and one of persons gives
+        an image a row for itself only where nobody is in it. Where a model that reads persons gets none, it falls back
+        to the whole image, and a warning counts how often.
+
+        Args:
+            inputs: An image, or any iterable of images, which are taken as they are needed and may be of several
+                kinds: paths, bytes of files, open binary files, images of Pillow (their EXIF orientation is applied),
+                arrays of uint8, (H, W, 3). An array (N, H, W, 3) is N images.
+            people: Boxes of the people in each file by its path, or a detector that finds them.
+            batch_size: Images in one forward pass.
+            num_workers: Threads that decode ahead while the model computes; 0 decodes here.
+
+        Returns:
+            An iterator, of one prediction too where one image was given: `(prediction,) = predictor.predict("a.jpg")`.
+
+        Raises:
+            DataError: An input is of a type that no image has.
+        """
+        groups = self.predict_groups([_listed(inputs)], people=people, batch_size=batch_size, num_workers=num_workers)
+        return (prediction for group in groups for prediction in group)
+
+    def predict_groups(
+        self,
+        groups: Iterable[Iterable[Input]],
+        *,
+        people: People | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+    ) -> Iterator[Iterator[Prediction]]:
+        """Predict group after group; no batch reaches over the end of one, so each group's rows depend on it alone.
+
+        The arguments are those of `predict`, but for groups of at least one image each; threads read ahead across the
+        ends of groups. Take the predictions of a group before asking for the next.
+        """
+        reader = _Reader(self.facts, people)
+        places = count()
+        given = ((number, next(places), image) for number, group in enumerate(groups) for image in group)
+        read = read_ahead(
+            reader,
+            given,
+            num_workers=num_workers,
+            ahead=2 * batch_size if people is None else num_workers + 1,
+            size=lambda read: len(read[1]),
+            room=2 * batch_size,
+        )
+        for _, of_group in groupby(read, key=itemgetter(0)):
+            yield self._predict_samples(chain.from_iterable(samples for _, samples in of_group), batch_size)
+        if reader.num_alone and self.facts.view != "scene":
+            text = "the model reads a person, and where there is no box the whole image is used instead (images: %d)"
+            log.warning(text, reader.num_alone)
+
+    def predict_images(
+        self, images: Iterable[Input], *, boxes: Sequence[Box | None] | None = None
+    ) -> list[dict[str, float]]:
+        """Predict a few images in one batch; return the probability of each emotion, in label order.
+
+        Args:
+            images: As `predict` takes them.
+            boxes: The person that is meant in each of them; None means the image as a whole.
+
+        Raises:
+            DataError: An image cannot be read, or a box lies outside of it.
+        """
+        opened = [_open(image) for image in images]
+        meant = [None] * len(opened) if boxes is None else boxes
+        pixels = []
+        for index, ((_, image), box) in enumerate(zip(opened, meant, strict=True)):
+            if isinstance(image, Unreadable):
+                raise DataError(f"image {index} cannot be read: {image.reason}")
+            prepared = _prepare(self.facts, image, box)
+            if isinstance(prepared, str):
+                raise DataError(f"{prepared}: {box}, the image has {image.width} × {image.height}")
+            pixels.append(prepared)
+        return [answer["probabilities"] for answer in self._answers(pixels)]
+
+    def _predict_samples(self, samples: Iterator[_Sample], batch_size: int) -> Iterator[Prediction]:
+        while batch := list(islice(samples, batch_size)):
+            answers = iter(self._answers([what for _, what in batch if not isinstance(what, str)]))
+            for row, what in batch:
+                yield replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
+
+    def _answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
+        return self.target.answers(self.backend.logits(np.stack(pixels))) if pixels else []
+
+
+class _Reader:
+    """Reads an image, finds its people, and prepares what the model answers; called from several threads."""
+
+    def __init__(self, facts: ModelFacts, people: People | None) -> None:
+        self.facts = facts
+        self.people = {Path(path): boxes for path, boxes in people.items()} if isinstance(people, Mapping) else people
+        self.num_alone = 0  # Images without a person so far
+        self._turn = Lock()
+
+    def __call__(self, given: tuple[int, int, Input]) -> tuple[int, list[_Sample]]:
+        group, index, source = given
+        path, image = _open(source)
+        found: list[tuple[Box | None, Pixels | str]]
+        if isinstance(image, Unreadable):
+            found = [(None, image.reason)]
+        elif len(boxes := self._find(path, image)) > _MOST_PEOPLE:
+            found = [(None, f"{len(boxes)} people are more than {_MOST_PEOPLE}")]
+        else:
+            whole = () if boxes and self.facts.view == "person" else (None,)
+            found = [(box, _prepare(self.facts, image, box)) for box in (*whole, *boxes)]
+        return group, [(Prediction(path, None, None, box, index), what) for box, what in found]
+
+    def _find(self, path: Path | None, image: Image.Image) -> Sequence[Box]:
+        with self._turn:  # a detector need not be safe in threads (DECISIONS 59)
+            match self.people:
+                case None:
+                    boxes: Sequence[Box] = ()
+                case dict():
+                    boxes = () if path is None else self.people.get(path, ())
+                case detector:
+                    boxes = detector.detect([image])[0]
+            self.num_alone += not boxes
+        return boxes
+
+
+def _listed(inputs: Input | Iterable[Input]) -> Iterable[Input]:
+    """List the images, of which there may be one."""
+    if isinstance(inputs, _ONE) or (isinstance(inputs, np.ndarray) and inputs.ndim in (0, 2, 3)):
+        return [inputs]
+    if isinstance(inputs, Iterable) and not isinstance(inputs, io.IOBase):
+        return inputs
+    raise _unknown(inputs)
+
+
+_loading = Lock()  # Pillow loads an image at its first use, which two threads must not do at once, nor read one file
+
+
+def _open(given: Input) -> tuple[Path | None, Image.Image | Unreadable]:
+    """Read an image; return its path too, where it has one."""
+    match given:
+        case str() | os.PathLike():
+            path = Path(given)
+            image = read_image(path)
+            if isinstance(image, Unreadable) and _URL.match(str(path)) and not path.exists():
+                image = Unreadable("a URL, which is not fetched: download it first")
+            return path, image
+        case bytes() | bytearray() | memoryview():
+            return None, decode_image(bytes(given))
+        case io.BufferedIOBase() | io.RawIOBase():
+            with _loading:
+                data = given.read()
+            return None, decode_image(data or b"")
+        case Image.Image():
+            with _loading:
+                return None, adopt_image(given)
+        case np.ndarray():
+            return None, adopt_image(given)
+    raise _unknown(given)
+
+
+def _unknown(given: object) -> DataError:
+    return DataError(
+        f"{type(given).__name__} is nothing that an image is read from: give a path, the bytes of a file, an image of "
+        "Pillow or an array of uint8 (height, width, 3)"
+    )
+
+
+def _prepare(facts: ModelFacts, image: Image.Image, box: Box | None) -> Pixels | str:
+    """Prepare an image or one of its people, or explain why the person cannot be cut."""
+    if box is None:
+        return facts.views.cut(image, None)
+    from uniemox.people.regions import person_region  # brings Arrow
+
+    region = person_region([box], facts.person, width=image.width, height=image.height)
+    if region is None:
+        return "the box lies outside the image"
+    if facts.view != "scene":
+        return facts.views.cut(image, region)
+    # Preparation keeps the centre: as much as a crop with the usual margin can spare.
+    side = int(facts.image_size / CROP_SHARE)
+    return facts.views.cut(cut_region(image, region, size=side, shape=facts.person.shape), None)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List files, and the images below folders in the order of their names; links to folders are not followed.
+
+    Raises:
+        DataError: A path does not exist or is a URL, or a folder has no image or cannot be listed.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = (
+                Path(folder) / name
+                for folder, _, names in os.walk(path, onerror=_refuse)
+                for name in names
+                if Path(name).suffix.lower() in EXTENSIONS
+            )
+            images = sorted(below)
+            if not images:
+                known = ", ".join(sorted(EXTENSIONS))
+                raise DataError(f"the folder {path} has no image below it (looked for {known})")
+            found += images
+        elif path.exists():
+            found.append(path)
+        elif scheme := _URL.match(str(path)):
+            url = scheme[0].rstrip("/") + "//" + str(path)[scheme.end() :]  # a path has no double slash
+            raise DataError(f"{url} is a URL, which is not fetched: download it and give the path of the file")
+        else:
+            raise DataError(f"no file or folder at {path}")
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed ({reason_of(error)})") from error

@@ -1,0 +1,65 @@
+"""Runs a model folder's classifier in torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from uniemox.checkpoints.folder import Classifier
+from uniemox.checkpoints.load import load_model
+from uniemox.checkpoints.open import Opened
+from uniemox.compute.devices import choose_device, choose_precision, computing_in
+from uniemox.config.inference import AskedPrecision
+from uniemox.config.training import Precision
+
+_SHAPING: Final = ("classes", "target", "thresholds", "image_size", "view", "fusion", "person")
+"""Facts that answers depend on beside the weights."""
+
+
+class TorchBackend:
+    """A classifier in torch; its model must be on the device."""
+
+    def __init__(self, classifier: Classifier, device: torch.device, *, precision: Precision) -> None:
+        self.model, self.facts = classifier.model, classifier.facts
+        self.device, self.precision = device, precision
+
+    def in_fp32(self) -> TorchBackend:
+        """Return the same model in fp32, which is what its facts then record."""
+        facts = dataclasses.replace(self.facts, precision="fp32")
+        return TorchBackend(Classifier(self.model, facts), self.device, precision="fp32")
+
+    def digest(self) -> str:
+        """SHA-256 of the weights as they are used, their names and shapes, and of the facts that shape answers."""
+        facts = dataclasses.asdict(self.facts)
+        shaping = {name: facts[name] for name in _SHAPING}
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run the classifier: (N, V, 3, S, S) to (N, C)."""
+        views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
+        with computing_in(self.precision, self.device):
+            answer = self.model(*views)
+        logits: npt.NDArray[np.float32] = answer.float().cpu().numpy()
+        return logits
+
+
+def load_torch(
+    model: str | Path | Opened, *, device: str, dataset: str | None = None, precision: AskedPrecision = "auto"
+) -> TorchBackend:
+    """Load a classifier as `load_model` does; precision auto is what the folder records."""
+    where = choose_device(device)
+    classifier = load_model(model, dataset=dataset, device=where)
+    chosen = choose_precision(precision, classifier.facts.precision, where)
+    return TorchBackend(classifier, where, precision=chosen)

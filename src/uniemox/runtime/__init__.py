@@ -1,1 +1,0 @@
-"""What computes a classifier's answer: torch, or onnxruntime without torch."""

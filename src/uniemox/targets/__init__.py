@@ -1,0 +1,1 @@
+"""What a classifier answers with: its labels, losses, thresholds, calibration and scores."""

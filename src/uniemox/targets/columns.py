@@ -1,0 +1,28 @@
+"""The columns of every table of answers: one schema for CSV, JSON lines and Parquet. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Column(NamedTuple):
+    """A column of every table of answers."""
+
+    name: str
+    kind: Literal["text", "texts", "number", "whole"]  # texts: a list in Parquet and JSON lines, JSON in CSV
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """Its type in Parquet."""
+        import pyarrow as pa
+
+        kinds = {"text": pa.string(), "number": pa.float64(), "whole": pa.int64()}
+        return kinds.get(self.kind) or pa.list_(pa.string())
+
+    def in_csv(self, value: Any) -> Any:
+        """Write a value as a cell of CSV."""
+        return json.dumps(value, ensure_ascii=False) if self.kind == "texts" and value is not None else value

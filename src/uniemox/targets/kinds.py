@@ -1,0 +1,55 @@
+"""The kinds of targets by the words for them; nothing outside this room maps a word to a kind."""
+
+from typing import Final
+
+from uniemox.config.training import Target as Kind
+from uniemox.errors import CheckpointError
+from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.single_label import SingleLabel
+from uniemox.targets.target import Target
+
+DEFAULT: Final = SingleLabel.name  # What a model folder means that names no target
+_KINDS: Final[dict[str, type[Target]]] = {kind.name: kind for kind in (SingleLabel, MultiLabel)}
+KNOWN: Final = tuple(_KINDS)
+PROBLEM_TYPES: Final[dict[str, str]] = {kind.problem_type: name for name, kind in _KINDS.items() if kind.problem_type}
+"""The words for kinds by what transformers calls them."""
+
+
+def build_target(kind: Kind) -> Target:
+    """Make the target of a setting; it has no classes yet."""
+    return _KINDS[kind]()
+
+
+def kind_of_data(*, has_label_sets: bool) -> str:
+    """Name the kind of target that data were made for."""
+    return MultiLabel.name if has_label_sets else SingleLabel.name
+
+
+def find_target(name: str, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Target | None:
+    """Make a target as `resolve_target` does; None where the word is unknown."""
+    return _KINDS[name]().bind(classes, thresholds) if name in _KINDS else None
+
+
+def resolve_target(
+    name: str, classes: tuple[str, ...], thresholds: tuple[float, ...] = (), *, given: Target | None = None
+) -> Target:
+    """Make the target of what a model folder or a report keeps.
+
+    Args:
+        name: The word for its kind.
+        classes: Names, in label order.
+        thresholds: From `Target.to_facts`.
+        given: The caller's own target, for a kind that is not built in.
+
+    Raises:
+        CheckpointError: The word is unknown, or the given target has another name.
+    """
+    if given is not None and given.name != name:
+        raise CheckpointError(f"the model answers with {name}, but the target given is {given.name}")
+    target = find_target(name, classes, thresholds) if given is None else given.bind(classes, thresholds)
+    if target is None:
+        raise CheckpointError(
+            f"the model answers with {name!r}, and this version of uniemox knows {', '.join(KNOWN)}: pass the object "
+            "that it was trained with as target=, or upgrade uniemox"
+        )
+    return target

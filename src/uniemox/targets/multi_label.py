@@ -1,0 +1,337 @@
+"""Any number of labels for each image: a sigmoid for each class, answered yes from a threshold on.
+
+Letters as in `scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.targets import scores
+from uniemox.targets.calibration import fit_temperature, sigmoid
+from uniemox.targets.columns import Column
+from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, f1_of, share
+from uniemox.targets.target import Logits, Target, refuse_unlabelled
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from uniemox.manifests.table import Manifest
+
+_DRAWS_AT_ONCE: Final = 2**23  # Numbers in one block of resamples, so that memory does not grow with the set
+_COUNTS: Final = ("hits", "false_alarms", "misses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evidence(scores.Evidence):
+    precisions: Floats  # (C,) or (R, C), average precision; NaN where no sample has the class
+
+
+def _mean_average_precision(of: _Evidence) -> Floats:
+    """Mean of the average precisions over the classes that have samples; 0 where none has."""
+    known = ~np.isnan(of.precisions)
+    return share(np.where(known, of.precisions, 0).sum(-1), known.sum(-1))
+
+
+def _chance(of: _Evidence) -> float:
+    """Mean average precision of an endless list in random order: the mean share of the classes that occur."""
+    shares = of.support[of.support > 0] / len(of.own)
+    return float(shares.mean()) if len(shares) else 0.0
+
+
+def _micro_f1(of: scores.Evidence) -> Floats:
+    """F1 of all answers together."""
+    return f1_of(*of.tallies.sum(-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelScores(scores.ClassScores):
+    """Scores of a classifier of any number of labels; all but `nll` lie in [0, 1]."""
+
+    thresholds: tuple[float, ...]  # (C,), the probability from which a class is answered yes
+    average_precision: tuple[float | None, ...]  # (C,), area under the precision-recall curve; None without samples
+    decisions: tuple[tuple[int, ...], ...]  # (C, 3), hits, false alarms and misses of each class at its threshold
+
+    @property
+    def tallies(self) -> Counts:
+        """Hits, false alarms and misses of each class: (3, C)."""
+        return np.array(self.decisions, dtype=np.int64).T
+
+    @property
+    def per_class(self) -> dict[str, Sequence[Any]]:
+        """The scores of each class by their names in JSON, (C,) each."""
+        return {
+            **super().per_class,
+            "average_precision": self.average_precision,
+            "threshold": self.thresholds,
+            **dict(zip(_COUNTS, self.tallies.tolist(), strict=True)),
+        }
+
+    @property
+    def display(self) -> scores.Display:
+        """What a page and the terminal show beside the metrics."""
+        bars = scores.Bars(
+            "average precision",
+            self.classes,
+            [value or 0.0 for value in self.average_precision],
+            (("random order", (self.support / self.num_samples).tolist(), "line"),),
+            self.support.tolist(),
+            "Bars of average precision for each label, with a mark for random order; the table holds the numbers.",
+            "Average precision (bar), and what random order would reach (mark).",
+        )
+        names = ("name", "average_precision", "threshold", "precision", "recall", "f1", "support")
+        heads = ("label", "average precision", "threshold", "precision", "recall", "F1", "samples")
+        grid = scores.Grid(heads, list(zip(*(self.per_class[name] for name in names), strict=True)))
+        calibration = self.calibration("probability", "share that applies", "answers")
+        text = f"No sample here has the label {', '.join(self.absent)}: the mean ignores such labels."
+        return scores.Display(
+            samples=f"samples, each with any number of {len(self.classes)} labels.",
+            explanation="Average precision asks whether the samples that have a label come first when all are ranked "
+            "by its probability; its mean counts every label the same. F1 is of the answers from each label's "
+            "threshold on. Ranges are 95 % bootstrap intervals over the samples.",
+            warnings=(text,) if self.absent else (),
+            panels=(("Labels", (bars, grid)), ("Confidence", (calibration,))),
+        )
+
+
+@dataclass(frozen=True)
+class MultiLabel(Target):
+    """Any number of the classes, each a question of its own."""
+
+    thresholds: tuple[float, ...] = ()  # (C,), probabilities from which a class is answered; 0.5 before `fit`
+
+    name = "multi_label"
+    problem_type = "multi_label_classification"
+    columns_read = ("label", "label_set")
+    kept_words = "of the labels given and not given to {images} stay"
+    metrics = (
+        Metric(
+            "mean_average_precision",
+            "mean average precision",
+            _mean_average_precision,
+            is_selectable=True,
+            is_bootstrapped=True,
+        ),
+        Metric("chance", "in random order", _chance, is_kept=False),
+        scores.MACRO_F1,
+        Metric("micro_f1", "micro F1", _micro_f1, is_selectable=True, is_bootstrapped=True),
+        *scores.OF_PROBABILITIES,
+    )
+
+    def bind(self, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Self:
+        """Make the target of these classes and thresholds."""
+        return replace(self, classes=classes, thresholds=thresholds)
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return what a model folder keeps."""
+        return {"target": self.name, "thresholds": self._thresholds_or_even}
+
+    @property
+    def _thresholds_or_even(self) -> tuple[float, ...]:
+        return self.thresholds or (0.5,) * len(self.classes)
+
+    @property
+    def summary(self) -> str:
+        """What a card calls the model."""
+        return f"decides for each of {len(self.classes)} emotions whether an image shows it"
+
+    @property
+    def fitted(self) -> str:
+        """What a card reports of what was fitted on val."""
+        pairs = zip(self.classes, self.thresholds, strict=True)
+        listed = ", ".join(f"{name} {threshold:.3f}" for name, threshold in pairs)
+        return f"Each emotion is given from a probability on, fitted on val: {listed}."
+
+    def read_labels(self, manifest: Manifest) -> npt.NDArray[np.bool]:
+        """Read (N, C), true for each label that applies; one label is a set of one."""
+        has_set = manifest.table["label_set"].is_valid().to_numpy()
+        refuse_unlabelled(manifest, (manifest.labels < 0) & ~has_set)
+        return manifest.label_sets.copy()
+
+    def soften(self, labels: Tensor, smoothing: float) -> Tensor:
+        """Spread a share ε of each answer over yes and no."""
+        return labels.float() * (1 - smoothing) + smoothing / 2
+
+    def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
+        """Compute the mean over classes of the binary cross-entropy of each."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, softened)
+
+    def start_head(self, head: nn.Linear, labels: npt.NDArray[np.bool]) -> None:
+        """Start from the log odds of each class in train, which a head would else take long to reach.
+
+        Lin et al. 2017, section 4.1; one yes and one no are added, so that a class without samples has odds too.
+        """
+        import torch
+
+        yes = torch.from_numpy(labels.sum(0)).double() + 1
+        with torch.no_grad():
+            head.bias.copy_((yes / (len(labels) + 2 - yes)).log())
+
+    def fit_temperature(self, logits: Logits, labels: npt.NDArray[np.bool]) -> float:
+        """Find what makes the sigmoids honest; 1 without a sample."""
+        if not len(labels):
+            return 1.0
+        signed = np.where(labels, logits, -logits)
+        # -log sigmoid(z)
+        return fit_temperature(lambda factor: float(np.logaddexp(0, -signed * factor).mean()))
+
+    def fit(self, logits: Logits, labels: npt.NDArray[np.bool]) -> Self:
+        """Find the thresholds of the best F1."""
+        return replace(self, thresholds=fit_thresholds(sigmoid(logits), labels))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The labels that apply, the likeliest first; the likeliest of all, its probability, and those of all."""
+        shares = (Column(f"p_{name}", "number") for name in self.classes)
+        return (Column("predicted", "texts"), Column("likeliest", "text"), Column("confidence", "number"), *shares)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer with the labels that reach their thresholds, none or many."""
+        answers = []
+        for row in sigmoid(logits).tolist():
+            ranked = sorted(zip(row, self.classes, self._thresholds_or_even, strict=True), key=lambda one: -one[0])
+            answers.append(
+                {
+                    "predicted": [name for probability, name, threshold in ranked if probability >= threshold],
+                    "likeliest": ranked[0][1],
+                    "confidence": ranked[0][0],
+                    "probabilities": dict(zip(self.classes, row, strict=True)),
+                }
+            )
+        return answers
+
+    def numbers(self, logits: Logits) -> Floats:
+        """Compute the probabilities (N, C)."""
+        return sigmoid(logits)
+
+    @property
+    def truth(self) -> tuple[Column, ...]:
+        """The labels."""
+        return (Column("label", "texts"),)
+
+    def truths(self, labels: npt.NDArray[np.bool]) -> list[dict[str, Any]]:
+        """Name the labels, in label order."""
+        return [{"label": [self.classes[place] for place in row.nonzero()[0]]} for row in labels]
+
+    def decisions(self, logits: Logits) -> npt.NDArray[np.bool]:
+        """Decide which labels apply (N, C)."""
+        return sigmoid(logits) >= np.array(self._thresholds_or_even)
+
+    def agreement(self, logits: Logits, others: Logits) -> float:
+        """Compute the share of the labels given by both among those given by either."""
+        given, also = self.decisions(logits), self.decisions(others)
+        either = (given | also).sum()
+        return float((given & also).sum() / either) if either else 1.0
+
+    def score_numbers(
+        self, numbers: Floats, labels: Flags, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    ) -> MultiLabelScores:
+        """Score probabilities (N, C); before `fit` at the thresholds that are best here, which flatters F1."""
+        thresholds = self.thresholds or fit_thresholds(numbers, labels)
+        given = numbers >= np.array(thresholds)
+        parts = (given & labels, given & ~labels, ~given & labels)
+
+        def count(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[Any], Floats]:
+            """Count the tallies (3, R, C) and the precisions (R, C) of samples weighted by (R, N)."""
+            pairs = zip(numbers.T, labels.T, strict=True)
+            precisions = np.stack([_average_precision(*pair, weights) for pair in pairs], 1)
+            return np.stack([(weights @ part).astype(np.float64) for part in parts]), precisions
+
+        tallies, precisions = count(np.ones((1, len(labels))))
+        evidence = _Evidence(
+            tallies=tallies[:, 0],
+            own=np.where(labels, numbers, 1 - numbers),
+            errors=(numbers - labels) ** 2,
+            bins=scores.bin_confidences(numbers.ravel(), labels.ravel()),
+            precisions=precisions[0],
+        )
+        resampled = []
+        for weights in _draw(len(labels), seed, num_resamples):
+            tallies, precisions = count(weights)
+            resampled.append(replace(evidence, tallies=tallies, precisions=precisions))
+        return MultiLabelScores(
+            **self.about,
+            thresholds=thresholds,
+            num_samples=len(labels),
+            values=scores.measure(self.metrics, evidence),
+            intervals=scores.bound(self.metrics, resampled),
+            average_precision=tuple(None if np.isnan(one) else float(one) for one in evidence.precisions),
+            decisions=tuple(map(tuple, evidence.tallies.T.astype(int).tolist())),
+            bins=evidence.bins,
+        )
+
+    def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> MultiLabelScores:
+        rows = values["per_class"]
+        found = [row["average_precision"] for row in rows]
+        return MultiLabelScores(
+            **common,
+            thresholds=tuple(float(row["threshold"]) for row in rows),
+            average_precision=tuple(None if one is None else float(one) for one in found),
+            decisions=tuple(tuple(int(row[name]) for name in _COUNTS) for row in rows),
+            bins=tuple(Bin(**part) for part in values["bins"]),
+        )
+
+
+def _draw(count: int, seed: int, num_resamples: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Resample with replacement, in blocks of `_DRAWS_AT_ONCE`: weights (R, N)."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, num_resamples, step):
+        draws = min(step, num_resamples - start)
+        yield rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float32)
+
+
+def fit_thresholds(numbers: npt.NDArray[Any], labels: Flags) -> tuple[float, ...]:
+    """Find for each class the probability from which a yes gives the best F1.
+
+    The threshold lies in the middle between the last sample that is taken and the next; of equal F1 the one that takes
+    fewer samples is chosen. A class without samples gets 0.5.
+
+    Args:
+        numbers: (N, C), of samples that were not trained on.
+        labels: (N, C), true for each label of a sample.
+    """
+    thresholds = []
+    for column, truth in zip(numbers.T.astype(np.float64), labels.T, strict=True):
+        if not truth.any():
+            thresholds.append(0.5)
+            continue
+        order, ends = _order(column)
+        hits = truth[order].cumsum()[ends]
+        best = int(f1_of(hits, ends + 1 - hits, truth.sum() - hits).argmax())
+        ranked = np.append(column[order][ends], 0.0)
+        thresholds.append(float((ranked[best] + ranked[best + 1]) / 2))
+    return tuple(thresholds)
+
+
+def _order(numbers: Floats) -> tuple[Counts, Counts]:
+    """Rank the samples from the likeliest down, and find where each run of equal numbers ends."""
+    order = np.argsort(-numbers, kind="stable")
+    ranked = numbers[order]
+    ends = np.append((ranked[1:] != ranked[:-1]).nonzero()[0], len(ranked) - 1)
+    return order, ends
+
+
+def _average_precision(numbers: Floats, labels: Flags, weights: npt.NDArray[np.floating]) -> Floats:
+    """Sum over thresholds the rise of recall times precision (Zhu 2004), (R,), for samples weighted by (R, N).
+
+    Recall rises only at samples of the class, so precision is computed only there, over all samples of at least the
+    same probability. NaN where no sample of the class has weight.
+    """
+    order, ends = _order(numbers)
+    ours = labels[order].nonzero()[0]
+    runs = np.searchsorted(ends, ours)  # of equal numbers, which come and go together
+    rises = weights[:, order[ours]]
+    last = np.searchsorted(runs, runs, side="right") - 1
+    hits = rises.cumsum(1)[:, last]
+    taken = weights[:, order].cumsum(1)[:, ends[runs]]
+    whole = rises.sum(1, dtype=np.float64)
+    found = (rises * share(hits, taken)).sum(1)
+    return np.where(whole > 0, found / np.maximum(whole, 1), np.nan)

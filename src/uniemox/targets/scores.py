@@ -1,0 +1,306 @@
+"""What answers are worth: metrics as rows, scores as one value, and what a page shows of them, as data.
+
+Letters: N samples, C classes, K confidence bins, R resamples.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool]
+
+NUM_BINS: Final = 15  # Guo et al. 2017, section 4
+NUM_RESAMPLES: Final = 1000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a target is measured by: a row of its `metrics`, which everything that shows scores iterates."""
+
+    name: str  # Key in the journal, the card, `report.json` and `select_by`
+    title: str  # What a page and the terminal call it; they omit a metric without one
+    compute: Callable[[Any], Any]  # From the evidence that the target collects to (), or to (R,) from R resamples of it
+    _: KW_ONLY
+    note: str = ""  # Shown under it on a page
+    is_selectable: bool = False  # Whether it can choose the epoch; the first that can is the default
+    is_bootstrapped: bool = False  # Whether it has a 95 % interval
+    is_kept: bool = True  # Whether the journal and the card keep it
+    lower_is_better: bool = False
+    is_share: bool = True  # Whether it lies in [0, 1], to be shown as a percentage on the terminal
+
+    def improves(self, value: float, on: float | None) -> bool:
+        """Whether a value beats an earlier one; None is beaten by any."""
+        return on is None or (value < on if self.lower_is_better else value > on)
+
+    def loss(self, value: float, other: float) -> float:
+        """How much worse another value is."""
+        return other - value if self.lower_is_better else value - other
+
+
+class Interval(NamedTuple):
+    """Bounds of a 95 % percentile bootstrap interval (Efron 1981)."""
+
+    low: float
+    high: float
+
+
+class Bin(NamedTuple):
+    """Samples with a confidence in (low, high], their mean confidence and share correct (0 without samples)."""
+
+    low: float
+    high: float
+    samples: int
+    confidence: float
+    accuracy: float
+
+
+class Grid(NamedTuple):
+    """A table of numbers, one row for each name: shares as float, counts as int, None for no value."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
+    width: Literal["full", "half"] = "full"
+
+
+class Bars(NamedTuple):
+    """A bar for each class, in [0, 1], with marks on it and the number of samples beside it."""
+
+    title: str
+    names: Sequence[str]
+    values: Sequence[float]
+    marks: Sequence[tuple[str, Sequence[float], Literal["diamond", "circle", "line"]]]
+    """Names, second values of the bars (NaN draws none), and shapes."""
+    counts: Sequence[int]
+    alt: str
+    caption: str
+
+
+class Matrix(NamedTuple):
+    """A confusion matrix (C, C) of counts, rows true."""
+
+    names: Sequence[str]
+    counts: Counts
+    alt: str
+    caption: str
+
+
+class Calibration(NamedTuple):
+    """Confidence against accuracy in bins."""
+
+    bins: Sequence[Bin]
+    error: float
+    alt: str
+    caption: str
+    axes: tuple[str, str, str]  # What is shown across, upwards, and in each bin
+
+
+Part = Grid | Bars | Matrix | Calibration
+
+
+class Display(NamedTuple):
+    """What is shown of scores beside their metrics."""
+
+    samples: str = "labelled samples."  # What was scored, after its number
+    explanation: str = ""  # What a reader of the metrics should know
+    warnings: Sequence[str] = ()
+    baselines: Sequence[tuple[str, float]] = ()  # Shares that answers without a look at the image would reach
+    panels: Sequence[tuple[str, Sequence[Part]]] = ()  # Sections of a page: titles and contents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a model's answers are worth on one set of samples. A metric is an attribute too: `scores.macro_f1`.
+
+    A target with more to show than its metrics has a subclass.
+    """
+
+    kind: str  # The name of the target
+    classes: tuple[str, ...]  # Names, in label order
+    metrics: tuple[Metric, ...]  # Of the target, in the order in which they are shown
+    num_samples: int
+    values: Mapping[str, float]  # Of each metric by its name
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % bootstrap over the samples, if asked for
+    computed_in: str = ""  # Precision of the forward passes, or onnx for an export; empty if unknown
+
+    def __getattr__(self, name: str) -> float:
+        values = self.__dict__.get("values", {})  # absent while a copy is made
+        if name not in values:
+            raise AttributeError(f"{type(self).__name__} has no metric {name}")
+        value: float = values[name]
+        return value
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """What a journal and a card keep."""
+        return {one.name: self.values[one.name] for one in self.metrics if one.is_kept and one.name in self.values}
+
+    @property
+    def display(self) -> Display:
+        """What a page and the terminal show beside the metrics."""
+        return Display()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `Target.scores_from_dict` is the inverse."""
+        return {
+            "target": self.kind,
+            "num_samples": self.num_samples,
+            "computed_in": self.computed_in,
+            **self.values,
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "classes": list(self.classes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores(Scores, ABC):
+    """Scores of a classifier: its answers are right or wrong for each class."""
+
+    bins: tuple[Bin, ...]  # Confidence against share correct, in K bins of equal width
+
+    @property
+    @abstractmethod
+    def tallies(self) -> Counts:
+        """Hits, false alarms and misses of each class: (3, C)."""
+
+    @property
+    def support(self) -> Counts:
+        """Samples of each class (C,)."""
+        support: Counts = self.tallies[0] + self.tallies[2]
+        return support
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the classes without samples."""
+        return [name for name, number in zip(self.classes, self.support, strict=True) if not number]
+
+    @property
+    def precision(self) -> Floats:
+        """Share correct of the samples given each class (C,); 0 for a class never given."""
+        return share(self.tallies[0], self.tallies[0] + self.tallies[1])
+
+    @property
+    def recall(self) -> Floats:
+        """Share found of the samples of each class (C,); 0 for a class without samples."""
+        return share(self.tallies[0], self.support)
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of precision and recall of each class (C,); 0 for a class neither present nor given."""
+        return f1_of(*self.tallies)
+
+    @property
+    def per_class(self) -> dict[str, Sequence[Any]]:
+        """The scores of each class by their names in JSON, (C,) each."""
+        numbers = {"precision": self.precision, "recall": self.recall, "f1": self.f1, "support": self.support}
+        return {"name": self.classes, **{name: values.tolist() for name, values in numbers.items()}}
+
+    def calibration(self, across: str, upwards: str, held: str) -> Calibration:
+        """Describe the chart of the bins, by the words for its axes and for what a bin holds."""
+        return Calibration(
+            self.bins,
+            self.ece,
+            f"{upwards.capitalize()} against {across} in bins; the mean distance is {self.ece:.3f}.",
+            f"Bars on the dashed line: the {across} can be taken at its word. Below it: too sure.",
+            (across, upwards, held),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        rows = zip(*self.per_class.values(), strict=True)
+        return {
+            **super().to_dict(),
+            "per_class": [dict(zip(self.per_class, row, strict=True)) for row in rows],
+            "bins": [part._asdict() for part in self.bins],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the metrics of a classifier are computed from."""
+
+    tallies: npt.NDArray[Any]  # Hits, false alarms and misses of each class: (3, C), or (3, R, C) of R resamples
+    own: Floats  # (N, …), the probability of what is true
+    errors: Floats  # (N, …), the squared error of the probabilities
+    bins: tuple[Bin, ...]
+
+    @property
+    def support(self) -> npt.NDArray[Any]:
+        """Samples of each class."""
+        support: npt.NDArray[Any] = self.tallies[0] + self.tallies[2]
+        return support
+
+
+def _macro_f1(of: Evidence) -> Floats:
+    """Mean F1 over the classes that are present or given."""
+    return share(f1_of(*of.tallies).sum(-1), of.tallies.any(0).sum(-1))
+
+
+def _ece(of: Evidence) -> float:
+    return calibration_error(of.bins)
+
+
+def _nll(of: Evidence) -> float:
+    """Mean negative log likelihood in nats; below 2.2e-16 counts as that, as in scikit-learn."""
+    return float(-np.log(of.own.clip(np.finfo(np.float64).eps, 1)).mean())
+
+
+def _brier(of: Evidence) -> float:
+    return float(of.errors.mean())
+
+
+MACRO_F1: Final = Metric("macro_f1", "macro F1", _macro_f1, is_selectable=True, is_bootstrapped=True)
+OF_PROBABILITIES: Final = (
+    Metric("ece", "calibration error", _ece, note="0 is best", lower_is_better=True),
+    Metric("nll", "", _nll, lower_is_better=True),
+    Metric("brier", "", _brier, is_kept=False, lower_is_better=True),
+)
+
+
+def f1_of(hits: npt.NDArray[Any], false_alarms: npt.NDArray[Any], misses: npt.NDArray[Any]) -> Floats:
+    """Compute the harmonic mean of precision and recall; 0 where all counts are 0."""
+    return share(2 * hits, 2 * hits + false_alarms + misses)
+
+
+def share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
+    """Divide, with 0 where the whole is 0 (scikit-learn's `zero_division=0`)."""
+    shares: Floats = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return shares
+
+
+def bin_confidences(confidence: Floats, correct: Flags) -> tuple[Bin, ...]:
+    """Sort confidences (N,) into bins of equal width, with the share correct in each."""
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    # A confidence may pass 1 by rounding: it belongs to the last bin.
+    places = np.searchsorted(edges[1:-1], confidence, side="left")
+    count = np.bincount(places, minlength=NUM_BINS)
+    mean = share(np.bincount(places, confidence, NUM_BINS), count)
+    accuracy = share(np.bincount(places, correct, NUM_BINS), count)
+    columns = (edges[:-1], edges[1:], count, mean, accuracy)
+    return tuple(Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance of confidence and accuracy over the samples (Guo et al. 2017, eq. 3)."""
+    gaps = (part.samples * abs(part.accuracy - part.confidence) for part in bins)
+    return sum(gaps) / sum(part.samples for part in bins)
+
+
+def measure(metrics: Sequence[Metric], evidence: Any) -> dict[str, float]:
+    """Compute all metrics."""
+    return {metric.name: float(metric.compute(evidence)) for metric in metrics}
+
+
+def bound(metrics: Sequence[Metric], resampled: Sequence[Any]) -> dict[str, Interval]:
+    """Compute the intervals of the bootstrapped metrics, from blocks of resamples of the evidence."""
+    intervals = {}
+    for metric in metrics if resampled else ():
+        if metric.is_bootstrapped:
+            drawn = np.concatenate([metric.compute(block) for block in resampled])
+            intervals[metric.name] = Interval(*np.percentile(drawn, [2.5, 97.5]).tolist())
+    return intervals

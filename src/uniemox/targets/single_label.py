@@ -1,0 +1,268 @@
+"""One label for each image: a softmax over the classes, and what its probabilities are worth.
+
+A confusion matrix counts samples: rows are the true classes, columns the predicted ones. Letters as in `scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.errors import DataError
+from uniemox.targets import scores
+from uniemox.targets.calibration import fit_temperature, softmax
+from uniemox.targets.columns import Column
+from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
+from uniemox.targets.target import Logits, Target, refuse_unlabelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uniemox.manifests.table import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evidence(scores.Evidence):
+    is_top3: Flags  # (N,), whether the label is among the min(3, C) likeliest; of equals the lower label comes first
+
+
+def _tallies(confusion: Counts) -> Counts:
+    """Count hits, false alarms and misses of each class, (3, …, C), from a confusion matrix (…, C, C)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack([hits, confusion.sum(-2) - hits, confusion.sum(-1) - hits])
+
+
+def _top1(of: scores.Evidence) -> Floats:
+    """Share of the samples with their label as the likeliest class."""
+    return share(of.tallies[0].sum(-1), of.support.sum(-1))
+
+
+def _top3(of: _Evidence) -> float:
+    return float(of.is_top3.mean())
+
+
+def _balanced_accuracy(of: scores.Evidence) -> Floats:
+    """Mean recall over the classes that have samples."""
+    return share(share(of.tallies[0], of.support).sum(-1), (of.support > 0).sum(-1))
+
+
+def _weighted_f1(of: scores.Evidence) -> Floats:
+    """Mean F1 over the classes, weighted by their samples."""
+    return share((scores.f1_of(*of.tallies) * of.support).sum(-1), of.support.sum(-1))
+
+
+class Baseline(NamedTuple):
+    """Scores of answering one class for every sample."""
+
+    name: str
+    top1: float
+    balanced_accuracy: float
+    macro_f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleLabelScores(scores.ClassScores):
+    """Scores of a classifier of one label; all but `nll` and `brier` lie in [0, 1]."""
+
+    counts: tuple[tuple[int, ...], ...]  # The confusion matrix (C, C) as plain numbers, rows true
+
+    @property
+    def confusion(self) -> Counts:
+        """The confusion matrix (C, C), rows true."""
+        return np.array(self.counts, dtype=np.int64)
+
+    @property
+    def tallies(self) -> Counts:
+        """Hits, false alarms and misses of each class: (3, C)."""
+        return _tallies(self.confusion)
+
+    @property
+    def majority(self) -> Baseline:
+        """Scores of always answering the class with most samples here, the first of equals."""
+        answer, present = int(self.support.argmax()), int(self.support.astype(bool).sum())
+        hits, total = int(self.support[answer]), int(self.support.sum())
+        return Baseline(self.classes[answer], hits / total, 1 / present, 2 * hits / (hits + total) / present)
+
+    @property
+    def matrix(self) -> scores.Matrix:
+        """The confusion matrix, to be drawn."""
+        errors = self.confusion
+        np.fill_diagonal(errors, 0)
+        true, predicted = divmod(int(errors.argmax()), len(errors))
+        often = f"; most often {self.classes[true]} taken for {self.classes[predicted]}, {errors.max()} times."
+        return scores.Matrix(
+            self.classes,
+            self.confusion,
+            f"Matrix of true against predicted classes{often if errors.any() else ', without errors.'}",
+            "Share of each true class, and number of samples, by predicted class.",
+        )
+
+    @property
+    def display(self) -> scores.Display:
+        """What a page and the terminal show beside the metrics."""
+        name, top1, balanced_accuracy, macro = self.majority
+        present = self.support > 0
+        precision, recall = (np.where(present, values, np.nan).tolist() for values in (self.precision, self.recall))
+        bars = scores.Bars(
+            "F1",
+            self.classes,
+            self.f1.tolist(),
+            (("precision", precision, "diamond"), ("recall", recall, "circle")),
+            self.support.tolist(),
+            "Bars of F1 for each class, with marks for precision and recall; the table holds the numbers.",
+            "F1 (bar), precision and recall (marks) of each class.",
+        )
+        rows = [
+            (name, precision, recall if support else None, f1, support)
+            for name, precision, recall, f1, support in zip(*self.per_class.values(), strict=True)
+        ]
+        grid = scores.Grid(("class", "precision", "recall", "F1", "samples"), rows, "half")
+        calibration = self.calibration("confidence", "accuracy", "samples")
+        text = f"No sample here is labelled {', '.join(self.absent)}: balanced accuracy ignores such classes."
+        return scores.Display(
+            samples=f"labelled samples of {len(self.classes)} classes.",
+            explanation="Ranges are 95 % bootstrap intervals over the samples. Always answering the most frequent "
+            f"class, {name}, would reach top-1 {top1:.3f}, balanced accuracy {balanced_accuracy:.3f} and macro F1 "
+            f"{macro:.3f}.",
+            warnings=(text,) if self.absent else (),
+            baselines=((f"majority class ({name})", top1),),
+            panels=(("Classes", (bars, grid)), ("Confusions and confidence", (self.matrix, calibration))),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            **super().to_dict(),
+            "majority": self.majority._asdict(),
+            "confusion": [list(row) for row in self.counts],
+        }
+
+
+@dataclass(frozen=True)
+class SingleLabel(Target):
+    """One of the classes."""
+
+    name = "single_label"
+    problem_type = "single_label_classification"
+    columns_read = ("label",)
+    kept_words = "of {images} keep their likeliest class"
+    metrics = (
+        Metric("top1", "top-1", _top1, is_selectable=True, is_bootstrapped=True),
+        Metric("top3", "top-3", _top3, is_selectable=True),
+        Metric("balanced_accuracy", "balanced accuracy", _balanced_accuracy, is_selectable=True, is_bootstrapped=True),
+        scores.MACRO_F1,
+        Metric("weighted_f1", "weighted F1", _weighted_f1, is_selectable=True, is_bootstrapped=True),
+        *scores.OF_PROBABILITIES,
+    )
+
+    @property
+    def summary(self) -> str:
+        """What a card calls the model."""
+        return f"names one of {len(self.classes)} emotions of an image"
+
+    def read_labels(self, manifest: Manifest) -> npt.NDArray[np.int64]:
+        """Read (N,) places in the classes."""
+        missing = manifest.labels < 0
+        if (missing & manifest.table["label_set"].is_valid().to_numpy()).any():
+            raise DataError(
+                f"{manifest.facts.name} gives several labels to one row (label_set): train with `target` "
+                "multi_label, or prepare the data with one label for each row"
+            )
+        refuse_unlabelled(manifest, missing)
+        return manifest.labels.copy()
+
+    def soften(self, labels: Tensor, smoothing: float) -> Tensor:
+        """Spread a share ε of each label over all classes (Szegedy et al. 2016, section 7)."""
+        from torch.nn.functional import one_hot
+
+        return one_hot(labels, self.num_outputs).float() * (1 - smoothing) + smoothing / self.num_outputs
+
+    def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
+        """Compute the cross-entropy of the softmax."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, softened)
+
+    def fit_temperature(self, logits: Logits, labels: Counts) -> float:
+        """Find what makes the softmax honest; 1 without a sample."""
+        if not len(labels):
+            return 1.0
+        from scipy.special import log_softmax
+
+        rows = np.arange(len(labels))
+        return fit_temperature(lambda factor: -float(log_softmax(logits * factor, axis=1)[rows, labels].mean()))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The likeliest class, its probability, and those of all."""
+        shares = (Column(f"p_{name}", "number") for name in self.classes)
+        return (Column("predicted", "text"), Column("confidence", "number"), *shares)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer with the likeliest class, the first of equals."""
+        probabilities = softmax(logits)
+        return [
+            {
+                "predicted": self.classes[place],
+                "confidence": row[place],
+                "probabilities": dict(zip(self.classes, row, strict=True)),
+            }
+            for row, place in zip(probabilities.tolist(), probabilities.argmax(1).tolist(), strict=True)
+        ]
+
+    def numbers(self, logits: Logits) -> Floats:
+        """Compute the probabilities (N, C)."""
+        return softmax(logits)
+
+    @property
+    def truth(self) -> tuple[Column, ...]:
+        """The label."""
+        return (Column("label", "text"),)
+
+    def truths(self, labels: Counts) -> list[dict[str, Any]]:
+        """Name the labels."""
+        return [{"label": self.classes[place]} for place in labels]
+
+    def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Choose the likeliest classes (N,)."""
+        likeliest: npt.NDArray[np.int64] = softmax(logits).argmax(1)
+        return likeliest
+
+    def score_numbers(
+        self, numbers: Floats, labels: Counts, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    ) -> SingleLabelScores:
+        """Score probabilities (N, C); of equal ones the lower label counts as the likelier."""
+        predicted, own = numbers.argmax(1), numbers[np.arange(len(labels)), labels]
+        count = self.num_outputs
+        cells = np.bincount(labels * count + predicted, minlength=count**2)
+        confusion = cells.reshape(count, count)
+        is_earlier = np.arange(count) < labels[:, None]
+        before = (numbers > own[:, None]) | ((numbers == own[:, None]) & is_earlier)
+        evidence = _Evidence(
+            tallies=_tallies(confusion),
+            own=own,
+            errors=(numbers**2).sum(1) - 2 * own + 1,  # summed over classes (Brier 1950), the square multiplied out
+            bins=scores.bin_confidences(numbers.max(1), predicted == labels),
+            is_top3=before.sum(1) < 3,
+        )
+        resampled = []
+        if num_resamples:
+            # To draw samples with replacement is, for the matrix, one multinomial draw over its cells.
+            draws = np.random.default_rng(seed).multinomial(len(labels), cells / len(labels), size=num_resamples)
+            resampled = [replace(evidence, tallies=_tallies(draws.reshape(-1, count, count)))]
+        return SingleLabelScores(
+            **self.about,
+            num_samples=len(labels),
+            values=scores.measure(self.metrics, evidence),
+            intervals=scores.bound(self.metrics, resampled),
+            counts=tuple(map(tuple, confusion.tolist())),
+            bins=evidence.bins,
+        )
+
+    def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> SingleLabelScores:
+        counts = tuple(tuple(map(int, row)) for row in values["confusion"])
+        return SingleLabelScores(**common, counts=counts, bins=tuple(Bin(**part) for part in values["bins"]))

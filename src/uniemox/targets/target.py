@@ -1,0 +1,208 @@
+"""What a model answers with: everything that depends on the kind of its labels is behind a `Target`.
+
+Training, evaluation, tables, reports and cards ask the target, and never its kind. For a kind of your own, pass a
+subclass as `target=` to `finetune`, `evaluate` and `Predictor.load`. torch is imported only where it is needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.errors import ConfigError, DataError
+from uniemox.targets.columns import Column
+from uniemox.targets.scores import NUM_RESAMPLES, Interval, Metric, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from uniemox.manifests.table import Manifest
+
+Logits = npt.NDArray[np.floating[Any]]  # (N, C), C being `num_outputs`
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """One kind of labels and answers; before `bind` it knows no classes."""
+
+    classes: tuple[str, ...] = ()  # Names, in label order
+
+    name: ClassVar[str]  # The word for it in settings, model folders and reports
+    metrics: ClassVar[tuple[Metric, ...]]  # In the order in which they are shown; at least one is selectable
+    columns_read: ClassVar[tuple[str, ...]]  # Of a manifest; a run is resumed only if they are the same
+    problem_type: ClassVar[str | None] = None  # What transformers calls it, if it does
+    kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
+
+    def bind(self, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Self:
+        """Make the target of these classes, with the numbers from `to_facts`."""
+        del thresholds
+        return replace(self, classes=classes)
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return what a model folder keeps: the fields `target` and `thresholds` of its facts."""
+        return {"target": self.name, "thresholds": ()}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The fields of `Scores` that describe the target."""
+        return {"kind": self.name, "classes": self.classes, "metrics": self.metrics}
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the outputs of the head."""
+        return len(self.classes)
+
+    @property
+    def summary(self) -> str:
+        """What a card calls the model, after "A vision transformer that"."""
+        return f"gives answers of the kind {self.name}"
+
+    @property
+    def fitted(self) -> str:
+        """What a card reports of what was fitted on val."""
+        return ""
+
+    # Labels and learning
+
+    @abstractmethod
+    def read_labels(self, manifest: Manifest) -> npt.NDArray[Any]:
+        """Read the label of each row (N, …); a `DataError` names the first row without one of this kind."""
+
+    @abstractmethod
+    def soften(self, labels: Tensor, smoothing: float) -> Tensor:
+        """Return what the loss compares with (B, …), as float: labels smoothed by ε, if that means something.
+
+        Mixed images get the mean of theirs, weighted by the shares of the images.
+        """
+
+    @abstractmethod
+    def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
+        """Compute the mean loss of a batch, in float: logits (B, C) against labels from `soften`."""
+
+    def start_head(self, head: nn.Linear, labels: npt.NDArray[Any]) -> None:
+        """Start a new head from the labels of train (N, …); by default it stays as it is."""
+        del head, labels
+
+    def fit_temperature(self, logits: Logits, labels: npt.NDArray[Any]) -> float:
+        """Find on val what the logits are divided by, which is folded into the head; 1 changes nothing."""
+        del logits, labels
+        return 1.0
+
+    def fit(self, logits: Logits, labels: npt.NDArray[Any]) -> Self:
+        """Fit on val what turns logits, divided by their temperature, into answers."""
+        del logits, labels
+        return self
+
+    # Answers
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of an answer, in every table."""
+
+    @abstractmethod
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer each row: `predicted` and what else `columns` names; the columns `p_NAME` as `probabilities`."""
+
+    @abstractmethod
+    def numbers(self, logits: Logits) -> npt.NDArray[np.float64]:
+        """Compute the numbers behind the answers, such as probabilities (N, C)."""
+
+    @property
+    @abstractmethod
+    def truth(self) -> tuple[Column, ...]:
+        """The columns of a label, in a table of what was evaluated."""
+
+    @abstractmethod
+    def truths(self, labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
+        """Return the values of `truth` for each row."""
+
+    @abstractmethod
+    def decisions(self, logits: Logits) -> npt.NDArray[Any]:
+        """Return what is compared to find whether two models agree: (N,) or (N, C)."""
+
+    def agreement(self, logits: Logits, others: Logits) -> float:
+        """Compute the share of answers that two models have in common."""
+        return float((self.decisions(logits) == self.decisions(others)).mean())
+
+    def largest_change(self, logits: Logits, others: Logits) -> float:
+        """Compute how far the numbers of two models are apart at most."""
+        return float(np.abs(self.numbers(logits) - self.numbers(others)).max())
+
+    # Scores
+
+    def score(
+        self, logits: Logits, labels: npt.NDArray[Any], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    ) -> Scores:
+        """Score the answers of N samples as `score_numbers` does; `DataError` for none or for infinite logits."""
+        if not len(logits):
+            raise DataError("nothing to evaluate: no labelled sample is given")
+        finite = np.isfinite(logits).all(1)
+        if not finite.all():
+            raise DataError(
+                f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged"
+            )
+        return self.score_numbers(self.numbers(logits), labels, seed=seed, num_resamples=num_resamples)
+
+    @abstractmethod
+    def score_numbers(
+        self,
+        numbers: npt.NDArray[np.float64],
+        labels: npt.NDArray[Any],
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+    ) -> Scores:
+        """Score the answers of N samples, at least one.
+
+        Args:
+            numbers: From `numbers`.
+            labels: From `read_labels`.
+            seed: Of the bootstrap.
+            num_resamples: Of the bootstrap; 0 omits the intervals.
+        """
+
+    def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
+        """Rebuild scores from `Scores.to_dict`; `DataError` if a value is missing or invalid."""
+        try:
+            known = (metric.name for metric in self.metrics if metric.name in values)
+            common = {
+                **self.bind(tuple(values["classes"])).about,
+                "num_samples": int(values["num_samples"]),
+                "values": {name: float(values[name]) for name in known},
+                "intervals": {name: Interval(*pair) for name, pair in values["intervals"].items()},
+                "computed_in": str(values.get("computed_in", "")),
+            }
+            return self._rebuild(values, common)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"not a saved evaluation ({type(error).__name__}: {error}); evaluate the model again"
+            ) from error
+
+    def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> Scores:
+        """Rebuild scores from their dictionary and the fields that all scores have."""
+        del values
+        return Scores(**common)
+
+    def selection(self, name: str | None) -> Metric:
+        """Find the metric that chooses the epoch (None: the first that can); `ConfigError` if it cannot."""
+        known = {metric.name: metric for metric in self.metrics if metric.is_selectable}
+        if name is None:
+            return next(iter(known.values()))
+        if name not in known:
+            raise ConfigError(f"select_by is {name}, but for target {self.name} must be one of {', '.join(known)}")
+        return known[name]
+
+
+def refuse_unlabelled(manifest: Manifest, unlabelled: npt.NDArray[np.bool]) -> None:
+    """Raise a DataError that names the first row without a label, if a row (N,) has none."""
+    if unlabelled.any():
+        raise DataError(
+            f"{unlabelled.sum()} of {len(manifest)} rows have no label, the first being "
+            f"{manifest.row(int(unlabelled.argmax())).path}: choose splits with a label in every row"
+        )

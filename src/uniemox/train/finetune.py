@@ -1,0 +1,200 @@
+"""Fine-tuning, from its settings to the model folder of a classifier."""
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.models.vision_transformer import VisionTransformer
+
+from uniemox.checkpoints.card import carried_licence
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.folder import restate, save_model
+from uniemox.checkpoints.load import Start
+from uniemox.config.checks import check_grid
+from uniemox.config.training import FinetuneConfig
+from uniemox.data.batch import collate_labelled
+from uniemox.data.dataset import AugmentedDataset
+from uniemox.data.pixels import EvaluationViews
+from uniemox.errors import ConfigError
+from uniemox.inference.evaluate import Outputs, write_evaluation
+from uniemox.manifests.table import Manifest, digest, read_manifest
+from uniemox.models.classify import TwoViewClassifier, build_classifier, plain_classifier, start_from_encoder
+from uniemox.models.fusion import start_as_mean
+from uniemox.targets.kinds import build_target
+from uniemox.targets.scores import Metric
+from uniemox.targets.target import Target
+from uniemox.train.engine import Engine, Plan
+from uniemox.train.events import Message, Observer, ignore
+from uniemox.train.selection import Selection
+from uniemox.train.started import Started, note_start, provenance, started
+from uniemox.train.tasks import FinetuneTask
+
+
+def finetune(config: FinetuneConfig, observer: Observer = ignore, *, target: Target | None = None) -> Path:
+    """Fine-tune a classifier, choose its best epoch on val, evaluate it once on test, and write its model folder.
+
+    Args:
+        config: What to do.
+        observer: Hears of progress, in the first process only.
+        target: What the labels are, where that is a kind of the caller's own; None takes the setting.
+
+    Returns:
+        The folder `model` of the run.
+
+    Raises:
+        ConfigError: A setting or the run folder does not fit.
+        DataError: The manifest cannot be used.
+        CheckpointError: The start or a saved state cannot be read.
+        TrainingError: The loss is not finite, or a process that the run needs died.
+        Interrupted: A signal stopped the run; `resume` continues it.
+    """
+    target = target or build_target(config.target)
+    metric = target.selection(config.select_by)
+    with started(config, observer) as run:
+        return _finetune(config, target, metric, run)
+
+
+def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Started) -> Path:
+    whole = read_manifest(config.data)
+    names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
+    train = splits["train"]
+    target = target.bind(train.facts.classes)
+    for manifest in splits.values():
+        target.read_labels(manifest)  # refuses now, not after hours of training
+    if empty := [name for name, count in train.class_counts().items() if count == 0]:
+        run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
+    if config.view != "scene":
+        run.warn_of_boxes(train)
+    torch.manual_seed(config.seed)
+    start = run.load_start()
+    shape = _shape_of(config, start) if run.saved is None else dict(run.saved.origin["shape"])
+    size, augment = shape["image_size"], config.augment
+    selection = Selection(
+        config=config,
+        target=target,
+        metric=metric,
+        val=splits["val"],
+        views=EvaluationViews(size=size, view=config.view, person=config.person),
+        observer=run.observer,
+    )
+    model = _build_start(config, target, start, shape, train)
+    shares = {"mixup_alpha": augment.mixup, "cutmix_alpha": augment.cutmix, "switch_prob": augment.switch}
+    # Its classes are the places in the batch.
+    mixup = Mixup(**shares, label_smoothing=0.0, num_classes=config.optim.batch_size) if augment.mixes else None
+    plan = Plan(
+        task=FinetuneTask(target=target, smoothing=augment.smoothing, mixup=mixup),
+        module=model,
+        dataset=AugmentedDataset(
+            train, augment, size=size, seed=config.seed, view=config.view, person=config.person, target=target
+        ),
+        collate=collate_labelled,
+        num_rows=len(train),
+        optim=config.optim,
+        run=config,
+        observer=run.observer,
+        identity=_identify_data(config, target, splits),
+        origin={**note_start(start), "shape": shape},
+        signals=run.signals,
+        after_epoch=selection.after_epoch,
+    )
+    return _leave_model(selection, run.train(plan), shape, train, splits.get("test"))
+
+
+def _leave_model(
+    selection: Selection, engine: Engine, shape: Mapping[str, Any], train: Manifest, test: Manifest | None
+) -> Path:
+    """Choose precision and temperature of the best weights on val, score them once on test, and write them."""
+    config, target, accelerator, val = selection.config, selection.target, engine.accelerator, selection.val
+    # Accelerate has wrapped the forward pass in the precision of training.
+    best: Any = accelerator.unwrap_model(engine.weights_module, keep_fp32_wrapper=False)
+    assert engine.kept.weights is not None
+    best.load_state_dict(dict(engine.kept.weights))
+    precision, answers, why = selection.precision(best, accelerator)
+    temperature = target.fit_temperature(answers.logits, answers.labels)
+    with torch.no_grad():  # folded into the head, so that every reader gets honest probabilities
+        for parameter in plain_classifier(best).head.parameters():
+            parameter.div_(temperature)
+    answers = selection.answers(best, val, accelerator, precision)
+    fitted = target.fit(answers.logits, answers.labels)
+    folder = config.out / "model"
+    if accelerator.is_main_process:
+        facts = ModelFacts(
+            kind="classifier",
+            **shape,
+            dataset=train.facts.name,
+            emotion=train.facts.emotion,
+            classes=train.facts.classes,
+            temperature=temperature,
+            precision=precision,
+            view=config.view,
+            fusion=config.fusion if config.view == "both" else "none",
+            person=config.person,
+            **fitted.to_facts(),
+            provenance=provenance(config, train, engine, best_epoch=str(engine.kept.notes["epoch"]), precision=why),
+            metrics={f"val_{selection.metric.name}": round(selection.score(answers), 4)},
+            licence=carried_licence(engine.origin["licence"]),
+        )
+        save_model(best, folder, facts)
+    accelerator.wait_for_everyone()
+    if test is not None:
+        outputs = selection.answers(best, test, accelerator, precision)
+        if accelerator.is_main_process:
+            scores = _report_test(selection, dataclasses.replace(outputs, target=fitted), test, engine)
+            restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
+    return folder
+
+
+def _report_test(selection: Selection, outputs: Outputs, test: Manifest, engine: Engine) -> dict[str, float]:
+    """Write down how the chosen weights do on test; return what the card keeps of it."""
+    config, scores = selection.config, outputs.score()
+    if outputs.unreadable:
+        selection.observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
+    with closing(engine.journal):
+        engine.journal.write("test", engine.step, {"computed_in": scores.computed_in, **scores.kept})
+    write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
+    shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
+    selection.observer(Message(f"{config.test_split}: {', '.join(shown)}"))
+    return {f"test_{name}": round(score, 4) for name, score in scores.kept.items()}
+
+
+def _identify_data(config: FinetuneConfig, target: Target, splits: Mapping[str, Manifest]) -> dict[str, str]:
+    """Name what shapes the result of a fine-tuning beside its settings and its start."""
+    columns = ["path", "split", *target.columns_read, *(["people"] if config.view != "scene" else [])]
+    identity = {f"data of {part}": digest(manifest, columns) for part, manifest in splits.items()}
+    return identity if target.name == config.target else {**identity, "target": target.name}
+
+
+def _shape_of(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
+    """Take size, patch and image size of the classifier from the settings, `init` or the defaults."""
+    shape: dict[str, Any] = {"size": "base", "patch_size": 16, "image_size": 224}
+    asked = {name: getattr(config, name) for name in shape if getattr(config, name) is not None}
+    if start is not None:
+        shape = {name: start.shape[name] for name in shape}
+        for name in ("size", "patch_size"):
+            if asked.get(name, shape[name]) != shape[name]:
+                step = f"omit {name}, or choose another `init`"
+                raise ConfigError(f"{name} is {asked[name]}, but init {config.init} has {shape[name]}: {step}")
+    return shape | asked
+
+
+def _build_start(
+    config: FinetuneConfig, target: Target, start: Start | None, shape: Mapping[str, Any], train: Manifest
+) -> VisionTransformer | TwoViewClassifier:
+    """Build the classifier, from `init` or from random weights."""
+    check_grid(shape["image_size"], shape["patch_size"])
+    model = build_classifier(
+        **shape, num_classes=target.num_outputs, drop_path=config.drop_path, head_std=config.head_std
+    )
+    if start is not None:
+        start_from_encoder(model, start.encoder)
+    target.start_head(plain_classifier(model).head, target.read_labels(train))
+    if config.view != "both":
+        return model
+    two_views = TwoViewClassifier(model, config.fusion)
+    start_as_mean(two_views.fusion)
+    return two_views

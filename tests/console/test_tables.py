@@ -1,0 +1,252 @@
+"""Results as tables."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from uniemox.checkpoints.inspection import Inspection
+from uniemox.console import tables
+from uniemox.inference.predictor import Prediction
+from uniemox.manifests.findings import Problem
+from uniemox.manifests.population import count_people
+from uniemox.manifests.table import Box, Facts, manifest_from_columns
+from uniemox.people.agreement import compare_people
+from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.single_label import SingleLabel
+
+
+def evaluate_predictions(probabilities, labels, classes):
+    return SingleLabel(tuple(classes)).score_numbers(probabilities, labels)
+
+
+def evaluate_multilabel(probabilities, labels, classes, **options):
+    return MultiLabel(tuple(classes)).score_numbers(probabilities, labels, **options)
+
+
+ESCAPE = "\x1b[31m\x07 [bold]:smile:"
+
+
+def rows_of(splits, *, classes=("awe",), **columns):
+    facts = Facts(name="fi", title="FI", classes=classes, emotion="evoked", root=Path("/data"))
+    columns = {"paths": list(map(str, range(len(splits)))), **columns}
+    return manifest_from_columns(facts, splits=splits, **columns)
+
+
+def predicted(path, probabilities, reason=None, box=None, labels=None):
+    if probabilities is None:
+        return Prediction(Path(path), None, reason, box)
+    likeliest = max(probabilities, key=probabilities.get)
+    answer = {
+        "predicted": likeliest if labels is None else labels,
+        "confidence": probabilities[likeliest],
+        "probabilities": probabilities,
+    }
+    return Prediction(Path(path), answer, box=box)
+
+
+def test_predictions_show_the_likeliest_classes_or_the_reason(console, text_of):
+    rows = [predicted("a.png", {"awe": 0.25, "fear": 0.62, "joy": 0.13}), predicted("b.png", None, "not an image")]
+    console.print(tables.predictions_table(rows, top_k=2))
+    text = text_of(console)
+    assert "fear 62.0, awe 25.0" in text
+    assert "joy" not in text
+    assert "not read: not an image" in text
+
+
+def test_predictions_of_several_labels_name_all_that_apply(console, text_of):
+    rows = [
+        predicted("a.png", {"awe": 0.9, "fear": 0.3, "joy": 0.8}, labels=["awe", "joy"]),
+        predicted("b.png", {"awe": 0.1, "fear": 0.2, "joy": 0.1}, labels=[]),
+    ]
+    console.print(tables.predictions_table(rows, top_k=1))
+    lines = text_of(console).splitlines()
+    assert any("a.png" in line and "awe, joy" in line and "awe 90.0" in line for line in lines)
+    assert any("b.png" in line and "–" in line and "fear 20.0" in line for line in lines)
+
+
+def test_predictions_of_people_say_of_whom(console, text_of):
+    rows = [
+        predicted("a.png", {"awe": 1.0}),
+        predicted("a.png", {"awe": 1.0}, box=Box(12.4, 3.0, 52.4, 99.6)),
+        predicted("a.png", None, "the box lies outside the image", Box(900, 0, 950, 10)),
+    ]
+    console.print(tables.predictions_table(rows, top_k=1))
+    text = text_of(console)
+    assert "person" in text
+    assert "12,3 40×97" in text
+    (line,) = (line for line in text.splitlines() if "900,0 50×10" in line)
+    assert "not read: the box lies outside" in line
+
+
+def test_a_long_path_is_folded_and_not_cut(console, text_of):
+    console.width = 60
+    path = "/".join("abcdefghij" for _ in range(12))
+    console.print(tables.predictions_table([predicted(path, {"awe": 1.0})], top_k=1))
+    column = "".join(line.split("│")[1].strip() for line in text_of(console).splitlines()[3:-1])
+    assert column == path
+
+
+def test_no_table_lets_text_steer_the_terminal(console, text_of):
+    facts = Facts(name=ESCAPE, title=ESCAPE, classes=(ESCAPE,), emotion=None, root=Path(ESCAPE))
+    manifest = manifest_from_columns(facts, paths=["a"], splits=[ESCAPE], labels=[0])
+    report = evaluate_predictions(np.ones((3, 1)), np.zeros(3, dtype=int), [ESCAPE])
+    prediction = predicted(ESCAPE, {ESCAPE: 1.0})
+    for table in (
+        tables.facts_table(manifest),
+        tables.counts_table(manifest),
+        tables.problems_table([Problem(ESCAPE, 1, ESCAPE)]),
+        tables.sources_table({ESCAPE: 1}),
+        tables.predictions_table([prediction, predicted("b", None, ESCAPE)], top_k=1),
+        *tables.report_tables(report),
+    ):
+        console.print(table)
+    text = text_of(console)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert text.count("[bold]:smile:") == 14
+
+
+def test_counts_have_a_row_for_each_class_and_one_for_no_label_where_there_is_any(console, text_of):
+    manifest = rows_of(["train"] * 12 + ["test"], labels=[0] * 3 + [1] * 4 + [None] * 5 + [0], classes=("awe", "fear"))
+    console.print(tables.counts_table(manifest))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text_of(console).splitlines() if "│" in line]
+    assert rows == [["awe", "3", "1"], ["fear", "4", "0"], ["no label", "5", "0"], ["all", "12", "1"]]
+
+
+def test_counts_have_no_row_for_no_label_where_all_have_one(console, text_of):
+    console.print(tables.counts_table(rows_of(["train"] * 3, labels=[0] * 3)))
+    assert "no label" not in text_of(console)
+
+
+def test_a_row_with_several_labels_is_one_of_all(console, text_of):
+    sets = rows_of(["train", "train"], label_sets=[[0, 1], [1]], classes=("awe", "fear"))
+    console.print(tables.counts_table(sets))
+    counts = [int(found) for found in re.findall(r"│ +(\d+) │", text_of(console))]
+    assert counts == [1, 2, 2]
+
+
+@pytest.mark.parametrize(("paths", "told"), [("ab", "2"), ("aab", "2, in 3 rows")])
+def test_people_of_one_picture_are_one_picture(console, paths, told, text_of):
+    console.print(tables.facts_table(rows_of(["train"] * len(paths), paths=list(paths))))
+    assert re.search(rf"│ images +│ {told} +│", text_of(console))
+
+
+def test_facts_that_are_not_known_are_left_out(console, text_of):
+    console.print(tables.facts_table(rows_of(["train"] * 7)))
+    text = text_of(console)
+    assert "FI (fi)" in text
+    assert "evoked" in text
+    assert "/data" in text
+    assert "licence" not in text
+
+
+def test_an_evaluation_shows_scores_with_intervals_and_every_class(console, text_of):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 60)
+    probabilities = np.full((60, 3), 0.2)
+    guesses = np.where(generator.random(60) < 0.7, labels, 0)
+    probabilities[np.arange(60), guesses] = 0.6
+    report = evaluate_predictions(probabilities, labels, ["awe", "fear", "joy"])
+    for table in tables.report_tables(report):
+        console.print(table)
+    text = text_of(console)
+    for metric in ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"):
+        assert metric in text
+    assert tables.percent(report.top1) in text
+    low, high = report.intervals["top1"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in text
+    assert all(name in text for name in report.classes)
+    assert "60 images" in text
+
+
+def test_an_evaluation_of_several_labels_shows_average_precision(console, text_of):
+    generator = np.random.default_rng(0)
+    labels = generator.random((60, 3)) < 0.4
+    labels[:, 1] = False
+    report = evaluate_multilabel(generator.random((60, 3)), labels, ["awe", "fear", "joy"])
+    for table in tables.report_tables(report):
+        console.print(table)
+    text = text_of(console)
+    for metric in ("mean_average_precision", "macro_f1", "micro_f1", "random order"):
+        assert metric in text
+    assert "top1" not in text
+    assert tables.percent(report.mean_average_precision) in text
+    assert tables.percent(report.average_precision[0]) in text
+    low, high = report.intervals["mean_average_precision"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in text
+
+
+def test_an_inspection_shows_what_there_is_to_say_and_nothing_else(console, text_of):
+    found = Inspection(
+        path="a.pth",
+        format="torch",
+        layout="bare state dict",
+        kind="encoder",
+        architecture={"width": 768},
+        parameters=1234,
+        sha256={"a.pth": "abc"},
+        extra=tuple(f"blocks.{index}.{ESCAPE}" for index in range(9)),
+        facts={"metrics": {"test_top1": 0.5}, "emotion": None},
+    )
+    console.print(tables.inspection_table(found))
+    shown = text_of(console)
+    assert "1,234" in shown
+    assert "(9 in all)" in shown
+    assert "\x1b" not in shown
+    assert "test_top1: 0.5" in shown
+    assert "not stated" in shown
+    for absent in ("missing", "classes", "note", "emotion"):
+        assert absent not in shown
+
+
+@pytest.mark.parametrize(
+    ("emotion", "title", "rows"),
+    [
+        ("felt", "HECO", ["trained on │ mine, HECO", "emotion │ felt"]),
+        (None, "", ["trained on │ mine", "emotion │ evoked or felt: not recorded"]),
+    ],
+)
+def test_an_inspection_says_what_a_model_was_trained_on(console, emotion, title, rows, text_of):
+    found = Inspection(
+        path="a",
+        format="safetensors",
+        layout="uniemox, model folder",
+        kind="classifier",
+        architecture={},
+        parameters=1,
+        sha256={},
+        facts={"dataset": "mine", "title": title, "emotion": emotion},
+    )
+    console.print(tables.inspection_table(found))
+    shown = " ".join(text_of(console).split())
+    assert all(f"{row} │" in shown for row in rows)
+    assert "title" not in shown
+
+
+def test_an_audit_shows_what_it_found_and_what_is_kept(console, text_of):
+    console.print(tables.findings_table({"leak": {"found": 12, "removed": 7}}))
+    audit = SimpleNamespace(names=(ESCAPE,), manifests=(range(100),), cleaned=(range(93),))
+    console.print(tables.kept_table(audit))
+    text = text_of(console)
+    for words in (r"leak +│ +12 │ +7", r"│ +100 │ +93"):
+        assert re.search(words, text)
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, ["1 box in 1 row", "1 pair of boxes overlaps by 0.5", "1 image was compared"]),
+        (2, ["2 boxes in 2 rows", "2 pairs of boxes overlap by 0.5", "2 images were compared"]),
+    ],
+)
+def test_tables_of_people_tell_one_from_several(console, count, expected, text_of):
+    boxes = [Box(0, 0, 4, 4)]
+    rows = rows_of(["train"] * count, people=[boxes] * count)
+    console.print(tables.population_table(count_people(rows)))
+    console.print(tables.agreement_table(compare_people(rows, rows), names=("a", "b")))
+    text = " ".join(text_of(console).split())
+    assert [part for part in expected if part in text] == expected

@@ -1,0 +1,179 @@
+"""Files and folders that appear whole or not at all, whatever happens while they are written."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uniemox
+from uniemox.errors import DataError
+from uniemox.files import whole
+from uniemox.files.whole import is_unfinished, replace_folder, write_whole
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from uniemox.errors import DataError
+from uniemox.files.whole import replace_folder, write_whole
+
+with write_whole(Path(sys.argv[1]), DataError) as beside:
+    beside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "t.txt"
+
+
+def write(path, text="new"):
+    with write_whole(path, DataError) as beside:
+        beside.write_text(text)
+
+
+def fill(folder, text="new"):
+    with replace_folder(folder, DataError) as beside:
+        (beside / "below").mkdir()
+        (beside / "below" / "t.txt").write_text(text)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_and_its_folder_are_made(tmp_path):
+    write(tmp_path / "none" / "below" / "t.txt")
+    assert (tmp_path / "none/below/t.txt").read_text() == "new"
+    assert names(tmp_path / "none/below") == ["t.txt"]
+
+
+def test_the_old_file_is_there_until_the_block_ends(path):
+    path.write_text("old")
+    with write_whole(path, DataError) as beside:
+        beside.write_text("new")
+        assert is_unfinished(beside)
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_the_unfinished_file_may_lie_elsewhere(path, tmp_path):
+    (tmp_path / "parts").mkdir()
+    with write_whole(path, DataError, inside=tmp_path / "parts") as beside:
+        beside.write_text("new")
+        assert beside.parent == tmp_path / "parts"
+    assert names(tmp_path) == ["parts", "t.txt"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError, DataError])
+def test_an_end_before_the_end_leaves_the_old(tmp_path, path, stop):
+    path.write_text("old")
+    fill(tmp_path / "folder", "old")
+
+    def end(beside):
+        (beside / "t.txt" if beside.is_dir() else beside).write_text("half")
+        raise stop
+
+    with pytest.raises(stop), write_whole(path, DataError) as beside:
+        end(beside)
+    with pytest.raises(stop), replace_folder(tmp_path / "folder", DataError) as beside:
+        end(beside)
+    assert path.read_text() == "old"
+    assert names(tmp_path / "folder") == ["below"]
+    assert names(tmp_path) == ["folder", "t.txt"]
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("use", "where", "name"),
+    [(write, os, "fsync"), (write, Path, "replace"), (fill, os, "fsync"), (fill, Path, "rename")],
+)
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_and_says_the_next_step(tmp_path, monkeypatch, use, where, name):
+    target = tmp_path / "target"
+    use(target, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        with pytest.raises(DataError) as told:
+            use(target)
+    assert str(told.value) == (
+        f"{target} cannot be written: no space is left on the device. Free space or choose another place"
+    )
+    assert (target if use is write else target / "below/t.txt").read_text() == "old"
+    assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("use", [write, fill])
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path, use):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file, not a folder"):
+        use(tmp_path / "file" / "target")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_old_folder_comes_back_where_the_new_one_is_not_put(tmp_path, monkeypatch, moment):
+    rename, folder = Path.rename, tmp_path / "folder"
+    fill(folder, "old")
+
+    def interrupt(self, target):
+        is_new = Path(target) == folder and not self.name.endswith(whole.OLD_SUFFIX)
+        if is_new and moment == "before":
+            raise KeyboardInterrupt
+        rename(self, target)
+        if is_new:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder)
+    assert (folder / "below/t.txt").read_text() == ("old" if moment == "before" else "new")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_modes_follow_the_umask_whatever_a_library_chose(tmp_path, path, umask):
+    before = os.umask(umask)
+    try:
+        write(path)
+        with replace_folder(tmp_path / "folder", DataError) as beside:
+            (beside / "private").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (tmp_path / "folder/private").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps, replace, rename = [], Path.replace, Path.rename
+    monkeypatch.setattr(whole, "flush", lambda path: steps.append(("flush", path.name[:3])))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (steps.append(("name", to.name)), replace(self, to))[1])
+    monkeypatch.setattr(Path, "rename", lambda self, to: (steps.append(("name", to.name)), rename(self, to))[1])
+    write(tmp_path / "t.txt")
+    where = tmp_path.name[:3]
+    assert steps == [("flush", ".t."), ("name", "t.txt"), ("flush", where)]
+    steps.clear()
+    fill(tmp_path / "folder")
+    *inside, own, name, above = steps
+    assert sorted(inside) == [("flush", "bel"), ("flush", "t.t")]
+    assert [own, name, above] == [("flush", ".fo"), ("name", "folder"), ("flush", where)]
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_the_old_file_and_one_that_is_known_as_unfinished(tmp_path, path):
+    path.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)],
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(uniemox.__file__).parents[1])},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    (left,) = (other for other in tmp_path.iterdir() if other != path)
+    assert is_unfinished(left)

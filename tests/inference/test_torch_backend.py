@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uniemox.checkpoints.load import load_model
+from uniemox.data.transforms import evaluation
+from uniemox.errors import CheckpointError
+from uniemox.inference.torch_backend import load_torch
+
+
+def test_logits_are_those_of_the_model_on_prepared_pixels(finetuned):
+    backend = load_torch(finetuned.model, device="cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    logits = backend.logits(np.stack([backend.facts.views(image) for image in images]))
+    model = load_model(finetuned.model).model
+    with torch.no_grad():
+        expected = model(torch.stack([evaluation(32)(image) for image in images]))
+    assert logits.dtype == np.float32
+    assert np.array_equal(logits, expected.numpy())
+
+
+def test_a_pretrained_model_is_no_classifier(pretrained):
+    with pytest.raises(CheckpointError, match="uniemox finetune --init"):
+        load_torch(pretrained.model, device="cpu")
