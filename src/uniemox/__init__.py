@@ -3,8 +3,6 @@
 The names below are loaded when they are first used, so `import uniemox` is fast and brings no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING
 

@@ -182,8 +182,9 @@ def test_a_folder_that_is_not_empty_is_for_resuming_alone(tmp_path):
     check_folder(folder, [], resume=True)
     with pytest.raises(ConfigError, match="not empty"):
         check_folder(folder, [], resume=False)
-    with pytest.raises(ConfigError, match="a file"):
-        check_folder(folder / "x", [], resume=False)
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="is a file"):
+            check_folder(folder / "x", [], resume=resume)
 
 
 def test_the_order_of_rows_changes_no_leak(make, judge, photos, found):

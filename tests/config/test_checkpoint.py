@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from uniemox.config.checkpoint import ConvertConfig, DemoConfig, ExportConfig, InspectConfig, PushConfig
+from uniemox.config.checkpoint import ConvertConfig, ExportConfig, InspectConfig, PushConfig
+from uniemox.config.demo import DemoConfig
 
 
 def test_what_a_command_is_about_is_given_by_place():

@@ -38,6 +38,8 @@ def test_settings_of_a_detector_need_one(settings):
     (name,) = settings
     with pytest.raises(ConfigError, match=f"^`{name}` is about a detector: give `detector` too"):
         DetectorConfig(**settings)
+    with pytest.raises(ConfigError, match=f"^`{name}` is about a detector: omit it, or give `detector` instead"):
+        DetectorConfig(boxes=Path("b.csv"), **settings)
     DetectorConfig(detector="x.onnx", **settings)
 
 

@@ -1,6 +1,7 @@
 import io
 import logging
 import math
+import sys
 
 import pytest
 from rich.console import Console
@@ -194,3 +195,13 @@ def test_tracked_items_come_through_unchanged(console, tty, seconds, text_of):
         assert [*Terminal(where, clock=clock).track(slow(), total=3, what="images")] == [*"abc"]
     lines = text_of(console).splitlines()
     assert lines == (["1/3 images", "2/3 images", "3/3 images"] if seconds else [])
+
+
+def test_results_stay_on_stdout_while_a_bar_is_drawn(tty, text_of, capsys):
+    for item in Terminal(tty).track("ab", total=2, what="images"):
+        sys.stdout.write(item)
+    with Display(Terminal(tty)) as shown:
+        shown(progress(1))
+        sys.stdout.write("c")
+    assert capsys.readouterr().out == "abc"
+    assert "images" in text_of(tty)

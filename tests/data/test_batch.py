@@ -124,6 +124,29 @@ def test_a_dead_worker_is_told_in_one_line_with_the_room_of_shared_memory(text):
     assert re.search(r"\(\d+ of \d+ MB are free\)", told)
 
 
+class Breaking:
+    """A loader of several processes, of which one dies while it sends a batch."""
+
+    num_workers = 2
+
+    def __init__(self, error):
+        self.error = error
+
+    def __iter__(self):
+        yield 0
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), ConnectionRefusedError(), EOFError()])
+def test_a_worker_killed_while_it_sends_a_batch_is_a_dead_worker(error):
+    batches = batches_of(Breaking(error))
+    assert next(batches) == 0
+    with pytest.raises(RuntimeError) as told:
+        next(batches)
+    assert describe_dead_worker(told.value).startswith("a process that decodes images died: DataLoader worker")
+    assert told.value.__cause__ is error
+
+
 @pytest.mark.parametrize("text", ["", "CUDA out of memory", "mat1 and mat2 shapes"])
 def test_other_errors_are_of_no_worker(text):
     assert describe_dead_worker(RuntimeError(text)) is None

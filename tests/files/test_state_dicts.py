@@ -96,8 +96,8 @@ def test_what_was_done_is_logged_once(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert torch.equal(read_state(tmp_path / "a.pt")["a"], torch.ones(1))
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'a.pt'}: module., n_averaged: taken off the names",
-        f"{tmp_path / 'a.pt'}: an average over steps is taken",
+        f"{tmp_path / 'a.pt'}: module., n_averaged: removed from the names",
+        f"{tmp_path / 'a.pt'}: the average over steps is used",
     ]
 
 

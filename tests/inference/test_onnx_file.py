@@ -183,7 +183,7 @@ def test_metadata_that_are_missing_twofold_or_no_json_are_told(model, write):
     entry.value = "[" * 100_000
     refused(write(model), r"cannot be read \(RecursionError\)")
     model.metadata_props.add(key=METADATA_KEY, value="{}")
-    refused(write(model), "does not say once what it is")
+    refused(write(model), "does not say exactly once what it is")
     del model.metadata_props[:]
     refused(write(model), "make it with `uniemox export`")
     model.metadata_props.add(key=METADATA_KEY, value="x" * (4 * 2**20 + 1))

@@ -5,8 +5,10 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from uniemox.manifests.columns import with_column
+from uniemox.errors import DataError
+from uniemox.manifests.columns import build_column, with_column
 from uniemox.manifests.table import SCHEMA, Attributes, Manifest, read_manifest, write_manifest
 
 
@@ -64,3 +66,9 @@ def timed(function):
     start = time.process_time()  # not the clock on the wall: others may be at work
     function()
     return time.process_time() - start
+
+
+@pytest.mark.parametrize(("name", "value"), [("label", 40_000), ("label", "joy"), ("width", 2**40), ("path", 3)])
+def test_a_value_that_its_column_cannot_hold_is_an_error_of_the_data(name, value):
+    with pytest.raises(DataError, match=f"column {name} cannot hold its values"):
+        build_column(name, [value], 1)

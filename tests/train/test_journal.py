@@ -82,7 +82,10 @@ def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path, monkeypatch):
     resumed.write("train", 3, {"loss": 30.0})
     resumed.close()
     assert [line["loss"] for line in read_journal(resumed.path)] == [1.0, 2.0, 30.0]
+    resumed.write("test", 3, {"top1": 1.0})  # by a second writer, which hides nothing
+    resumed.close()
     assert curve(tmp_path, "train/loss") == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert curve(tmp_path, "test/top1") == [(3, 1.0)]
 
 
 def test_a_finished_run_that_is_resumed_tells_its_test_once(journal):

@@ -108,6 +108,8 @@ def check_folder(folder: Path, manifests: Sequence[Manifest], *, resume: bool) -
     for images in (place for manifest in manifests for place in _image_folders(manifest)):
         if folder.resolve().is_relative_to(images.resolve()):
             raise ConfigError(f"out is {folder}, which lies among the images in {images}: choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out is {folder}, which is a file: choose a folder")
     if not resume:
         check_vacant(folder, ConfigError, otherwise=", or continue with `resume`")
 

@@ -93,7 +93,7 @@ class Judge:
                 yield Finding("placeholder", copy, f"the same pixels in {self._num_files[image]} files")
 
     def of_likeness(self) -> Iterator[Finding]:
-        """Find the faults of a copy beside others that show the same, each beside the likest."""
+        """Find the faults of a copy beside others that show the same, each beside the most alike."""
         for copy in range(len(self._copies)):
             if self._copies.torn[copy]:
                 yield Finding("conflict", copy, "listed several times with other labels")
@@ -136,7 +136,7 @@ class Judge:
                 yield Group(tuple(sorted(copies)), same, likeness)
 
     def _others(self, copy: int) -> list[tuple[int, float, str]]:
-        """List the other copies that show the same, the likest first: with the likeness, and what is the same."""
+        """List the other copies that show the same, the most alike first: with the likeness, and what is the same."""
         image, file = int(self._image[copy]), self._copies.file
         others = []
         for other in self._by_image.get(image, ()):

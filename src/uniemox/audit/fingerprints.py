@@ -164,7 +164,7 @@ def _read(name: bytes) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Read size and time of a file, by which it is recognized; -1 and 0 for no file."""
+    """Read size and time of a file, by which it is recognised; -1 and 0 for no file."""
     try:
         status = file_behind(path).stat()
     except (OSError, ValueError):

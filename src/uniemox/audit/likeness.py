@@ -357,8 +357,8 @@ def _details(cells: np.ndarray) -> np.ndarray:
 def group(links: Links) -> list[list[int]]:
     """Gather linked images into groups, without long chains that have unlike ends.
 
-    The likest are joined first, and two groups join only if at least half of the pairs between them are linked. A link
-    that joins no groups is a group of its two images, so that every link is in one.
+    The most alike are joined first, and two groups join only if at least half of the pairs between them are linked. A
+    link that joins no groups is a group of its two images, so that every link is in one.
     """
     group_of: dict[int, list[int]] = {}
     linked = set(zip(links.first.tolist(), links.second.tolist(), strict=True))

@@ -1,1 +1,1 @@
-"""Model folders that others can read, and the private state of a run."""
+"""Models on disk: our folders, the weights of others, cards, and the hub."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniemox.checkpoints import folder as bundle
+from uniemox.checkpoints import folder as model_folder
 from uniemox.checkpoints import foreign
 from uniemox.checkpoints.facts import MAX_GRID, ModelFacts
 from uniemox.checkpoints.folder import Classifier, Pretrained
@@ -62,8 +62,8 @@ def load_model(
             raise CheckpointError(f"{place} holds a pretrained model: {step}")
         if dataset is not None:  # the folder names its classes, so the order of the others means nothing
             foreign.check_classes(place, facts.classes, foreign.describe_dataset(dataset)[0], "omit `dataset`")
-        path = bundle.weight_files(place, facts)[0]
-        classifier = bundle.make_model(facts, bundle.read_folder(place, facts), path)
+        path = model_folder.weight_files(place, facts)[0]
+        classifier = model_folder.make_model(facts, model_folder.read_folder(place, facts), path)
     return Classifier(classifier.to(device).eval(), facts)
 
 
@@ -86,7 +86,7 @@ def load_pretraining(model: str | Path) -> Pretrained:
         return Pretrained(_make(found, facts), facts)
     if found.kind != "pretraining":
         raise CheckpointError(f"{place} holds a classifier, but a pretrained model was asked for")
-    return Pretrained(bundle.make_model(found, bundle.read_folder(place, found), place), found)
+    return Pretrained(model_folder.make_model(found, model_folder.read_folder(place, found), place), found)
 
 
 def load_start(model: str) -> Start:
@@ -101,8 +101,8 @@ def load_start(model: str) -> Start:
         name, notes = found.title, found.notes()
     else:
         shape = found
-        weights, decoder = bundle.read_folder(place, found), found.pretraining
-        bundle.compare_folder(place, found, weights).check(place)
+        weights, decoder = model_folder.read_folder(place, found), found.pretraining
+        model_folder.compare_folder(place, found, weights).check(place)
         name = _name_of(place, found)
         if found.view == "both":
             weights = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
@@ -125,7 +125,7 @@ def describe_start(model: str) -> str:
 
 
 def _name_of(folder: Path, facts: ModelFacts) -> str:
-    return f"{facts.kind} on {facts.dataset}, sha256 {hash_file(bundle.weight_files(folder, facts)[0])}"
+    return f"{facts.kind} on {facts.dataset}, sha256 {hash_file(model_folder.weight_files(folder, facts)[0])}"
 
 
 def convert(model: str, out: Path, *, dataset: str | None = None, image_size: int | None = None) -> ModelFacts:
@@ -150,9 +150,9 @@ def convert(model: str, out: Path, *, dataset: str | None = None, image_size: in
         facts = foreign.pretraining_facts(source, image_size=side)
     else:
         facts = foreign.classifier_facts(source, dataset=dataset, image_size=side)
-    bundle.save_model(_make(source, facts), out, facts)
+    model_folder.save_model(_make(source, facts), out, facts)
     return facts
 
 
 def _make(source: foreign.Source, facts: ModelFacts) -> Any:
-    return bundle.make_model(facts, foreign.adapt_state(source, facts.image_size), source.path)
+    return model_folder.make_model(facts, foreign.adapt_state(source, facts.image_size), source.path)

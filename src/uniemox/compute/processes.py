@@ -30,11 +30,8 @@ def _count(name: str) -> int:
 
 
 def check_alone(command: str) -> None:
-    """Refuse to do in several processes what one process does.
-
-    Raises:
-        ConfigError: torchrun started several. WORLD_SIZE alone does not count: a cluster may set it for its whole job.
-    """
+    """Refuse, by a `ConfigError`, to do in several processes of torchrun what one process does."""
+    # WORLD_SIZE alone does not count: a cluster may set it for its whole job.
     if "LOCAL_RANK" in os.environ and num_processes() > 1:
         raise ConfigError(
             f"{command} runs in one process, and torchrun started {num_processes()}: start it without torchrun"

@@ -60,15 +60,3 @@ class ExportConfig(JsonConfig):
     """Version of ONNX's operators."""
     dataset: str | None = None
     """Data set or manifest that names the classes of a file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig(Settings):
-    """Running the whole pipeline on the embedded data."""
-
-    out: Path = Path("uniemox-demo")
-    """Folder for the demo's runs and report."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    seed: int = 0
-    """Seed of weights, order, masks and augmentation."""

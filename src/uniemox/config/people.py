@@ -59,10 +59,11 @@ class DetectorConfig(Limits):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.detector is None or self.boxes is None, "`detector` and `boxes` both give boxes: choose one")
+        then = "give `detector` too" if self.boxes is None else "omit it, or give `detector` instead of `boxes`"
         for each in fields(DetectorConfig):
             if self.detector is None and each.name != "boxes":
                 is_default = getattr(self, each.name) == each.default
-                check(is_default, f"`{each.name}` is about a detector: give `detector` too")
+                check(is_default, f"`{each.name}` is about a detector: {then}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -42,6 +43,11 @@ def stdout_console() -> Console:
     return console
 
 
+def _shares_terminal() -> bool:
+    """Whether results too appear on a terminal, where a bar makes room for them; a file gets them as they are."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 class Terminal:
     """What a command shows on stderr while it runs: lines, logs, and progress.
 
@@ -73,10 +79,12 @@ class Terminal:
 
     def track(self, items: Iterable[Item], *, total: int, what: str) -> Generator[Item, None, None]:
         """Yield the items, showing how many are done: a bar on a terminal, elsewhere a line now and then."""
-        from rich.progress import track
-
         if self.console.is_terminal:
-            yield from track(items, total=total, description=what, console=self.console, transient=True)
+            from rich import progress
+
+            shown = progress.Progress(console=self.console, transient=True, redirect_stdout=_shares_terminal())
+            with shown as bars:
+                yield from bars.track(items, total=total, description=what)
             return
         last_line = self.clock()
         for done, item in enumerate(items, start=1):
@@ -139,21 +147,21 @@ class Display:
     """Observer of a run: a bar on a terminal, elsewhere a line every few seconds."""
 
     def __init__(self, terminal: Terminal) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bars
+        from rich import progress
         from rich.table import Column
 
         self._terminal = terminal
         self._last: Progress | None = None
         self._last_line = -math.inf
         self._task: TaskID | None = None
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, ratio=1)),
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, ratio=1)),
             console=terminal.console,
             expand=True,
+            redirect_stdout=_shares_terminal(),
         )
 
     def __enter__(self) -> Display:

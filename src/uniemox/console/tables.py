@@ -59,7 +59,7 @@ def report_tables(scores: Scores) -> Iterable[Table]:
             name = metric.name if metric.is_selectable else metric.title
             rows.append((name, _number(scores.values[metric.name], metric), interval))
     rows += [(name, percent(share), "") for name, share in scores.display.baselines]
-    table = _make_table(("metric", "%", "95 % interval"), rows, right="%")
+    table = _make_table(("metric", "%", "95 % interval"), rows, right=["%"])
     table.caption = counted(scores.num_samples, "image")
     yield table
     for _, parts in scores.display.panels:

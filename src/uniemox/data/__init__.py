@@ -1,1 +1,1 @@
-"""Images, tables of images, and the readers of published data sets."""
+"""The samples and batches that a model reads: views of images, their augmentation, and loaders of them."""

@@ -27,7 +27,7 @@ from uniemox.data.dataset import LabelledSample, Place, PretrainSample, Skipped
 from uniemox.data.transforms import seed_of
 from uniemox.errors import DataError, UniEmoXError
 from uniemox.manifests.table import Box
-from uniemox.wording import one_line
+from uniemox.wording import one_line, reason_of
 
 S = TypeVar("S")
 B = TypeVar("B")
@@ -202,11 +202,18 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
             same whether a worker or this process met it, but from a worker its cause is a `WorkerError`.
     """
     # At once, not with the first batch: a loader draws from torch's generator when its iteration starts.
-    return _delivered(iter(loader))
+    return _delivered(iter(loader), has_workers=getattr(loader, "num_workers", 0) > 0)
 
 
-def _delivered(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
+def _delivered(batches: Iterator[Any], *, has_workers: bool) -> Iterator[Any]:
+    broken = (ConnectionError, EOFError) if has_workers else ()  # raised if a worker is killed while it sends a batch
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except broken as error:
+            raise RuntimeError(f"{_DEAD_WORKER} unknown) broke its connection: {reason_of(error)}") from error
         if isinstance(batch, _Failure):
             del batches  # so that the workers end now: the error's traceback keeps this frame alive
             if batch.traceback is not None:
@@ -243,7 +250,7 @@ def _loader(dataset: Dataset[S], collate: Callable[[list[S]], B], **settings: An
 def describe_dead_worker(error: RuntimeError) -> str | None:
     """Describe what became of a loader's process, if torch raised the error because it died."""
     reason = one_line(str(error))
-    if not reason.startswith("DataLoader worker (pid"):
+    if not reason.startswith(_DEAD_WORKER):
         return None
     died = f"a process that decodes images died: {reason.partition('. ')[0].rstrip('.')}"
     if not _SHARED_MEMORY.is_dir():
@@ -255,6 +262,7 @@ def describe_dead_worker(error: RuntimeError) -> str | None:
     )
 
 
+_DEAD_WORKER = "DataLoader worker (pid"  # How torch's own report starts
 _SHARED_MEMORY = Path("/dev/shm")  # Workers send their batches through it
 
 

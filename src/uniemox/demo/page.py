@@ -98,7 +98,7 @@ def _summary(findings: Findings) -> Section:
         "The labels come from drawings: an artist named each face, nobody rated what viewers feel, and no "
         "photograph was trained on. UniEmoX-mini's teacher and descriptions have seen the training labels, as "
         "in the paper's recipe, so this shows that the whole path works and what pretraining brings here. It "
-        "does not measure how well emotions of photographs are recognized."
+        "does not measure how well emotions of photographs are recognised."
     )
     return Section(
         "What came out",

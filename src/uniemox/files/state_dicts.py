@@ -39,8 +39,8 @@ class StateDict:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know."""
-        notes = [f"{', '.join(self.wrappers)}: taken off the names"] if self.wrappers else []
-        return (*notes, "an average over steps is taken") if self.is_average else tuple(notes)
+        notes = [f"{', '.join(self.wrappers)}: removed from the names"] if self.wrappers else []
+        return (*notes, "the average over steps is used") if self.is_average else tuple(notes)
 
 
 def find_state(tree: Mapping[str, Any]) -> StateDict | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
 
-from uniemox.config.data import Labelling
+from uniemox.config.data import Labelling, Ratios
 from uniemox.errors import ConfigError, DataError
 from uniemox.importers.emoset import read_emoset
 from uniemox.importers.emotic import read_emotic
@@ -23,7 +23,7 @@ from uniemox.importers.tables import read_table
 from uniemox.importers.tree import Tree
 from uniemox.manifests.findings import Findings, Problem
 from uniemox.manifests.recut import describe_list, keep_fraction, misfits
-from uniemox.manifests.splits import Ratios, assign_splits, describe_split, paths_below, read_split_list, split_rows
+from uniemox.manifests.splits import assign_splits, describe_split, paths_below, read_split_list, split_rows
 from uniemox.manifests.table import Facts, Manifest, manifest_from_columns, manifest_from_table
 from uniemox.people.boxes import read_boxes
 from uniemox.wording import counted, name_first

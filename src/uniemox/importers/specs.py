@@ -1,16 +1,11 @@
 """The table of data sets: one row of facts each. What the rows share in form is read by the modules beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from uniemox.config.data import Rounding
+from uniemox.config.data import Ratios, Rounding
 from uniemox.emotions import DRAWN6, TAXONOMIES, Emotion, look_up
-
-if TYPE_CHECKING:
-    from uniemox.manifests.splits import Ratios
 
 Layout = Literal[
     "emoset", "class_folders", "object_folders", "split_folders", "emotion6", "heco", "emotic", "table", "hub"

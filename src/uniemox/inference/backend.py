@@ -18,6 +18,10 @@ class Backend(Protocol):
     def facts(self) -> ModelFacts:
         """Of the classifier."""
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic that the model computes in: fp32 or bf16, or `as exported`."""
+
     def digest(self) -> str:
         """SHA-256 of all that its answers depend on: weights, classes, and what is done to an image."""
 

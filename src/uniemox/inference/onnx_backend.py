@@ -32,6 +32,7 @@ class OnnxBackend:
 
     def __init__(self, session: InferenceSession, path: Path, facts: ModelFacts) -> None:
         self.session, self.path, self.facts = session, path, facts
+        self.precision = "as exported"
         tokens = (facts.image_size // facts.patch_size) ** 2 + 1
         attention = ENCODER_SHAPES[facts.size].num_heads * tokens**2
         self._at_once = max(1, min(_MAX_IMAGES, _MAX_ATTENTION // attention))

@@ -47,7 +47,7 @@ def read_onnx_file(path: Path) -> tuple[Walked, ModelFacts]:
     walked = walk(path, _RULES)
     found = [text for key, text in walked.metadata if key == METADATA_KEY]
     if len(found) != 1:
-        raise CheckpointError(f"{path} does not say once what it is (metadata `{METADATA_KEY}`): {_RULES.then}")
+        raise CheckpointError(f"{path} does not say exactly once what it is (metadata `{METADATA_KEY}`): {_RULES.then}")
     if len(found[0]) > MAX_METADATA:
         raise CheckpointError(f"the metadata of {path} have more than {MAX_METADATA} bytes")
     try:

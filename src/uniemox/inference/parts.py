@@ -49,7 +49,7 @@ class _Part:
 class Work:
     """What is to be done, and what the rows of it depend on."""
 
-    identity: Mapping[str, str]  # What shapes the rows, by what a user calls it: model, inputs, ..
+    identity: Mapping[str, str]  # What shapes the rows, by what a user calls it: model, inputs, …
     num_inputs: int
     part_size: int  # Images of a part
 

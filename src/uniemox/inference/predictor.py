@@ -145,7 +145,7 @@ class Predictor:
     @property
     def precision(self) -> str:
         """Arithmetic that the model computes in: fp32 or bf16, or for an export that of its file."""
-        return getattr(self.backend, "precision", "as exported")
+        return self.backend.precision
 
     @property
     def facts(self) -> ModelFacts:

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from uniemox.errors import DataError
+from uniemox.wording import reason_of
+
 _WORDS: Final = ("scene", "facial_expression", "human_action")
 _LIGHT: Final = ("brightness", "colorfulness")
 _BOX: Final = ("x0", "y0", "x1", "y1", "score")
@@ -67,7 +70,7 @@ class Attributes:
 
 
 def build_column(name: str, values: Sequence[Any] | np.ndarray | None, count: int) -> pa.Array:
-    """Make a column of the values of its rows, or of as many nulls; a label of -1 in an array is null."""
+    """Make a column of values, or of nulls; an array's label of -1 is null. What does not fit raises `DataError`."""
     kind = SCHEMA.field(name).type
     if values is None:
         return pa.nulls(count, kind)
@@ -75,7 +78,10 @@ def build_column(name: str, values: Sequence[Any] | np.ndarray | None, count: in
         return pa.array(values, mask=values < 0).cast(kind)
     if name in _PLAIN:
         values = [None if value is None else _PLAIN[name](value) for value in values]
-    return pa.array(values, kind)
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError) as error:
+        raise DataError(f"column {name} cannot hold its values: {reason_of(error)}") from error
 
 
 def _plain_attributes(known: Attributes) -> dict[str, Any] | None:

@@ -12,20 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uniemox.config.data import Rounding, Stratum, Together
+from uniemox.config.data import Ratios, Rounding, Stratum, Together
 from uniemox.errors import DataError
 from uniemox.files.archives import SUFFIX, slice_of
 from uniemox.manifests.columns import build_column, to_numpy, with_column
 from uniemox.manifests.findings import Problem
-from uniemox.manifests.splits import (
-    Assigned,
-    Ratios,
-    assign_splits,
-    describe_split,
-    paths_below,
-    split_rows,
-    take_fraction,
-)
+from uniemox.manifests.splits import Assigned, assign_splits, describe_split, paths_below, split_rows, take_fraction
 from uniemox.manifests.table import Manifest, manifest_from_table
 from uniemox.wording import printable
 

@@ -117,7 +117,7 @@ def _check_out(out: Path) -> None:
     check_vacant(out, DataError)
     if out.is_symlink() or out.is_mount() or out.resolve() == Path.cwd():
         raise DataError(
-            f"{out} is a link, a mount or the present folder, which cannot be replaced: name a folder below it as `out`"
+            f"out is {out}, a link, a mount or the working directory, which cannot be replaced: name a folder below it"
         )
 
 

@@ -17,12 +17,11 @@ from typing import Final, NamedTuple, assert_never
 
 import numpy as np
 
-from uniemox.config.data import Rounding
+from uniemox.config.data import Ratios, Rounding
 from uniemox.errors import ConfigError, DataError
 from uniemox.wording import printable, reason_of
 
 SPLITS: Final = ("train", "val", "test")
-Ratios = tuple[float, float, float]  # Shares of train, val and test
 
 _SPLIT_OF_WORD: Final = {
     **dict.fromkeys(("train", "training", "tr"), "train"),

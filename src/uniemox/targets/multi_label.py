@@ -86,7 +86,8 @@ class MultiLabelScores(scores.ClassScores):
         )
         names = ("name", "average_precision", "threshold", "precision", "recall", "f1", "support")
         heads = ("label", "average precision", "threshold", "precision", "recall", "F1", "samples")
-        grid = scores.Grid(heads, list(zip(*(self.per_class[name] for name in names), strict=True)))
+        table = self.per_class
+        grid = scores.Grid(heads, list(zip(*(table[name] for name in names), strict=True)))
         calibration = self.calibration("probability", "share that applies", "answers")
         text = f"No sample here has the label {', '.join(self.absent)}: the mean ignores such labels."
         return scores.Display(

@@ -212,10 +212,11 @@ class ClassScores(Scores, ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        rows = zip(*self.per_class.values(), strict=True)
+        table = self.per_class
+        rows = zip(*table.values(), strict=True)
         return {
             **super().to_dict(),
-            "per_class": [dict(zip(self.per_class, row, strict=True)) for row in rows],
+            "per_class": [dict(zip(table, row, strict=True)) for row in rows],
             "bins": [part._asdict() for part in self.bins],
         }
 

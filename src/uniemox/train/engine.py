@@ -129,6 +129,8 @@ class Engine:
         """Train from the present step to the last; where that is interrupted or fails, a whole state remains.
 
         Raises:
+            CheckpointError: The state cannot be written.
+            Interrupted: A signal arrived; the state is saved.
             DataError: An image cannot be transformed, or too many in sequence cannot be read.
             TrainingError: The loss or a weight is not finite, or a process of the loader died.
         """

@@ -1,4 +1,4 @@
-"""What a run reports while it continues; whoever draws it (the command line, a notebook) listens."""
+"""What a run reports while it runs; whoever draws it (the command line, a notebook) listens."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -35,6 +35,7 @@ class Journal:
                 os.fsync(file.fileno())
             if self._writer is None:
                 self._writer = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=self._purge)
+                self._purge = None  # a second writer of this run continues
             for name, value in numbers.items():
                 if not isinstance(value, str):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)

@@ -17,7 +17,7 @@ SCALE = "lr_scale"  # Key of a group's factor on the learning rate
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Build AdamW over every trainable part: no decay on norms and biases, a smaller rate for lower layers.
 
-    Layer decay follows the vision transformer inside `module`; whatever stands beside it (decoder, fusion) keeps the
+    Layer decay follows the vision transformer inside `module`; whatever is beside it (decoder, fusion) keeps the
     full rate, as the top layer does (Clark et al. 2020; Bao et al. 2022).
     """
     groups: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from uniemox.config.checkpoint import DemoConfig
+from uniemox.config.demo import DemoConfig
 from uniemox.console.commands.command import Answer, Command
 from uniemox.console.display import Display, Terminal
 
@@ -13,7 +13,8 @@ def _demo(config: DemoConfig, terminal: Terminal) -> Iterator[Answer]:
     from uniemox.demo.run import run_demo
 
     with Display(terminal) as display:
-        yield Answer([run_demo(config.out, device=config.device, seed=config.seed, observer=display)])
+        report = run_demo(config.out, device=config.device, seed=config.seed, observer=display)
+    yield Answer([report])
 
 
 COMMANDS: Final = {"demo": Command(DemoConfig, _demo)}

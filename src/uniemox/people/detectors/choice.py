@@ -30,7 +30,7 @@ def build_detector(
         limits: What counts as a person.
         weights: For torchvision's: `default` to download them, or the path of a file.
         form: For a model in ONNX: a ready format or a YAML file; None takes the YAML file beside the model.
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda, and mps for torchvision's.
 
     Raises:
         ConfigError: The words do not go together, or a library or a device is missing.

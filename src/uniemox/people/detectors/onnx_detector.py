@@ -229,7 +229,7 @@ class OnnxDetector:
                 f"it has {columns['w'].shape[1]} candidates, but grids of {', '.join(map(str, strides))} pixels have "
                 f"{len(stride)} cells in {width} × {height}"
             )
-        with np.errstate(over="ignore"):  # what is endless is nobody later
+        with np.errstate(over="ignore"):  # a box of infinite side is dropped later
             made = {word: np.exp(side) * stride for word, side in sides.items()}
         made["cx"] = (columns["cx"] + left) * stride
         made["cy"] = (columns["cy"] + top) * stride
@@ -262,7 +262,7 @@ class OnnxDetector:
         values = values.astype(np.float32)
         own = slice(places[0], None if has_classes else places[0] + 1)
         scores = values[..., own] = _activated(values[..., own], output)
-        # Some graphs round; NaN compares false, and is nobody later.
+        # Some graphs round; NaN compares false, and its box is dropped later.
         invalid = scores[(scores < -_ROUNDING) | (scores > 1 + _ROUNDING)]
         if invalid.size:
             raise self._misfit(
