@@ -326,6 +326,13 @@ HOSTILE = {
     "numbers of many digits": lambda p: archive(p, colliding_keys()),
     "bytes without end": lambda p: archive(p, called(b"__builtin__\nbytearray", FOUR_BILLION)),
     "bytes without end in an old file": spoilt_storages,
+    "a second pickle in capitals": lambda p: archive(
+        p, tensor_pickle(16, (4, 4), (4, 1)),
+        entries=[("archive/DATA.PKL", called(b"__builtin__\nbytearray", FOUR_BILLION))],
+    ),
+    "a second order of bytes": lambda p: archive(
+        p, tensor_pickle(16, (4, 4), (4, 1)), entries=[("archive/ByteOrder", b"big")]
+    ),
     "two lists of entries": other_directory,
     "a sparse tensor": lambda p: torch.save({"a": torch.eye(3).to_sparse()}, p),
     "an empty file": lambda p: p.write_bytes(b""),
@@ -406,6 +413,8 @@ def test_hostile_files_take_little_memory_and_run_nothing(told_in_a_child):
         ("numbers of many digits", "a number of many digits"),
         ("bytes without end", "asks for __builtin__.bytearray, which could run code or take all memory"),
         ("bytes without end in an old file", "asks for __builtin__.bytearray"),
+        ("a second pickle in capitals", "has two entries of one name"),
+        ("a second order of bytes", "has two entries of one name"),
         ("two lists of entries", "its list of entries is not at its end"),
         ("a giant storage", "declared larger than what is stored"),
         ("a sparse tensor", "save it dense"),

@@ -211,28 +211,30 @@ def _check_zip(path: Path, size: int) -> None:
     if not _is_listed_at_end(path, size):
         raise _unreadable(path, "it was cut off, or its list of entries is not at its end, where torch writes it")
     with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        listed = archive.infolist()
+        entries = {entry.filename.lower(): entry for entry in listed}  # torch's reader ignores case
+        pickles = [entry for name, entry in entries.items() if name.endswith("/data.pkl")]
         for is_refused, reason in (
-            (len(entries) > _MAX_ENTRIES, f"has more than {_MAX_ENTRIES} entries: it is refused"),
+            (len(listed) > _MAX_ENTRIES, f"has more than {_MAX_ENTRIES} entries: it is refused"),
+            (len(entries) < len(listed), "has two entries of one name, which torch never writes: it is refused"),
             (
-                any(entry.filename.endswith("/constants.pkl") for entry in entries),
+                any(name.endswith("/constants.pkl") for name in entries),
                 "is a TorchScript archive, as OpenAI's own files of CLIP are: it holds code, so it is not opened. CLIP "
                 "is the teacher: `--teacher.model ViT-B-16-quickgelu --teacher.pretrained openai` takes it from the "
                 "hub as safetensors, or `--teacher.pretrained FILE` from such a file",
             ),
             (
-                any(entry.compress_type != zipfile.ZIP_STORED for entry in entries),
+                any(entry.compress_type != zipfile.ZIP_STORED for entry in listed),
                 "has compressed entries, which torch never writes: if it is an archive of a model, unpack it",
             ),
-            (sum(entry.file_size for entry in entries) > size, "declares more bytes than it has: it is refused"),
+            (sum(entry.file_size for entry in listed) > size, "declares more bytes than it has: it is refused"),
             (len(pickles) != 1, "is a zip archive, but not torch's: unpack it and give the file within"),
         ):
             if is_refused:
                 raise CheckpointError(f"{path} {reason}")
         with archive.open(pickles[0]) as file:
             check_pickle(file, path)
-        orders = [archive.read(entry) for entry in entries if entry.filename.endswith("/byteorder")]
+        orders = [archive.read(entry) for name, entry in entries.items() if name.endswith("/byteorder")]
         if any(order != b"little" for order in orders):
             raise CheckpointError(f"{path} is of a machine of the other byte order: save it again on a common one")
 
