@@ -234,8 +234,7 @@ def _check_zip(path: Path, size: int) -> None:
                 raise CheckpointError(f"{path} {reason}")
         with archive.open(pickles[0]) as file:
             check_pickle(file, path)
-        orders = [archive.read(entry) for name, entry in entries.items() if name.endswith("/byteorder")]
-        if any(order != b"little" for order in orders):
+        if any(archive.read(entry) != b"little" for name, entry in entries.items() if name.endswith("/byteorder")):
             raise CheckpointError(f"{path} is of a machine of the other byte order: save it again on a common one")
 
 

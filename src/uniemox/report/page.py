@@ -62,9 +62,7 @@ class GalleryItem:
     @property
     def verdict(self) -> Literal["right", "wrong", "unknown"]:
         """Whether the prediction is true."""
-        if self.true is None:
-            return "unknown"
-        return "right" if self.true == self.predicted else "wrong"
+        return "unknown" if self.true is None else "right" if self.true == self.predicted else "wrong"
 
 
 @dataclass(frozen=True)
