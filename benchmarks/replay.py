@@ -1,4 +1,4 @@
-"""Print the first losses of each kind of training, to compare two versions of the code bit by bit.
+"""Print the first losses of each kind of training, to compare two versions of the code bit for bit.
 
     python benchmarks/replay.py > before.txt
     python benchmarks/replay.py > after.txt && cmp before.txt after.txt
