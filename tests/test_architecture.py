@@ -22,8 +22,8 @@ MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for f
 
 # From the bottom up. Rooms of one line do not know each other.
 LAYERS = (
-    ("errors", "version"),
-    ("emotions", "wording"),
+    ("errors", "version", "wording"),
+    ("emotions",),
     ("config", "validation"),
     ("files", "losses"),
     ("settings", "compute"),

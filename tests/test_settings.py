@@ -182,6 +182,17 @@ def test_a_resumed_run_lays_its_own_settings_over_the_preset_and_under_the_flags
     assert fresh.optim.epochs == 100
 
 
+@pytest.mark.parametrize(
+    ("preset", "given", "told"), [("mae", (), 0), ("mae", ("--optim.epochs", "9"), 0), ("heco", (), 1)]
+)
+def test_a_resumed_run_says_that_it_does_not_take_another_preset(tmp_path, caplog, preset, given, told):
+    words = ["--data", "d", "--out", str(tmp_path)]
+    settings.save_config(build(FinetuneConfig, ["--preset", "mae", *words]), tmp_path / settings.RUN_CONFIG)
+    build(FinetuneConfig, ["--preset", preset, *words, *given, "--resume"])
+    assert len(caplog.messages) == told
+    assert all(f"differ from the preset {preset}" in message for message in caplog.messages)
+
+
 def test_a_typo_in_the_folder_to_resume_is_named(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()

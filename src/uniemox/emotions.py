@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from uniemox.errors import DataError
+from uniemox.wording import name_first
 
 Row = TypeVar("Row")
 Emotion = Literal["evoked", "felt"]  # The labels name the emotion of viewers, or that of a depicted person
@@ -107,8 +108,6 @@ _SPELLINGS: Final = {
 }  # Other words for one and the same emotion
 _CONCEPTS: Final = {word: emotion for emotion, words in _SPELLINGS.items() for word in words}
 
-_SHOWN = 8  # Names that a message lists; the rest is counted
-
 
 def resolve(name: str, classes: Sequence[str]) -> str | None:
     """Find the class that a data set's word means: `Angry` is anger, `Happinesst` is happiness or, in its absence, joy.
@@ -143,7 +142,9 @@ class Match:
     def describe(self, first: str, second: str) -> str:
         """Say what is missing on either side, in a few words, with the names of both lists."""
         sides = ((first, self.missing, second), (second, self.unknown, first))
-        return ", and ".join(f"{own} has {_few(names)}, which {other} lacks" for own, names, other in sides if names)
+        return ", and ".join(
+            f"{own} has {name_first(names, most=8)}, which {other} lacks" for own, names, other in sides if names
+        )
 
 
 def match_classes(classes: Sequence[str], others: Sequence[str]) -> Match:
@@ -174,11 +175,6 @@ def _by_key(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[s
     for name in names:
         found.setdefault(key(name), []).append(name)
     return found
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name[:80] for name in names[:_SHOWN]) + more
 
 
 def _word(name: str) -> str:

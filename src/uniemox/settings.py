@@ -145,7 +145,7 @@ def convert(setting: Setting, value: Any, *, source: str = "") -> Any:
             return tuple(_convert(setting.kind, part) for part in value)
     except ValueError:  # pydantic's errors are ValueErrors
         pass
-    listed = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else value
+    listed = f"[{', '.join(str(part) or 'empty' for part in value)}]" if isinstance(value, list | tuple) else value
     shown = "null" if value is None else shorten(listed) or "empty"
     where = f"{source}: " if source else ""
     raise ConfigError(f"{where}{setting.name} is {shown}, but must be {setting.expectation}")
@@ -153,8 +153,8 @@ def convert(setting: Setting, value: Any, *, source: str = "") -> Any:
 
 def _convert(kind: Any, value: Any) -> Any:
     if kind in (str, Path) and isinstance(value, str):
-        # An empty path would be the working directory; mostly it is a shell variable that is not set.
-        if "\0" in value or (kind is Path and not value):
+        # An empty word is mostly a shell variable that is not set; as a path it would be the working directory.
+        if "\0" in value or not value:
             raise ValueError
         return kind(value)
     made = make_adapter(kind, only_finite=True).validate_python(value)
@@ -198,7 +198,10 @@ def combine(
     values = {} if preset is None else load_preset(config, preset)
     run = given["out"] / RUN_CONFIG if given.get("resume") and "out" in given else None
     for path in ([run] if run is not None and run.is_file() else []) + list(files):
-        values |= _read_layer(config, path, str(path))
+        layer = _read_layer(config, path, str(path))
+        if path == run and any(layer.get(name) != value for name, value in values.items() if name not in given):
+            log.warning("%s continues with its own settings, which differ from the preset %s", run.parent, preset)
+        values |= layer
     values |= given
     missing = _name_missing(config, values)
     if missing and run is not None:
@@ -225,7 +228,7 @@ def load_preset(config: type[Any], name: str) -> Values:
     """Read a preset over those that it extends; a `ConfigError` if no preset has that name."""
     presets = _presets(config)
     if name not in presets:
-        raise ConfigError(f"unknown preset {shorten(name)}; known are {', '.join(presets)}")
+        raise ConfigError(f"unknown preset {shorten(name)}{nearest(name, presets)}; known are {', '.join(presets)}")
     return _read_layer(config, presets[name], f"preset {name}", is_preset=True)
 
 

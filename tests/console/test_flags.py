@@ -156,7 +156,7 @@ def test_words_after_two_dashes_are_no_flags():
         ("p --tools --quick", "--tools needs a value"),
         ("p --ladder high", "ladder is high, but must be a number, or null"),
         ("p --varnish=perhaps", "varnish is perhaps, but must be true or false"),
-        ("p --plans=", "plans is [], but must be a list in brackets, each part a path"),
+        ("p --plans=", "plans is [empty], but must be a list in brackets, each part a path"),
         ("''", "image is empty, but must be a path"),
         ("p --coats " + "x" * 10_000, "coats is …"),
         ("p --" + "x" * 10_000, "unknown flag "),

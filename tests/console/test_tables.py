@@ -194,7 +194,7 @@ def test_an_inspection_shows_what_there_is_to_say_and_nothing_else(console, text
     console.print(tables.inspection_table(found))
     shown = text_of(console)
     assert "1,234" in shown
-    assert "(9 in all)" in shown
+    assert "and 3 more" in shown
     assert "\x1b" not in shown
     assert "test_top1: 0.5" in shown
     assert "not stated" in shown

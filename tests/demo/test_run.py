@@ -77,11 +77,11 @@ def test_the_demo_ends_in_one_page_that_needs_nothing_else(tmp_path, monkeypatch
     reader = Reader()
     reader.feed(report.read_text(encoding="utf-8"))
     assert reader.headings == [
-        "What came out",
+        "Results",
         "The data",
         "Pretraining",
         "Fine-tuning",
-        "Where it errs",
+        "Where it goes wrong",
         "Predictions",
     ]
     assert all(source.startswith(("data:", "#")) for source in reader.sources)

@@ -18,7 +18,7 @@ def test_a_wrong_root_says_what_was_sought_and_found_where_to_get_it_and_on_whic
     text = str(caught.value)
     assert f"{tmp_path} is not {spec.title}: looked for " in text
     assert ", found a, b.txt;" in text
-    where = f"get the set from {spec.url}" if spec.name != "drawn6" else "; it comes with uniemox"
+    where = f"for the set see {spec.url}" if spec.name != "drawn6" else "; it comes with uniemox"
     assert where in text
     assert f" (licence: {spec.licence})" in text
     assert "\n" not in text
@@ -57,7 +57,7 @@ def test_control_characters_of_names_are_escaped(trees, tmp_path):
 def test_a_root_of_one_class_is_doubted(trees, tmp_path):
     trees.folders(tmp_path / "FI", ["awe", "fear"])
     result = import_dataset("folders", tmp_path, ratios=(1, 0, 0))
-    assert result.notes == ("all are of one class, FI: is `root` the right folder?",)
+    assert result.notes == ("all are of one class, FI: check `root`, or the table of labels",)
 
 
 def test_of_many_names_the_first_are_shown_and_the_others_counted(trees, tmp_path):

@@ -99,6 +99,12 @@ def test_loss_curves_pass_over_lines_without_the_term_and_values_that_are_not_fi
     assert charts.loss_curves(gaps, terms=["loss"]) == charts.loss_curves(lines, terms=["loss"])
 
 
+def test_a_curve_of_one_point_shows_it():
+    one, none = ([{"step": 4, "loss": value}] for value in (1.5, math.nan))
+    assert len(charts.loss_curves(one)) > len(charts.loss_curves(none, terms=["loss"]))
+    assert b"<use " in charts.loss_curves(one).split(b'id="line2d')[-1]
+
+
 def test_loss_curves_of_two_runs_name_them_and_leave_the_empty_place_empty():
     first = [{"step": s, **dict.fromkeys("abcde", 1.0 / s)} for s in STEPS]
     shown = texts(charts.loss_curves({"mini": first, "$random$": first[:50]}))

@@ -180,7 +180,8 @@ def test_a_picture_is_called_by_its_kind(data, kind):
 
 
 @pytest.mark.parametrize(
-    ("true", "verdict", "said"), [("a", "right", "✓ right"), ("b", "wrong", "✗ is b"), (None, "unknown", "x.jpg")]
+    ("true", "verdict", "said"),
+    [("a", "right", "✓ correct"), ("b", "wrong", "✗ actually b"), (None, "unknown", "x.jpg")],
 )
 def test_a_gallery_says_right_wrong_or_nothing(true, verdict, said):
     item = GalleryItem(picture(), "a", 0.614, true, "x.jpg")

@@ -191,6 +191,14 @@ def test_max_steps_ends_the_run_and_the_schedule(make):
     assert saved_step(engine) == 5
 
 
+@pytest.mark.parametrize("epochs", [4, 40])
+def test_a_resumed_run_that_has_reached_max_steps_says_what_extends_it(make, heard, epochs):
+    make(max_steps=5).run()
+    resumed = make(max_steps=5, epochs=epochs, observer=heard)
+    go_back(resumed)
+    assert heard.texts == ["the run has reached its max_steps, 5: a larger max_steps extends it"]
+
+
 def test_max_steps_beyond_the_epochs_changes_nothing(make):
     assert make(max_steps=1000).total_steps == 24
 

@@ -331,7 +331,7 @@ def test_a_resumed_pretraining_is_the_unbroken_one_and_needs_its_start_no_more(
 
 def test_a_run_is_not_resumed_with_another_rate(pretrain_config, pretrained):
     other = pretrain_config(pretrained.config.out, optim={"base_lr": 0.5}, resume=True)
-    with pytest.raises(ConfigError, match=r"but optim\.base_lr is 0\.5 and was 0\.01"):
+    with pytest.raises(ConfigError, match=r"but `optim\.base_lr` is 0\.5 and was 0\.01"):
         pretrain(other)
 
 

@@ -166,7 +166,7 @@ def test_a_run_folder_belongs_to_one_process_and_to_nobody_once_that_was_killed(
 )
 def test_a_run_is_not_resumed_with_another_setting_which_is_named(config, pretrain_config, name, change):
     open_run_folder(config)
-    with pytest.raises(ConfigError, match=rf"but {name} is .* and was .*\(1 differ\): omit it") as told:
+    with pytest.raises(ConfigError, match=rf"but `{name}` is .* and was .*: omit what differs") as told:
         open_run_folder(pretrain_config(config.out, resume=True, **change))
     assert "\n" not in str(told.value)
 

@@ -90,7 +90,7 @@ def caution(facts: ModelFacts) -> str:
 
 def carried_licence(start: str) -> str:
     """Return the licence of weights that follow from a start: its own, since a chain is as free as its links."""
-    return f"not stated; follows from a start under: {start}" if start else ""
+    return f"not stated; follows from a start under: {start.rpartition('a start under: ')[2]}" if start else ""
 
 
 def _readers(facts: ModelFacts) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 from rich.text import Text
 
-from uniemox.wording import counted, printable
+from uniemox.wording import counted, name_first, printable
 
 if TYPE_CHECKING:
     from uniemox.audit.audit import Audit
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from uniemox.manifests.table import Box, Manifest
     from uniemox.people.agreement import Agreement
     from uniemox.targets.scores import Metric, Scores
-
-_MOST_NAMES = 6  # Of tensors in a line
 
 
 def _cell(value: object) -> Text:
@@ -144,7 +142,7 @@ def inspection_table(found: Inspection) -> Table:
         **{f"sha256 of {name}": value for name, value in found.sha256.items()},
         "classes": ", ".join(found.classes),
         **{f"perhaps {name}": ", ".join(classes) for name, classes in found.likely_datasets.items()},
-        **{words: _list_some(names) for words, names in tensors.items()},
+        **{words: name_first(names, most=6) for words, names in tensors.items() if names},
         "licence": found.licence or "not stated",
     }
     if "dataset" in facts:  # a model folder; other weights do not say what they were trained on
@@ -155,11 +153,6 @@ def inspection_table(found: Inspection) -> Table:
         shown[name] = "" if value is None else "\n".join(lines)
     shown |= {f"saved {name}": value for name, value in found.arguments.items()}
     return _list_facts(("what", "found"), shown | {"note": "\n".join(found.notes)})
-
-
-def _list_some(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_MOST_NAMES])
-    return listed if len(names) <= _MOST_NAMES else f"{listed} … ({len(names)} in all)"
 
 
 def datasets_table(specs: Iterable[DatasetSpec]) -> Table:

@@ -63,8 +63,8 @@ def build_page(findings: Findings) -> Page:
     return Page(
         title="uniemox: the demonstration",
         lead=(
-            "One vision transformer, pretrained by hiding patches of a scene and its person and by listening to CLIP, "
-            "then fine-tuned to name the emotion. Every figure below was computed on this machine, in "
+            "One vision transformer, pretrained by hiding patches of a scene and its person, and distilled from CLIP, "
+            "then fine-tuned to name the emotion. All but the first curves was computed on this machine, in "
             f"{findings.seconds / 60:.1f} minutes, by the commands that a user runs."
         ),
         sections=(
@@ -73,7 +73,7 @@ def build_page(findings: Findings) -> Page:
             _pretraining(findings),
             _finetuning(findings),
             Section(
-                "Where it errs",
+                "Where it goes wrong",
                 "Rows are the true class, columns the predicted one.",
                 [
                     Figure(charts.confusion(scores.matrix, test), f"Confusion matrix on {test}.", width="half")
@@ -95,14 +95,15 @@ def _summary(findings: Findings) -> Section:
     gain = 100 * (ours.tests[pairs].balanced_accuracy - other.tests[pairs].balanced_accuracy)
     scores.append(Score("over random weights", f"{gain:+.1f} points", f"{pairs}, same budget"))
     notice = (
-        "The labels come from drawings: an artist named each face, nobody rated what viewers feel, and no "
-        "photograph was trained on. UniEmoX-mini's teacher and descriptions have seen the training labels, as "
-        "in the paper's recipe, so this shows that the whole path works and what pretraining brings here. It "
-        "does not measure how well emotions of photographs are recognised."
+        "The labels come from drawings: an artist named each face, nobody rated what viewers feel, and no photograph "
+        "was used but those that the teacher's own start, from ImageNet, had seen. UniEmoX-mini's teacher and "
+        "descriptions have seen the training labels, as in the paper's recipe, so this shows that the whole path works "
+        "and what pretraining brings here. It does not measure how well emotions of photographs are recognised."
     )
     return Section(
-        "What came out",
-        "Balanced accuracy is the mean of the recalls of the six classes: guessing gives 0.167.",
+        "Results",
+        "Balanced accuracy is the mean of the recalls of the six classes: guessing gives 0.167. Unseen pairs are "
+        "characters in poses that training did not show. Random weights are a weak baseline.",
         (Scoreboard(scores), Notice(notice, "warning")),
     )
 

@@ -240,8 +240,7 @@ def _cut(spec: DatasetSpec, tree: Tree, found: Samples, *, ratios: Ratios | None
     uncut = [sample for sample in found.samples if sample.split is None]
     if ratios is not None and len(uncut) < len(found.samples):
         raise ConfigError(
-            f"{spec.title} in {tree.root} is split already: omit `ratios`, "
-            "or cut the manifest again with `uniemox data split`"
+            f"{tree.root} is split already: omit `ratios`, or cut the manifest again with `uniemox data split`"
         )
     if not uncut:
         return found, "given"
@@ -318,4 +317,4 @@ def _count_empty_classes(found: Samples, findings: Findings) -> None:
             if label not in used:
                 findings.add("class without an image", name)
     if len(found.classes) == 1:  # mostly the root is a level too high
-        findings.remark(f"all are of one class, {found.classes[0]}: is `root` the right folder?")
+        findings.remark(f"all are of one class, {found.classes[0]}: check `root`, or the table of labels")

@@ -105,7 +105,7 @@ def take_fraction(paths: Sequence[str], strata: Sequence[Hashable], *, fraction:
         ConfigError: The fraction is out of its range.
     """
     if not 0 < fraction <= 1:
-        raise ConfigError(f"the fraction is {fraction}, but must be above 0 and at most 1")
+        raise ConfigError(f"`fraction` is {fraction}, but must be above 0 and at most 1")
     taken = np.zeros(len(paths), dtype=bool)
     # Not the digest of the split: else a fraction would always be what a smaller train split had been.
     for rows in _drawn(strata, paths, f"fraction {seed}"):

@@ -51,7 +51,9 @@ def choose_box(boxes: Iterable[Box], choice: PersonChoice, *, width: int, height
         case "confident":
             return max(inside, key=lambda box: (box.score or 0.0, *_size(box)))
         case "central":
-            return max(inside, key=lambda box: (-_distance(box, width, height), *_size(box)))
+            return max(
+                inside, key=lambda box: (-math.hypot(box.x0 + box.x1 - width, box.y0 + box.y1 - height), *_size(box))
+            )
         case "union":
             x0, y0 = min(box.x0 for box in inside), min(box.y0 for box in inside)
             x1, y1 = max(box.x1 for box in inside), max(box.y1 for box in inside)
@@ -96,10 +98,6 @@ def clip_box(box: Box, *, width: int, height: int) -> Box | None:
 
 def _size(box: Box) -> tuple[float, float]:
     return (box.x1 - box.x0) * (box.y1 - box.y0), box.score or 0.0
-
-
-def _distance(box: Box, width: int, height: int) -> float:
-    return math.hypot((box.x0 + box.x1 - width) / 2, (box.y0 + box.y1 - height) / 2)
 
 
 def _widen(low: float, high: float, *, margin: float, end: int) -> tuple[int, int]:

@@ -163,7 +163,8 @@ def loss_curves(runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = ())
             finite = [point for point in points if all(map(math.isfinite, point))]
             steps, values = np.array(finite, dtype=np.float64).reshape(-1, 2).T
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            axes.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=label(name))
+            form = "o" if len(steps) == 1 else "-"  # a line through one point would show nothing
+            axes.plot(steps, _smooth(values), form, color=colour, linewidth=1.8, label=label(name))
         axes.set_title(label(term.replace("_", " ")))
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)

@@ -60,11 +60,11 @@ def write_run_report(folder: Path) -> Path:
     train, val, tested = ([line for line in journal if line["kind"] == kind] for kind in ("train", "val", "test"))
     curves = []
     if train:
-        curves.append(Figure(charts.loss_curves(train), "Curves of each term over the steps.", "Training."))
+        curves.append(Figure(charts.loss_curves(train), "Curves of each term over the steps.", "Loss on train."))
     if val:
         terms = [name for name, value in val[0].items() if isinstance(value, float)]
         chart = charts.loss_curves(val, terms=terms)
-        curves.append(Figure(chart, "Curves of the val scores over the steps.", "Val."))
+        curves.append(Figure(chart, "Curves of the val scores over the steps.", "Scores on val."))
     sections = [Section("Training", blocks=curves)]
     if tested:
         rows = [(name, value) for name, value in tested[-1].items() if isinstance(value, float)]

@@ -56,9 +56,9 @@ class RunFolder:
         )
         different = [name for name in now if name not in _FREE and now[name] != before[name]]
         if refused := [name for name in different if name not in _GROWING]:
-            first = f"{refused[0]} is {now[refused[0]]} and was {before[refused[0]]} ({len(refused)} differ)"
-            what = f"`resume` continues with the settings that the run started with, but {first}"
-            raise ConfigError(f"{what}: omit it, or start a new run")
+            what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused[:3])
+            what = f"`resume` continues with the settings that the run started with, but {what}"
+            raise ConfigError(f"{what}: omit what differs, or start a new run")
         self._has_grown = bool(different)
 
     def open(self) -> None:

@@ -39,7 +39,11 @@ def asked(fake):
 def test_a_model_is_exported(run, asked, tmp_path):
     code, out, _ = run("export", "m", "--out", tmp_path)
     assert code == cli.SUCCESS
-    assert out.splitlines() == ["as good", "as torch", f"wrote {tmp_path}: uniemox predict {tmp_path} photo.jpg"]
+    assert out.splitlines() == [
+        "as good",
+        "as torch",
+        f"wrote {tmp_path}; try it with `uniemox predict {tmp_path} photo.jpg`",
+    ]
     assert asked == {
         "model": "m",
         "quantize": None,

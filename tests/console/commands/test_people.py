@@ -190,7 +190,7 @@ def test_two_sets_of_boxes_are_compared(run, painted, detector, tmp_path):
         (["--each", "--out", "."], "--out is ., but must be a file and not a folder"),
         (["--each", "--out", "o.csv"], "a manifest is a Parquet file: write o.parquet"),
         (["--detector", "nobody", "--out", "o.parquet"], "unknown detector nobody"),
-        (["--boxes", "b.csv", "--score", "0.9", "--out", "o"], "--score is about a detector: give --detector too"),
+        (["--boxes", "b.csv", "--score", "0.9", "--out", "o"], "omit it, or give --detector instead of --boxes"),
         (["--each", "--detector-format", "yolov8", "--out", "o"], "--detector-format is about"),
         (["--detector", "ssdlite", "--score", "2", "--out", "o.parquet"], "--score is 2.0, but must be"),
         (["--detector", "ssdlite", "--batch-size", "0", "--out", "o"], "--batch-size is 0"),

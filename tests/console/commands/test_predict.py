@@ -47,6 +47,17 @@ def test_a_table_that_exists_is_replaced_only_if_that_is_said(run, tmp_path):
 # Evaluation
 
 
+def test_an_earlier_report_is_replaced_only_when_asked(run, fake, pages, tmp_path):
+    fake("inference.evaluate", evaluate=lambda *_, **__: report())
+    (tmp_path / "report.json").touch()
+    code, _, err = run("evaluate", "m", "--data", "d", "--out", tmp_path)
+    assert (code, pages) == (cli.WRONG_USE, [])
+    assert "exists and is not empty: choose another --out, or give --overwrite" in err
+    code, _, _ = run("evaluate", "m", "--data", "d", "--out", tmp_path, "--overwrite")
+    assert code == cli.SUCCESS
+    assert len(pages) == 1
+
+
 def report():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     return evaluate_predictions(probabilities, np.array([0, 1, 1]), ["awe", "fear"])
@@ -520,7 +531,7 @@ def test_a_detector_is_made_as_for_data_people(run, predictor, fake, monkeypatch
     ("words", "said"),
     [
         (["--detector", "ssdlite", "--boxes", "b.csv"], "--detector and --boxes both give boxes"),
-        (["--boxes", "b.csv", "--score", "0.9"], "--score is about a detector: give"),
+        (["--boxes", "b.csv", "--score", "0.9"], "--score is about a detector: omit it"),
     ],
 )
 def test_people_need_one_source_of_boxes(run, words, said):

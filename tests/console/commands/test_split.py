@@ -101,7 +101,7 @@ def test_problems_of_a_list_survive_a_fraction(run, write, tmp_path):
         (["--ratios", "a/b/c"], "--ratios is [a, b, c], but must be 3 numbers"),
         (["--ratios", "1/-1/0"], "ratios are 1.0, -1.0, 0.0, but must be shares"),
         (["--ratios", "nan/1/0"], "--ratios is [nan, 1, 0]"),
-        (["--fraction", "2"], "the fraction is 2.0, but must be above 0"),
+        (["--fraction", "2"], "--fraction is 2.0, but must be above 0"),
         (["--ratios", "1/1/1", "--by", "colour"], "by is colour, but must be one of"),
     ],
 )

@@ -28,7 +28,7 @@ def _export(config: ExportConfig, terminal: Terminal) -> Iterator[Answer]:
             opset=config.opset,
             dataset=config.dataset,
         )
-    wrote = f"wrote {report.out}: uniemox predict {report.out} photo.jpg"
+    wrote = f"wrote {report.out}; try it with `uniemox predict {report.out} photo.jpg`"
     yield Answer([*report.describe(), wrote], report.to_dict())
 
 

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
     """Score a classifier on a split of a manifest."""
     from uniemox.console.tables import report_tables
+    from uniemox.files.whole import check_vacant
     from uniemox.inference.evaluate import evaluate
 
+    if config.out is not None and not config.overwrite:
+        check_vacant(config.out, ConfigError, otherwise=", or give `overwrite`")
     with terminal.status(f"evaluating {config.model}"):
         report = evaluate(
             config.model,
