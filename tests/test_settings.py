@@ -188,7 +188,10 @@ def test_a_resumed_run_lays_its_own_settings_over_the_preset_and_under_the_flags
 def test_a_resumed_run_says_that_it_does_not_take_another_preset(tmp_path, caplog, preset, given, told):
     words = ["--data", "d", "--out", str(tmp_path)]
     settings.save_config(build(FinetuneConfig, ["--preset", "mae", *words]), tmp_path / settings.RUN_CONFIG)
-    build(FinetuneConfig, ["--preset", preset, *words, *given, "--resume"])
+    (tmp_path / "my.yaml").write_text("optim:\n  min_lr: 1.0e-5\n")
+    for file in ((), ("--config", str(tmp_path / "my.yaml"))):
+        caplog.clear()
+        build(FinetuneConfig, ["--preset", preset, *words, *given, *file, "--resume"])
     assert len(caplog.messages) == told
     assert all(f"differ from the preset {preset}" in message for message in caplog.messages)
 

@@ -195,14 +195,13 @@ def combine(
         ConfigError: On an unknown preset, a file that cannot be read, an unknown name or a value of another type; or if
             no run exists to resume, and what a new one needs is missing.
     """
-    values = {} if preset is None else load_preset(config, preset)
+    chosen = {} if preset is None else load_preset(config, preset)
     run = given["out"] / RUN_CONFIG if given.get("resume") and "out" in given else None
-    for path in ([run] if run is not None and run.is_file() else []) + list(files):
-        layer = _read_layer(config, path, str(path))
-        if path == run and any(layer.get(name) != value for name, value in values.items() if name not in given):
-            log.warning("%s continues with its own settings, which differ from the preset %s", run.parent, preset)
-        values |= layer
-    values |= given
+    own = _read_layer(config, run, str(run)) if run is not None and run.is_file() else {}
+    above = {name: value for path in files for name, value in _read_layer(config, path, str(path)).items()}
+    if own and any(own.get(name) != value for name, value in chosen.items() if name not in {**above, **given}):
+        log.warning("%s continues with its own settings, which differ from the preset %s", given["out"], preset)
+    values = {**chosen, **own, **above, **given}
     missing = _name_missing(config, values)
     if missing and run is not None:
         out = run.parent

@@ -83,6 +83,7 @@ def test_nothing_is_said_of_data_that_is_in_no_table():
 
 def test_a_chain_is_as_free_as_its_links():
     assert carried_licence("") == ""
+    assert carried_licence(carried_licence("X")) == carried_licence("X")
     assert carried_licence("X") == "not stated; follows from a start under: X"
 
 

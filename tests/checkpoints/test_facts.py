@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_without_a_configuration_is_no_model(tmp_path, refusal):
-    assert "is not a model folder, nor a run: it has no config.json" in refusal(read_facts, tmp_path)
+    assert "is neither a model folder nor a run: it has no config.json" in refusal(read_facts, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from uniemox.errors import ConfigError
 @pytest.mark.parametrize(
     ("rules", "complaint"),
     [
-        ({"remove": ("leaks",)}, "remove names"),
+        ({"remove": ("leaks",)}, "`remove` names leaks"),
         ({"min_side": 0}, "min_side is 0"),
         ({"placeholder_copies": 1}, "placeholder_copies is 1"),
         ({"like": 0.2}, "like is 0.2"),

@@ -191,7 +191,8 @@ def test_processes_share_the_rows_that_one_would_see_in_a_step(count):
 
 
 def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
-    with pytest.raises(DataError, match=r"15 rows do not fill one step of 16 .*4 × `optim.accumulate` 2 × 2 of proc"):
+    arithmetic = r"15 rows do not fill one step of 16, .*4 × `optim.accumulate` 2 × 2 \(processes\): lower it"
+    with pytest.raises(DataError, match=arithmetic):
         order_of(num_rows=15, num_processes=2)
     assert order_of(num_rows=16, num_processes=2).steps_an_epoch == 1
 

@@ -228,7 +228,7 @@ def test_a_list_that_cannot_be_read_ends_the_import(trees, tmp_path, name, conte
 def test_an_empty_and_a_missing_folder_are_told_apart(tmp_path):
     with pytest.raises(DataError, match="found nothing"):
         import_dataset("emoset", tmp_path)
-    with pytest.raises(DataError, match=r"no folder at .*absent: give the folder of EmoSet-118K; for the set see"):
+    with pytest.raises(DataError, match=r"no folder at .*absent: give the folder of EmoSet-118K; see "):
         import_dataset("emoset", tmp_path / "absent")
 
 

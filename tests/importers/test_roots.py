@@ -18,7 +18,7 @@ def test_a_wrong_root_says_what_was_sought_and_found_where_to_get_it_and_on_whic
     text = str(caught.value)
     assert f"{tmp_path} is not {spec.title}: looked for " in text
     assert ", found a, b.txt;" in text
-    where = f"for the set see {spec.url}" if spec.name != "drawn6" else "; it comes with uniemox"
+    where = f"see {spec.url} for the data set" if spec.name != "drawn6" else "; it comes with uniemox"
     assert where in text
     assert f" (licence: {spec.licence})" in text
     assert "\n" not in text

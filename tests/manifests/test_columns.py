@@ -68,7 +68,9 @@ def timed(function):
     return time.process_time() - start
 
 
-@pytest.mark.parametrize(("name", "value"), [("label", 40_000), ("label", "joy"), ("width", 2**40), ("path", 3)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("label", 40_000), ("label", "joy"), ("width", 2**40), ("path", 3), ("path", "\ud800")]
+)
 def test_a_value_that_its_column_cannot_hold_is_an_error_of_the_data(name, value):
     with pytest.raises(DataError, match=f"column {name} cannot hold its values"):
         build_column(name, [value], 1)

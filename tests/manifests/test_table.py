@@ -183,7 +183,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, toy):
     whole = path.read_bytes()
     for damaged in (b"", b"hello", whole[: len(whole) // 2], whole[:40] + bytes(60) + whole[100:]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match="is no manifest made by") as caught:
+        with pytest.raises(DataError, match="as a manifest") as caught:
             read_manifest(path)
         assert "\n" not in str(caught.value)
 

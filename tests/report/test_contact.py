@@ -54,9 +54,9 @@ def test_a_card_shows_the_boxes_and_the_crop_of_the_chosen_one(manifest, choice,
 def test_a_card_says_what_is_to_be_seen(manifest):
     assert [(card.name, card.caption) for card in make_cards(manifest, TIGHT, count=4)] == [
         ("two.png", "2 people, score 0.50, 80 by 140 pixels"),
-        ("none.png", "nobody; the centre of the scene is used instead"),
+        ("none.png", "nobody; the scene is used instead"),
         ("broken.png", "not read: not an image"),
-        ("outside.png", "only boxes outside the image; the centre of the scene is used instead"),
+        ("outside.png", "only boxes outside the image; the scene is used instead"),
     ]
 
 

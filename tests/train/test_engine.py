@@ -196,7 +196,7 @@ def test_a_resumed_run_that_has_reached_max_steps_says_what_extends_it(make, hea
     make(max_steps=5).run()
     resumed = make(max_steps=5, epochs=epochs, observer=heard)
     go_back(resumed)
-    assert heard.texts == ["the run has reached its max_steps, 5: a larger max_steps extends it"]
+    assert heard.texts == ["the run has reached its max_steps, 5: raise that, and the epochs if need be, to extend it"]
 
 
 def test_max_steps_beyond_the_epochs_changes_nothing(make):

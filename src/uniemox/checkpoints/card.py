@@ -89,7 +89,7 @@ def caution(facts: ModelFacts) -> str:
 
 
 def carried_licence(start: str) -> str:
-    """Return the licence of weights that follow from a start: its own, since a chain is as free as its links."""
+    """Return the licence of weights that follow from a start; of a chain of starts, only the first's is named."""
     return f"not stated; follows from a start under: {start.rpartition('a start under: ')[2]}" if start else ""
 
 

@@ -111,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read the `config.json` of a model folder, whoever made it, or raise `CheckpointError`."""
     path = member(folder, "config.json")
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a model folder, nor a run: it has no config.json")
+        raise CheckpointError(f"{folder} is neither a model folder nor a run: it has no config.json")
     try:
         if path.stat().st_size > _MAX_CONFIG:
             raise CheckpointError(f"{path} is larger than {_MAX_CONFIG} bytes: it is refused")

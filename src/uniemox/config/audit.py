@@ -45,7 +45,7 @@ class AuditRules(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         unknown = [kind for kind in self.remove if kind not in KINDS]
-        check(not unknown, f"remove names {', '.join(unknown[:1])}, but must name some of {', '.join(KINDS)}")
+        check(not unknown, f"`remove` names {', '.join(unknown)}, but must name some of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,9 +116,8 @@ class TrainingOrder:
     def __post_init__(self) -> None:
         if self.num_rows < self.rows_a_step:
             raise DataError(
-                f"{self.num_rows} rows do not fill one step of {self.rows_a_step} (`optim.batch_size` "
-                f"{self.batch_size} × `optim.accumulate` {self.accumulate} × {self.num_processes} of processes): "
-                "lower one of them"
+                f"{self.num_rows} rows do not fill one step of {self.rows_a_step}, that is `optim.batch_size` "
+                f"{self.batch_size} × `optim.accumulate` {self.accumulate} × {self.num_processes} (processes): lower it"
             )
 
     @property

@@ -63,8 +63,8 @@ def build_page(findings: Findings) -> Page:
     return Page(
         title="uniemox: the demonstration",
         lead=(
-            "One vision transformer, pretrained by hiding patches of a scene and its person, and distilled from CLIP, "
-            "then fine-tuned to name the emotion. All but the first curves was computed on this machine, in "
+            "One vision transformer, pretrained by hiding patches of a scene and its person and by distilling CLIP, "
+            "then fine-tuned to name the emotion. Everything but the first curves was computed on this machine, in "
             f"{findings.seconds / 60:.1f} minutes, by the commands that a user runs."
         ),
         sections=(
@@ -95,10 +95,10 @@ def _summary(findings: Findings) -> Section:
     gain = 100 * (ours.tests[pairs].balanced_accuracy - other.tests[pairs].balanced_accuracy)
     scores.append(Score("over random weights", f"{gain:+.1f} points", f"{pairs}, same budget"))
     notice = (
-        "The labels come from drawings: an artist named each face, nobody rated what viewers feel, and no photograph "
-        "was used but those that the teacher's own start, from ImageNet, had seen. UniEmoX-mini's teacher and "
-        "descriptions have seen the training labels, as in the paper's recipe, so this shows that the whole path works "
-        "and what pretraining brings here. It does not measure how well emotions of photographs are recognised."
+        "The labels come from drawings: an artist named each face, nobody rated what viewers feel, and the only "
+        "photographs involved are ImageNet's, on which the teacher's initial weights were trained. UniEmoX-mini's "
+        "teacher and descriptions have seen the training labels, as in the paper's recipe, so this shows that all "
+        "parts work and what pretraining brings. It does not measure how well emotions in photographs are recognised."
     )
     return Section(
         "Results",

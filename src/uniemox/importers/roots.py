@@ -55,7 +55,7 @@ def source(spec: DatasetSpec) -> str:
     """Write where to get a set and on which terms, as the end of a message; empty for data that is in no table."""
     if not spec.url:
         return ""
-    where = f"for the set see {spec.url}" if "://" in spec.url else f"it {spec.url}"
+    where = f"see {spec.url} for the data set" if "://" in spec.url else f"it {spec.url}"
     return f"; {where} (licence: {spec.licence})" if spec.licence else f"; {where}"
 
 

@@ -80,7 +80,7 @@ def build_column(name: str, values: Sequence[Any] | np.ndarray | None, count: in
         values = [None if value is None else _PLAIN[name](value) for value in values]
     try:
         return pa.array(values, kind)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise DataError(f"column {name} cannot hold its values: {reason_of(error)}") from error
 
 

@@ -321,7 +321,7 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
     """
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"no manifest at {path}"
-        raise DataError(f"{what}: make one with `uniemox data prepare`")
+        raise DataError(f"{what}: give a manifest, as `uniemox data prepare` makes it")
     try:
         # Facts first: a newer version is reported by its number, not by the column that surprises us.
         with pq.ParquetFile(path) as parquet:
@@ -330,7 +330,7 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
             _check_columns(parquet.schema_arrow, names, path)
             table = parquet.read(columns=names)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no manifest made by `data prepare` ({reason_of(error)})") from error
+        raise DataError(f"cannot read {path} as a manifest: {reason_of(error)}. Is it of `data prepare`?") from error
     if root is not None:
         facts = replace(facts, root=root)
     if check_root and not facts.root.is_dir():

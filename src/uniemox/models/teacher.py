@@ -270,10 +270,10 @@ def _fetch(tag: dict[str, Any], title: str) -> Path:
         except (OSError, ValueError, EntryNotFoundError) as error:
             why = reason_of(error)
             if isinstance(error, LocalEntryNotFoundError):
-                why = "it is out of reach, or HF_HUB_OFFLINE is set"
+                why = "the hub is out of reach, or HF_HUB_OFFLINE is set"
                 break  # the hub is out of reach: do not wait for it again
     raise CheckpointError(
-        f"{title}: no {' or '.join(files)} in the cache nor from {repo} on the hub ({why}): "
+        f"{title}: found no {' or '.join(files)} in the cache or in {repo} on the hub ({why}): "
         "get that file by other means and give its path, `--teacher.pretrained FILE`"
     )
 

@@ -69,7 +69,7 @@ def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     card.paste(crop, (_SCENE_WIDTH + _GAP, 0))
     if chosen is None:
         nobody = "only boxes outside the image" if row.boxes else "nobody"
-        return Card(card, name, f"{nobody}; the centre of the scene is used instead")
+        return Card(card, name, f"{nobody}; the scene is used instead")
     score = "" if chosen.score is None else f", score {chosen.score:.2f}"
     size = f"{chosen.x1 - chosen.x0:.0f} by {chosen.y1 - chosen.y0:.0f} pixels"
     return Card(card, name, f"{counted(len(boxes), 'person', several='people')}{score}, {size}")
@@ -101,7 +101,7 @@ def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Pag
     text = (
         f"{counted(len(cards), 'row')}, evenly chosen. Left: the scene with its boxes, the chosen one in blue. Right: "
         f"the person as a model sees it ({person.choice}, margin {person.margin:g}, {person.shape}), or the "
-        f"centre of the scene where nobody was found.{source}"
+        f"scene where nobody was found.{source}"
     )
     return Page(
         f"People in {facts.title}",

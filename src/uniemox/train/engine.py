@@ -330,7 +330,9 @@ class Engine:
                 f"the run in {out} has {before} steps, which may grow and not shrink, but {settings} make {now}"
             )
         if self.step == now == self.plan.run.max_steps:
-            self._report(f"the run has reached its max_steps, {now}: a larger max_steps extends it")
+            self._report(
+                f"the run has reached its max_steps, {now}: raise that, and the epochs if need be, to extend it"
+            )
         if now > before:
             was = rate_at(self.step / before, self.plan.optim, peak=self.peak)
             becomes = rate_at((self.step + 1) / now, self.plan.optim, peak=self.peak)

@@ -56,7 +56,7 @@ class RunFolder:
         )
         different = [name for name in now if name not in _FREE and now[name] != before[name]]
         if refused := [name for name in different if name not in _GROWING]:
-            what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused[:3])
+            what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused)
             what = f"`resume` continues with the settings that the run started with, but {what}"
             raise ConfigError(f"{what}: omit what differs, or start a new run")
         self._has_grown = bool(different)

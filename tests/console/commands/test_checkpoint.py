@@ -91,7 +91,7 @@ def test_a_folder_is_sent_to_the_hub(run, finetuned, monkeypatch, tmp_path):
     assert (code, out) == (cli.SUCCESS, "https://hub.example/org/name\n")
     code, _, err = run("checkpoint", "push", tmp_path, "hf-hub:org/name")
     assert code == cli.FAILURE
-    assert "is not a model folder" in err
+    assert "is neither a model folder" in err
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)])
