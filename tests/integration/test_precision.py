@@ -199,7 +199,7 @@ def test_the_command_says_in_which_precision_it_computed(run, tmp_path, capsys):
         (["--precision", "auto"], "precision: bf16", "bf16"),
         (["--precision", "fp32"], "precision: fp32, as asked; the model was measured in bf16", "fp32"),
     ):
-        assert cli.main([*map(str, words), *asked, "--out", str(tmp_path / used)]) == 0
+        assert cli.main([*map(str, words), *asked, "--out", str(tmp_path / used), "--overwrite"]) == 0
         shown = capsys.readouterr()
         assert line in shown.err.splitlines()
         assert json.loads(shown.out)["computed_in"] == used
