@@ -1,13 +1,16 @@
 """Fakes for all tests, generated and seeded: painted images, a tiny CLIP, and settings small enough for a CPU."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -272,6 +275,104 @@ def exported(finetuned, tmp_path_factory):
     from uniemox.export.run import export_onnx
 
     return export_onnx(str(finetuned.model), tmp_path_factory.mktemp("exported") / "fp32").out
+
+
+# Hostile files
+
+
+class Ended(NamedTuple):
+    """A process that is over."""
+
+    returncode: int  # Negative: the number of the signal that ended it
+    out: str
+    err: str
+    peak: int
+    """Most bytes resident, of it and its children together."""
+    seconds: float
+
+
+class Watched:
+    """A process in a session of its own, whose memory is looked at every 50 ms; Linux alone tells it of others."""
+
+    LIMIT = 4 * 2**30  # bytes
+
+    def __init__(self, words, folder):
+        self._files = {name: folder / f"{name}.txt" for name in ("out", "err")}
+        self._began, self.peak = time.monotonic(), 0
+        with self._files["out"].open("wb") as out, self._files["err"].open("wb") as err:
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, start_new_session=True
+            )
+
+    @property
+    def seconds(self):
+        return time.monotonic() - self._began
+
+    def tells(self, text):
+        return any(text in file.read_text(errors="replace") for file in self._files.values())
+
+    def interrupt(self):
+        os.kill(self._process.pid, signal.SIGINT)
+
+    def step(self):
+        """Wait and look; say whether it is over."""
+        time.sleep(0.05)
+        self.peak = max(self.peak, sum(map(self._resident, self._members())))
+        return self._process.poll() is not None
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its children too
+        code = self._process.wait()
+        texts = [file.read_text(errors="replace") for file in self._files.values()]
+        return Ended(code, *texts, self.peak, self.seconds)
+
+    def _members(self):
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # Behind the name, which may hold anything: state, parent, group, session.
+                if int(status.read_text().rpartition(")")[2].split()[3]) == self._process.pid:
+                    yield status.parent
+
+    @staticmethod
+    def _resident(folder):
+        with contextlib.suppress(OSError):
+            for line in (folder / "status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+
+@pytest.fixture
+def run_hostile(tmp_path_factory):
+    """Run a Python script, or `uniemox` with a list of words, in a process of its own with 4 GB and 60 s.
+
+    More than these, or a traceback, fail the test. With `interrupt`, it is sent SIGINT half a second after it has
+    written that text.
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc here tells the memory of a process")
+
+    def call(what, *, seconds=60.0, interrupt=None):
+        words = ["-c", what] if isinstance(what, str) else ["-m", "uniemox", *map(str, what)]
+        child = Watched([sys.executable, *words], tmp_path_factory.mktemp("hostile"))
+        told = None
+        try:
+            while not child.step() and child.peak < child.LIMIT and child.seconds < seconds:
+                if interrupt is not None and told is None and child.tells(interrupt):
+                    told = child.seconds
+                elif told is not None and child.seconds > told + 0.5:
+                    child.interrupt()
+                    interrupt = told = None
+        finally:
+            ended = child.end()
+        assert ended.peak < child.LIMIT, f"took {ended.peak / 2**30:.1f} GiB: {ended}"
+        assert ended.seconds < seconds, f"ran for {ended.seconds:.0f} s: {ended}"
+        assert not any(line.startswith("Traceback") for line in ended.err.splitlines()), ended.err
+        assert interrupt is None, f"ended before it could be interrupted: {ended}"
+        return ended
+
+    return call
 
 
 # The command line
