@@ -98,14 +98,19 @@ _PLAIN: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 def attributes_of(entry: Mapping[str, Any] | None) -> Attributes:
-    """Read the attributes of a row; a number that is NaN is not known."""
-    known = {name: value for name, value in (entry or {}).items() if value is not None and value == value}  # no NaN
+    """Read the attributes of a row; a number that is not finite is not known."""
+
+    def is_known(value: Any) -> bool:
+        return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+    known = {name: value for name, value in (entry or {}).items() if is_known(value)}
     return Attributes(**known | {"objects": tuple(known.get("objects", ()))})
 
 
 def boxes_of(entries: Sequence[Mapping[str, float | None] | None] | None) -> tuple[Box, ...]:
-    """Read the boxes of a row; a corner that is null is NaN, which lies in no image."""
+    """Read the boxes of a row; a corner that is null or infinite is NaN, which lies in no image."""
     rows = np.array([[(entry or {}).get(name) for name in _BOX] for entry in entries or ()], np.float64)
+    rows[~np.isfinite(rows)] = math.nan
     return tuple(Box(x0, y0, x1, y1, None if math.isnan(score) else score) for x0, y0, x1, y1, score in rows.tolist())
 
 

@@ -1,20 +1,22 @@
 """What is known about a data set as a whole, and its form as JSON in the metadata of the file."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import numpy as np
+from typing import Any, Final
 
 from uniemox.emotions import Emotion
 from uniemox.errors import ConfigError, DataError
 from uniemox.validation import validate
-from uniemox.wording import reason_of
+from uniemox.wording import name_first, reason_of, shorten
 
 VERSION: Final = 2  # Version of the format that this module writes, and the newest that it reads
 
 METADATA_KEY: Final = b"uniemox"
+MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
+_MAX_NAME: Final = 255  # Characters of a class, as of the folder that is named after one
+_MAX_BYTES: Final = 2**22  # Of the facts as JSON; those of a merge of a hundred data sets take a tenth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,19 @@ class Facts:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", self.root.absolute())
+        if self.version < 1:
+            raise DataError(f"there is no version {self.version}")
+        if len(self.classes) > MAX_CLASSES:
+            raise DataError(f"{len(self.classes):,} classes are more than the {MAX_CLASSES:,} of any set of emotions")
         if len(set(self.classes)) != len(self.classes):
-            raise DataError(f"the classes {', '.join(self.classes)} are not distinct")
-        if len(self.classes) > np.iinfo(np.int16).max:
-            raise DataError(f"{len(self.classes)} classes are more than a manifest can number")
+            raise DataError(f"the classes {name_first(self.classes, most=20)} are not distinct")
+        if "" in self.classes:
+            raise DataError("a class has no name")
+        if long := next((name for name in self.classes if len(name) > _MAX_NAME), ""):
+            raise DataError(f"the class {shorten(long)} has {len(long):,} characters, more than {_MAX_NAME}")
+        if self.vad_range is not None and not -math.inf < self.vad_range[0] < self.vad_range[1] < math.inf:
+            low, high = self.vad_range
+            raise DataError(f"{low:g} to {high:g} is no scale of valence, arousal and dominance")
 
 
 def facts_to_metadata(facts: Facts, path: Path) -> dict[bytes, bytes]:
@@ -52,18 +63,24 @@ def facts_to_metadata(facts: Facts, path: Path) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps(vars(facts) | {"root": root.as_posix(), "version": VERSION}).encode()}
 
 
+def _read_json(text: bytes) -> Any:
+    if len(text) > _MAX_BYTES:
+        raise ValueError(f"they take {len(text):,} bytes, more than {_MAX_BYTES:,}")
+    return json.loads(text)
+
+
 def facts_from_metadata(metadata: dict[bytes, bytes] | None, path: Path) -> Facts:
     """Read the facts of a file; `DataError` if it is no manifest, of a newer version, or damaged."""
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
         raise DataError(f"{path} is a Parquet file but not a manifest: make one with `uniemox data prepare`")
     try:
-        entries = json.loads(text)
+        entries = _read_json(text)
         version = int(entries["version"])
         if version <= VERSION:
             root = path.absolute().parent / entries["root"]
             return validate(Facts, {**entries, "root": str(root)}, source="")
-    except (ValueError, KeyError, TypeError, OverflowError, ConfigError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, ConfigError, DataError, RecursionError) as error:
         raise DataError(f"the manifest {path} has damaged facts ({reason_of(error)}): prepare it again") from error
     raise DataError(
         f"the manifest {path} is of version {version}, this uniemox reads up to {VERSION}: upgrade uniemox, or "

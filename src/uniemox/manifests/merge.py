@@ -4,7 +4,6 @@ Whole columns are handled in Arrow and NumPy, so that millions of rows take seco
 """
 
 import itertools
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -159,12 +158,8 @@ def _join_classes(facts: Sequence[Facts], target: Taxonomy | None) -> tuple[str,
 
 
 def _join_scales(manifests: Sequence[Manifest]) -> tuple[float, float] | None:
-    rated = [own.facts.vad_range for own in manifests if own.table["vad"].null_count < len(own)]
-    scales = [scale for scale in rated if scale is not None]
-    for low, high in scales:
-        if not -math.inf < low < high < math.inf:
-            raise DataError(f"{low} to {high} is no scale of valence: prepare the data again")
-    return scales[0] if scales else None
+    rated = (own.facts.vad_range for own in manifests if own.table["vad"].null_count < len(own))
+    return next((scale for scale in rated if scale is not None), None)
 
 
 @dataclass
@@ -248,10 +243,7 @@ class _Source:
     def _map_shares(self, new_of: np.ndarray, num_new: int) -> pa.Array:
         """Add up the raters' shares of what becomes one class, and share out again what is left if classes are lost."""
         array = single(self.table["distribution"])
-        known, lengths = to_numpy(array.is_valid()), lengths_of(array)
-        odd = known & (lengths != len(new_of))
-        self._report(odd, f"distribution of {self.name} that is not over its classes; skipped")
-        fits = known & ~odd
+        fits = to_numpy(array.is_valid())
         old = to_numpy(array.filter(pa.array(fits)).flatten()).reshape(int(fits.sum()), len(new_of))
         shares = np.zeros((len(old), num_new), np.float64)
         for label in np.flatnonzero(new_of >= 0):

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uniemox.errors import DataError
+from uniemox.files.parquet import open_parquet, read_columns
 from uniemox.files.whole import write_whole
+from uniemox.manifests.checks import check_values
 from uniemox.manifests.columns import SCHEMA as SCHEMA
 from uniemox.manifests.columns import Attributes as Attributes
 from uniemox.manifests.columns import Box as Box
@@ -31,8 +33,8 @@ from uniemox.manifests.columns import attributes_of, boxes_of, build_column, lab
 from uniemox.manifests.facts import METADATA_KEY, facts_from_metadata, facts_to_metadata
 from uniemox.manifests.facts import Facts as Facts
 from uniemox.manifests.splits import SPLITS
-from uniemox.wording import reason_of
 
+_MAX_MATRIX: Final = 2**31  # Bytes of all sets of labels; ten million rows of 200 classes
 _SINCE_VERSION_2: Final = frozenset(("label_set", "people_reason", "source"))
 
 
@@ -107,6 +109,11 @@ class Manifest:
     def label_sets(self) -> np.ndarray:
         """Labels of each row as (N, C) bool, of its set, or its only one where it has no set; read-only."""
         sets = self.table["label_set"]
+        if len(self) * len(self.facts.classes) > _MAX_MATRIX:
+            raise DataError(
+                f"{len(self):,} rows with {len(self.facts.classes):,} classes are too many for sets of labels: keep a "
+                "`fraction`, or fewer classes"
+            )
         found = np.zeros((len(self), len(self.facts.classes)), dtype=bool)
         found[np.repeat(np.arange(len(self)), lengths_of(sets)), pc.list_flatten(sets).to_numpy()] = True
         alone = np.flatnonzero((self.labels >= 0) & sets.is_null().to_numpy())
@@ -239,7 +246,7 @@ def manifest_from_columns(
         vad: Valence, arousal and dominance.
 
     Raises:
-        DataError: Columns differ in length, a label is not in the table of classes, or a path leaves the root.
+        DataError: Columns differ in length, or a row is none of a manifest, as `check_values` says.
     """
     given: dict[str, Any] = {"path": paths, "split": splits, "label": labels, "label_set": label_sets}
     given |= {"attributes": attributes, "people": people, "people_reason": people_reasons, "width": widths}
@@ -249,7 +256,7 @@ def manifest_from_columns(
         if len(array) != len(paths):
             raise DataError(f"column {name} has {len(array)} entries for {len(paths)} paths")
     table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    _check_values(table, facts, where="the table")
+    check_values(table, facts, where="the table")
     return Manifest(table, facts)
 
 
@@ -257,10 +264,10 @@ def manifest_from_table(facts: Facts, table: pa.Table) -> Manifest:
     """Make a manifest of a table in the columns of `SCHEMA`, rows of train before val and test, else in their order.
 
     Raises:
-        DataError: A label is not in the table of classes, or a path leaves the root.
+        DataError: A row is none of a manifest, as `check_values` says.
     """
     table = _in_one_chunk(table)
-    _check_values(table, facts, where="the table")
+    check_values(table, facts, where="the table")
     splits = table["split"].cast(pa.string())
     order = pa.array(_order_splits(splits.unique().to_pylist()), pa.string())
     places = single(pc.index_in(splits, value_set=order))
@@ -302,8 +309,9 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def is_manifest(path: Path) -> bool:
     """Check whether a file was made by `write_manifest`, by its metadata alone."""
     try:
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
+        with open_parquet(path) as parquet:
+            return METADATA_KEY in (parquet.schema_arrow.metadata or {})
+    except DataError:
         return False
 
 
@@ -322,15 +330,12 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"no manifest at {path}"
         raise DataError(f"{what}: give a manifest, as `uniemox data prepare` makes it")
-    try:
+    with open_parquet(path, what="a manifest", then=". Is it of `data prepare`?") as parquet:
         # Facts first: a newer version is reported by its number, not by the column that surprises us.
-        with pq.ParquetFile(path) as parquet:
-            facts = facts_from_metadata(parquet.schema_arrow.metadata, path)
-            names = [n for n in SCHEMA.names if facts.version > 1 or n not in _SINCE_VERSION_2]
-            _check_columns(parquet.schema_arrow, names, path)
-            table = parquet.read(columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path} as a manifest: {reason_of(error)}. Is it of `data prepare`?") from error
+        facts = facts_from_metadata(parquet.schema_arrow.metadata, path)
+        names = [n for n in SCHEMA.names if facts.version > 1 or n not in _SINCE_VERSION_2]
+        _check_columns(parquet.schema_arrow, names, path)
+        table = _in_one_chunk(read_columns(parquet, names, path))
     if root is not None:
         facts = replace(facts, root=root)
     if check_root and not facts.root.is_dir():
@@ -338,8 +343,7 @@ def read_manifest(path: Path, root: Path | None = None, *, check_root: bool = Tr
             f"the manifest {path} names the folder {facts.root}, which does not exist: put a link there to where the "
             "images are, or prepare them again"
         )
-    table = _in_one_chunk(table)
-    _check_values(table, facts, where=f"the manifest {path}")
+    check_values(table, facts, where=f"the manifest {path}")
     return Manifest(table, facts)
 
 
@@ -350,28 +354,6 @@ def _check_columns(schema: pa.Schema, names: Sequence[str], path: Path) -> None:
             raise DataError(f"the manifest {path} has no column {name}: prepare it again")
         if (found := schema.field(index).type) != wanted:
             raise DataError(f"the manifest {path} holds {found} in column {name}, not {wanted}: prepare it again")
-
-
-def _check_values(table: pa.Table, facts: Facts, *, where: str) -> None:
-    for name in ("path", "split"):
-        if table[name].null_count:
-            raise DataError(f"{where} has a row without {name}: prepare it again")
-    in_sets = pc.list_flatten(table["label_set"])
-    if in_sets.null_count:
-        raise DataError(f"{where} has a set of labels with nothing in a place: prepare it again")
-    for labels in (table["label"], in_sets):
-        low, high = pc.min_max(labels).as_py().values()
-        if low is not None and not 0 <= low <= high < len(facts.classes):
-            raise DataError(
-                f"{where} has the label {low if low < 0 else high}, but {facts.name} has {len(facts.classes)} classes, "
-                "labelled from 0: prepare it again"
-            )
-    # Two plain searches pass nearly every table; the exact test runs on the few rows that they leave.
-    paths = table["path"]
-    suspects = paths.filter(pc.or_(pc.match_substring(paths, ".."), pc.starts_with(paths, "/")))
-    for suspect in map(PurePosixPath, suspects.to_pylist()):
-        if suspect.is_absolute() or ".." in suspect.parts:
-            raise DataError(f"{where} has the path {suspect}, which leaves the root: prepare it again")
 
 
 def digest(manifest: Manifest, columns: Sequence[str]) -> str:
