@@ -85,8 +85,8 @@ def branch():
         (helper.make_node("Add", [], ["x"], domain="com.microsoft"), "com.microsoft.Add"),
         (helper.make_node("Loop", [], ["x"]), "the operation 'Loop'"),
         (helper.make_node("ConstantOfShape", [], ["x"]), "the operation 'ConstantOfShape'"),
-        (helper.make_node("Add", [], ["x"], body=branch()), "an operation within an operation"),
-        (helper.make_node("Add", [], ["x"], bodies=[branch()]), "an operation within an operation"),
+        (helper.make_node("Add", [], ["x"], body=branch()), "a graph in the operation 'Add'"),
+        (helper.make_node("Add", [], ["x"], bodies=[branch()]), "a graph in the operation 'Add'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

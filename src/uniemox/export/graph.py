@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.files.onnx import MAX_BYTES
+from uniemox.files.onnx_walk import MAX_BYTES
 from uniemox.inference.onnx_file import METADATA_KEY, OUTPUT_NAME, PREPARATION, input_names
 from uniemox.models.classify import TwoViewClassifier, plain_classifier
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,16 @@ from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.digest import hash_file
-from uniemox.files.onnx import import_onnxruntime, open_session, session_errors
+from uniemox.files.onnx import Exceeded, import_onnxruntime, open_session, run_session, session_errors
 from uniemox.inference.onnx_file import OUTPUT_NAME, input_names, read_onnx_file
-from uniemox.wording import reason_of
+from uniemox.wording import counted, reason_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-_MEMORY = 3 * 2**29  # Bytes that all sessions may take between input and output, so that no file takes all memory
 _MAX_IMAGES = 32  # Images in one run; more are no faster on a CPU
 _MAX_ATTENTION = 2**24  # Numbers in the attention of one layer in one run
+_MAX_PRODUCTS = 2**38  # Multiplications of numbers in one run: seconds on two cores, of the time that it may take
 _AGAIN = "export the model again"
 
 
@@ -33,9 +32,10 @@ class OnnxBackend:
     def __init__(self, session: InferenceSession, path: Path, facts: ModelFacts) -> None:
         self.session, self.path, self.facts = session, path, facts
         self.precision = "as exported"
-        tokens = (facts.image_size // facts.patch_size) ** 2 + 1
-        attention = ENCODER_SHAPES[facts.size].num_heads * tokens**2
-        self._at_once = max(1, min(_MAX_IMAGES, _MAX_ATTENTION // attention))
+        shape, tokens = ENCODER_SHAPES[facts.size], (facts.image_size // facts.patch_size) ** 2 + 1
+        products = shape.depth * tokens * shape.width * (12 * shape.width + 2 * tokens)
+        most = min(_MAX_ATTENTION // (shape.num_heads * tokens**2), _MAX_PRODUCTS // products)
+        self._at_once = max(1, min(_MAX_IMAGES, most))
 
     def digest(self) -> str:
         """SHA-256 of the file, which holds everything."""
@@ -51,7 +51,9 @@ class OnnxBackend:
         views = {name: pixels[:, index] for index, name in enumerate(input_names(self.facts.view))}
         logits: npt.NDArray[np.float32]
         try:
-            (logits,) = self.session.run([OUTPUT_NAME], views)
+            (logits,) = run_session(self.session, [OUTPUT_NAME], views)
+        except Exceeded as error:
+            raise CheckpointError(f"{path} {error} for {counted(len(pixels), 'image')}: {_AGAIN}") from error
         except session_errors() as error:
             raise CheckpointError(f"{path} cannot be run ({reason_of(error)}): {_AGAIN}") from error
         if logits.shape != (len(pixels), classes) or not np.isfinite(logits).all():
@@ -74,15 +76,7 @@ def load_onnx(
         raise ConfigError(f"device is {device}, but an exported model runs on the cpu: use `device` auto or cpu")
     walked, facts = read_onnx_file(path)
     import_onnxruntime("export")
-    _limit_memory()
-    session = open_session(
-        walked,
-        providers=["CPUExecutionProvider"],
-        settings={"session.use_env_allocators": "1", "session.use_device_allocator_for_initializers": "1"},
-        # An export has nothing left to fold, and what a stranger's file folds is not under the limit of memory.
-        unused=("ConstantFolding",),
-        then="copy it or export the model again",
-    )
+    session = open_session(walked, then="copy it or export the model again")
     side, classes = facts.image_size, len(facts.classes)
     asked = [(name, "tensor(float)", [3, side, side]) for name in input_names(facts.view)]
     answered = [(OUTPUT_NAME, "tensor(float)", [classes])]
@@ -92,18 +86,6 @@ def load_onnx(
             wanted = f"{_describe(expected)} should be, for any number of images"
             raise CheckpointError(f"{path} has {_describe(found)} where {wanted}: {_AGAIN}")
     return OnnxBackend(session, path, facts)
-
-
-@functools.cache
-def _limit_memory() -> None:
-    """Give onnxruntime the one allocator that the sessions of this process share."""
-    import onnxruntime as runtime
-
-    runtime.create_and_register_allocator(
-        runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT),
-        # 1: grow by what is asked for, not by powers of two
-        runtime.OrtArenaCfg({"max_mem": _MEMORY, "arena_extend_strategy": 1}),
-    )
 
 
 def _describe(ends: list[tuple[str, str, list[Any]]]) -> str:

@@ -8,7 +8,7 @@ from uniemox.checkpoints.facts import ModelFacts, facts_from_dict
 from uniemox.config.training import View
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError
-from uniemox.files.onnx import MAX_METADATA, Rules, Walked, walk
+from uniemox.files.onnx_walk import MAX_METADATA, Rules, Walked, walk
 
 METADATA_KEY: Final = "uniemox"
 """Key of the ONNX metadata that holds our facts as JSON: `classifier`, the section `uniemox` of a model folder, and

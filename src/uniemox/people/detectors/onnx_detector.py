@@ -16,7 +16,8 @@ from PIL import Image
 
 from uniemox.config.people import Limits
 from uniemox.errors import ConfigError, DataError
-from uniemox.files.onnx import Rules, import_onnxruntime, open_session, session_errors, walk
+from uniemox.files.onnx import Exceeded, import_onnxruntime, open_session, run_session, session_errors
+from uniemox.files.onnx_walk import Rules, walk
 from uniemox.manifests.table import Box
 from uniemox.people.detectors.detector import fingerprint, select_people
 from uniemox.people.detectors.formats import CENTRE, CORNERS
@@ -34,16 +35,44 @@ _TYPES: Final = {
     "tensor(uint8)": np.uint8,
 }
 _SIZE_TYPES: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
-_MAX_SIDE: Final = 8192  # Pixels of an input's side, and images at once; more is a mistake or an attack
-_MAX_BATCH: Final = 1024
+_MAX_SIDE: Final = 4096  # Pixels of an input's side
+_MAX_BATCH: Final = 128  # Images at once
+_MAX_PIXELS: Final = 2**24  # of all images at once: one of the largest; more is a mistake or an attack
+_PIXELS_AT_ONCE: Final = 2**21  # Where the model takes any number on the CPU; more are no faster there
+_CPU: Final = "CPUExecutionProvider"
 _ROUNDING: Final = 1e-3
 _PEOPLE: Final = ("person", "people", "persons", "human", "pedestrian")  # What models call the class
 _LONGEST_NAMES: Final = 100_000
 
+_STANDARD: Final = """
+Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
+BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat
+ConcatFromSequence Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace
+DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather
+GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample
+GroupNormalization HardSigmoid HardSwish Hardmax Identity If InstanceNormalization IsInf IsNaN LRN
+LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul MatMulInteger Max
+MaxPool MaxRoiPool MaxUnpool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonMaxSuppression NonZero Not
+OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2
+ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+ReverseSequence RoiAlign Round Scan Scatter ScatterElements ScatterND Selu SequenceAt SequenceConstruct
+SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
+Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK
+Transpose Trilu Unique Unsqueeze Upsample Where Xor
+"""
+_FUSED: Final = """
+Attention BiasGelu BiasSoftmax DequantizeLinear DynamicQuantizeMatMul FastGelu FusedConv FusedGemm FusedMatMul Gelu
+GemmFastGelu GridSample GroupNorm MatMulInteger16 MatMulIntegerToFloat MatMulNBits MultiHeadAttention NhwcConv
+NhwcFusedConv NhwcMaxPool QAttention QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearGlobalAveragePool
+QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu
+SkipGroupNorm SkipLayerNormalization
+"""
+
 RULES: Final = Rules(
     what="detector",
     then="export the model again, with its functions inlined and its weights in one file",
-    nests=True,
+    operations=frozenset(_STANDARD.split()) | {f"com.microsoft.{name}" for name in _FUSED.split()},
+    holding=frozenset(("If", "Loop", "Scan")),
     external=True,
     max_fields=1_000_000,
 )  # What is allowed before onnxruntime sees a model
@@ -80,12 +109,14 @@ class OnnxDetector:
         self._input = self._find_input()
         self._names = self._find_outputs()
         self._batch, self._size = self._read_shape()
+        pixels = _PIXELS_AT_ONCE if providers == [_CPU] else _MAX_PIXELS
+        self._at_once = max(1, pixels // (self._size[0] * self._size[1]))
         self._doubt_class()
         self.source = f"{path.name} (SHA-256 {mark}…) as {form.name}, onnxruntime {runtime.__version__}; {limits}"
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Box, ...]]:
         """Find the people of each image."""
-        step = self._batch or max(1, len(images))
+        step = self._batch or self._at_once
         found: list[tuple[Box, ...]] = []
         for start in range(0, len(images), step):
             found += self._detect_at_once(images[start : start + step])
@@ -101,7 +132,12 @@ class OnnxDetector:
             sizes = [image.size for image in images]
             feed[size_input] = np.array(sizes + sizes[-1:] * missing, _SIZE_TYPES[self._inputs[size_input].type])
         try:
-            tensors = self._session.run(self._names, feed)
+            tensors = run_session(self._session, self._names, feed)
+        except Exceeded as error:
+            raise DataError(
+                f"{self._path} {error} for {counted(len(images), 'image')}: give it fewer at once (`batch_size`), or "
+                "take another detector"
+            ) from error
         except session_errors() as error:
             raise DataError(
                 f"{self._path} cannot compute the inputs of the format {self._form.name} ({reason_of(error)}): "
@@ -174,7 +210,8 @@ class OnnxDetector:
         width, height = (sides[axis] or side for axis, side in zip("wh", how.size or (None, None), strict=True))
         if width is None or height is None:
             raise self._misfit(f"its input {name} leaves width and height open: give input.size")
-        if max(width, height) > _MAX_SIDE or (sides["n"] or 1) > _MAX_BATCH:
+        batch = sides["n"] or 1
+        if max(width, height) > _MAX_SIDE or batch > _MAX_BATCH or batch * width * height > _MAX_PIXELS:
             raise self._misfit(f"its input {name} of {_show(shape)} is too large")
         return sides["n"], (width, height)
 
@@ -333,7 +370,7 @@ def _activated(values: np.ndarray, output: Output) -> np.ndarray:
 def _providers(device: str, available: Sequence[str]) -> list[str]:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device is {device}, but a detector in ONNX runs on auto, cpu or cuda")
-    wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    wanted = [_CPU] if device == "cpu" else ["CUDAExecutionProvider", _CPU]
     if device == "cuda" and wanted[0] not in available:
         raise ConfigError(
             f"device is cuda, but onnxruntime has {', '.join(available)} here: install onnxruntime-gpu, or use cpu"
