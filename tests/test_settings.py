@@ -447,3 +447,14 @@ def test_a_group_of_settings_keeps_its_class():
     groups = [field for field in dataclasses.fields(config) if field.name in ("model", "optim")]
     assert [field.type for field in groups] == [ModelConfig, OptimConfig]
     assert {type(getattr(config, field.name)) for field in groups} == {configs.ModelConfig, configs.OptimConfig}
+
+
+@pytest.mark.parametrize(
+    "value", [10**4000, 2**63, -(2**63), "9" * 4000, "9" * 5000, int("f" * 9000, 16)], ids=list("abcdef")
+)
+def test_a_whole_number_that_no_computer_counts_is_refused_in_one_line(value):
+    (seed,) = (setting for setting in settings.list_settings(PretrainConfig) if setting.name == "seed")
+    with pytest.raises(ConfigError, match=r"^file: seed is .*, but must be a whole number$") as caught:
+        settings.convert(seed, value, source="file")
+    assert len(str(caught.value)) < 150
+    assert settings.convert(seed, 2**62) == 2**62

@@ -74,3 +74,8 @@ def test_as_many_names_are_listed_as_are_asked_for():
     assert name_first(list("abcde"), most=4) == "a, b, c, d and 1 more"
     assert name_first(list("abcd"), most=4) == "a, b, c, d"
     assert name_first(["x" * 10**6]) == "x" * 80
+
+
+def test_a_number_that_python_does_not_write_is_shortened_too():
+    assert shorten(16**9000) == "a number of thousands of digits"
+    assert len(shorten([1] * 10**6)) <= 80

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
 RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
 _COMMANDS: Final[dict[type, str]] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune"}
+_MOST: Final = 2**63 - 1  # Of a whole number; what it counts or seeds takes 64 bits
+_SHOWN: Final = 80  # Parts of a list that a message is made of
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
@@ -145,7 +147,11 @@ def convert(setting: Setting, value: Any, *, source: str = "") -> Any:
             return tuple(_convert(setting.kind, part) for part in value)
     except ValueError:  # pydantic's errors are ValueErrors
         pass
-    listed = f"[{', '.join(str(part) or 'empty' for part in value)}]" if isinstance(value, list | tuple) else value
+    listed = (
+        f"[{', '.join(shorten(part) or 'empty' for part in value[:_SHOWN])}]"
+        if isinstance(value, list | tuple)
+        else value
+    )
     shown = "null" if value is None else shorten(listed) or "empty"
     where = f"{source}: " if source else ""
     raise ConfigError(f"{where}{setting.name} is {shown}, but must be {setting.expectation}")
@@ -160,6 +166,8 @@ def _convert(kind: Any, value: Any) -> Any:
     made = make_adapter(kind, only_finite=True).validate_python(value)
     if isinstance(made, bool) is not isinstance(value, bool) and not isinstance(value, str):
         raise ValueError  # Python's true is 1; a user's is not
+    if isinstance(made, int) and abs(made) > _MOST:
+        raise ValueError
     return made
 
 

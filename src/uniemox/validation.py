@@ -11,6 +11,8 @@ from uniemox.wording import nearest, one_line, shorten
 
 Made = TypeVar("Made")
 
+_SHOWN: Final = 80  # Parts of a list that a message is made of
+
 _WANTED: Final = {
     "bool_type": "true or false",
     "dataclass_type": "a mapping",
@@ -68,8 +70,9 @@ def _describe(kind: Any, error: Any, prefix: str) -> str:
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{place} must be given"
     value = error["input"]
-    listed = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
+    listed = f"[{', '.join(map(shorten, value[:_SHOWN]))}]" if isinstance(value, list) else value
     shown = "null" if value is None else shorten(listed)
+    place = shorten(place)
     wanted = _WANTED.get(error["type"]) or error["msg"].partition(" should be ")[2]
     if error["type"] == "literal_error":
         wanted = f"one of {error['ctx']['expected'].replace(chr(39), '')}"

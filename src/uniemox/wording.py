@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 _LONGEST_VALUE: Final = 80
+_LONGEST_READ: Final = 10_000
 _LONGEST_REASON: Final = 200
 
 
@@ -24,7 +25,11 @@ def reason_of(error: BaseException) -> str:
 
 def shorten(value: object) -> str:
     """Show a value of a file or a flag in one line and not at length."""
-    return textwrap.shorten(str(value), _LONGEST_VALUE, placeholder=" …")[:_LONGEST_VALUE]
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return textwrap.shorten(text[:_LONGEST_READ], _LONGEST_VALUE, placeholder=" …")[:_LONGEST_VALUE]
 
 
 def printable(text: str) -> str:

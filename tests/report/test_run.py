@@ -99,3 +99,15 @@ def test_an_evaluation_of_several_labels_has_a_page_of_its_own(tmp_path):
     assert page.count("data:image/webp") == 2
     assert "awe, fear" in page
     assert "none" in page
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "{", "[[1]]", "\xff", "[" * 100_000])
+def test_a_damaged_description_of_the_surroundings_is_told_on_the_page(run_folder, text):
+    (run_folder / "environment.json").write_bytes(text.encode("latin-1"))
+    assert "environment.json" in write_run_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_lines_of_other_kinds_of_values_leave_the_curves(run_folder):
+    with (run_folder / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"kind": "train", "step": 6, "loss": "none"}\n{"kind": "train", "step": 7, "loss": 0.5}\n')
+    assert "7 steps" in write_run_report(run_folder).read_text(encoding="utf-8")

@@ -132,3 +132,35 @@ def test_a_full_disk_leaves_the_old_lines(journal, monkeypatch):
             journal.forget_after(1)
     assert journal.path.read_bytes() == before
     assert {path.name for path in journal.path.parent.iterdir()} == {"metrics.jsonl", "tensorboard"}
+
+
+DAMAGED = [
+    *(
+        b"[1]",
+        b"3",
+        b'"text"',
+        b"null",
+        b"",
+        b"{",
+        b"\xff",
+        b'{"kind": "train", "step": 2, "loss": "\xff"}',
+        b"[" * 10**5,
+    ),
+    *(b"{}", b'{"kind": "train"}', b'{"step": 2}', b'{"kind": 3, "step": 2}', b'{"kind": "train", "step": "2"}'),
+    *(b'{"kind": "train", "step": 2.5}', b'{"kind": "train", "step": true}', b'{"kind": "train", "step": -1}'),
+    *(b'{"kind": "train", "step": 2, "loss": null}', b'{"kind": "train", "step": 2, "loss": [1]}'),
+    *(b'{"kind": "train", "step": 2, "loss": ' + digits + b"}" for digits in (b"9" * 4000, b"9" * 5000)),
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=lambda line: str(line)[:50])
+def test_a_damaged_line_is_left_out_with_a_warning_and_the_others_stay(journal, caplog, line):
+    journal.write("train", 1, {"loss": 0.5})
+    journal.path.write_bytes(journal.path.read_bytes() + line + b"\n")
+    assert read_journal(journal.path) == [{"kind": "train", "step": 1, "loss": 0.5}]
+    assert not caplog.records  # the last line may be what a killed run left
+    journal.write("train", 3, {"loss": 0.25})
+    assert [line["step"] for line in read_journal(journal.path)] == [1, 3]
+    assert "1 line in" in caplog.text
+    journal.forget_after(3)
+    assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [1, 3]

@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import os
 import random
 import signal
@@ -228,3 +230,46 @@ def test_nothing_in_a_state_is_executed(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(path)
     assert not (tmp_path / "owned").exists()
+
+
+def sum_again(path):
+    names = sorted(file.name for file in path.iterdir() if file.name != "SHA256SUMS")
+    sums = [f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (path / "SHA256SUMS").write_text("".join(sums))
+
+
+WRONG = {
+    "step": [None, "7", 7.5, True, -1, 2**63, 10**4000, []],
+    "total_steps": [None, "7", 0, 10**4000, {}],
+    "notes": [None, [], 3, {"epoch": "1"}, {"score": "x"}, {"score": None}, {"missing": [None]}, {"missing": 3}],
+    "identity": [None, [], "x"],
+    "origin": [None, [], {"init": 3}, {"licence": None}, {"shape": []}],
+    "scored": [None, 1, "yes"],
+}
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, n) for name in WRONG for n in range(len(WRONG[name]))])
+def test_a_state_whose_sums_are_right_and_whose_values_are_not_is_damaged(tmp_path, name, number):
+    save_state(tmp_path, state_of(6))
+    path = save_state(tmp_path, state_of(7))
+    saved = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(saved))
+    sum_again(path)
+    assert find_state(tmp_path).path == path
+    (path / "state.json").write_text(json.dumps(saved | {name: WRONG[name][number]}))
+    sum_again(path)
+    found = find_state(tmp_path)
+    assert found.path.name == "step-00000006"
+    assert "state.json" in found.damaged[0]
+    assert len(found.damaged[0]) < 400 + len(str(path))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "{}", "[" * 100_000, "{", "\xff"])
+def test_a_state_without_values_is_damaged(tmp_path, text):
+    path = save_state(tmp_path, state_of(7))
+    (path / "state.json").write_bytes(text.encode("latin-1"))
+    sum_again(path)
+    with pytest.raises(CheckpointError, match=r"is damaged \(state\.json: "):
+        find_state(tmp_path)

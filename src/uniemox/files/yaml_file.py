@@ -14,6 +14,7 @@ from uniemox.wording import reason_of, shorten
 
 MAX_BYTES: Final = 64 * 1024  # Maximum bytes of a file; a whole configuration with its comments has about 8,000
 _MAX_DEPTH: Final = 8
+_MAX_DIGITS: Final = 64  # Of a number; one of 60,000 could not even be shown in a message
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,11 +34,25 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{shorten(name)} is given twice", problem_mark=node.start_mark)
+        names = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    problem = f"{shorten(key.value)} is given twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+                names.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        if len(node.value) > _MAX_DIGITS:
+            problem = f"a number of {len(node.value):,} digits, more than {_MAX_DIGITS}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        is_whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
 def read_mapping(file: Path | Traversable, *, source: str) -> dict[Any, Any]:

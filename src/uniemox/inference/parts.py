@@ -227,6 +227,8 @@ def _check_progress(work: Work, parts: Mapping[int, _Part]) -> None:
     sizes = [work.part_size, *(part.rows for part in parts.values())]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError("a size is no whole number greater than 0")
+    if not all(type(part.unreadable) is int and part.unreadable >= 0 for part in parts.values()):
+        raise ValueError("a count is no whole number")
     if type(work.num_inputs) is not int or not all(isinstance(text, str) for text in work.identity.values()):
         raise ValueError("it does not say what the parts are of")
     if any(not 0 <= number * work.part_size < work.num_inputs for number in parts):

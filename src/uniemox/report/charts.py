@@ -131,9 +131,13 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return means
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
 def _terms(runs: Mapping[str, Lines]) -> list[str]:
     steps = [line for lines in runs.values() for line in lines if "step" in line]
-    found = {key for line in steps for key, value in line.items() if isinstance(value, int | float)} - NOT_TERMS
+    found = {key for line in steps for key, value in line.items() if _is_number(value)} - NOT_TERMS
     first = [term for term in TERMS if term in found]
     return first + sorted(found - set(first))
 
@@ -159,7 +163,7 @@ def loss_curves(runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = ())
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for axes, term in zip(panels, terms, strict=False):
         for colour, (name, lines) in zip(itertools.cycle(SERIES), by_name.items(), strict=False):
-            points = ((line["step"], line[term]) for line in lines if "step" in line and term in line)
+            points = ((line["step"], line[term]) for line in lines if "step" in line and _is_number(line.get(term)))
             finite = [point for point in points if all(map(math.isfinite, point))]
             steps, values = np.array(finite, dtype=np.float64).reshape(-1, 2).T
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)

@@ -15,6 +15,7 @@ from uniemox.targets.kinds import DEFAULT, resolve_target
 from uniemox.targets.target import Target
 from uniemox.train.journal import read_journal
 from uniemox.version import __version__
+from uniemox.wording import reason_of
 
 _IMAGES = 24
 
@@ -70,12 +71,18 @@ def write_run_report(folder: Path) -> Path:
         rows = [(name, value) for name, value in tested[-1].items() if isinstance(value, float)]
         text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
         sections.append(Section("Test", text, (Table(("score", "value"), rows, width="half"),)))
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    facts = [(name, str(value)) for name, value in environment.items()]
-    sections.append(Section("Origin", blocks=(Table((), facts),)))
+    sections.append(Section("Origin", blocks=(Table((), _describe_environment(folder / "environment.json")),)))
     last = max((line["step"] for line in journal), default=0)
     page = Page(f"Run {folder.name}", f"{last} steps; config.yaml repeats the run.", sections)
     return write_page(page, folder / "report.html")
+
+
+def _describe_environment(path: Path) -> list[tuple[str, str]]:
+    try:
+        entries = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return [(path.name, f"cannot be read: {reason_of(error)}")]
+    return [(str(name), str(value)) for name, value in entries.items()]
 
 
 def _gallery(folder: Path, manifest: Manifest, classes: Sequence[str]) -> list[GalleryItem]:

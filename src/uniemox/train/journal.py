@@ -4,6 +4,7 @@ What cannot be written raises `TrainingError`, and leaves what was there before.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 from uniemox.errors import TrainingError
 from uniemox.files.whole import write_whole
 from uniemox.files.writing import explained
+from uniemox.wording import counted
+
+log = logging.getLogger(__name__)
 
 _NEXT = "continue with `resume`"
+_MOST = 2**63  # Of a whole number; charts compute with 64 bits
 
 
 class Journal:
@@ -57,12 +62,30 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a `metrics.jsonl`, up to one that a killed run left unfinished."""
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
+    """Read the lines of a `metrics.jsonl`, each with a kind, a step and numbers or words.
+
+    What a killed run left unfinished at the end is omitted; so are other damaged lines, which are warned of.
+    """
+    if not path.is_file():
+        return []
+    found = [_read_line(line) for line in path.read_bytes().splitlines()]
+    if damaged := found[:-1].count(None):
+        log.warning("%s in %s cannot be read and are left out", counted(damaged, "line"), path)
+    return [line for line in found if line is not None]
+
+
+def _read_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        entries = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entries if isinstance(entries, dict) and _is_whole(**{"kind": None, "step": None, **entries}) else None
+
+
+def _is_whole(*, kind: object, step: object, **values: object) -> bool:
+    is_placed = isinstance(kind, str) and type(step) is int and 0 <= step < _MOST
+    return is_placed and all(isinstance(value, str | float) or _is_small(value) for value in values.values())
+
+
+def _is_small(value: object) -> bool:
+    return isinstance(value, int) and -_MOST < value < _MOST

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uniemox.data.batch import describe_dead_worker
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import read_file, read_weights
 from uniemox.files.whole import replace_folder
-from uniemox.wording import reason_of
+from uniemox.validation import validate
+from uniemox.wording import reason_of, shorten
 
 _KEPT: Final = 2  # States that a run keeps
 _SUMS: Final = "SHA256SUMS"
@@ -45,6 +46,40 @@ class RunState:
     identity: Mapping[str, Any] = field(default_factory=dict)  # What must be the same when it continues
     origin: Mapping[str, Any] = field(default_factory=dict)  # What the run started from, for its provenance
     scored: bool = True  # Whether what follows the end of an epoch is done, where the step ends one
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Notes:
+    """Types of what a run remembers, if it does."""
+
+    epoch: int = 0  # The best one
+    score: float = 0.0
+    missing: list[int] = field(default_factory=list)  # Rows of val that could not be scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Types of what a run started from."""
+
+    init: str = ""
+    licence: str = ""
+    shape: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """Types of `state.json`: the part of `RunState` that is no tensor."""
+
+    step: int
+    total_steps: int
+    notes: _Notes
+    identity: dict[str, Any]
+    origin: _Origin
+    scored: bool
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.step < 2**63 and 1 <= self.total_steps < 2**63):
+            raise ConfigError(f"step {shorten(self.step)} of {shorten(self.total_steps)} is none")
 
 
 class SavedState(NamedTuple):
@@ -82,8 +117,7 @@ def find_state(folder: Path) -> SavedState | None:
     for path in reversed(_states(folder)):
         damage = _damage(path)
         if damage is None:
-            saved = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            return SavedState(path, saved["origin"], tuple(damaged))
+            return SavedState(path, _read_saved(path)["origin"], tuple(damaged))
         damaged.append(f"{path} is damaged ({damage})")
     if damaged:
         step = "Restore one from a backup, or start a new run in another folder"
@@ -94,10 +128,10 @@ def find_state(folder: Path) -> SavedState | None:
 def load_state(path: Path) -> RunState:
     """Read a state that `find_state` found whole."""
     try:
-        saved = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        saved = _read_saved(path)
         weights = {file.stem: read_weights(file) for file in sorted(path.glob("*.safetensors"))}
         return RunState(**saved, weights=weights, optimizer=read_file(path / "optimizer.pt").tree)
-    except (OSError, ValueError, TypeError, CheckpointError) as error:
+    except (OSError, ValueError, ConfigError, CheckpointError) as error:
         what = f"the saved state {path} cannot be read ({reason_of(error)})"
         raise CheckpointError(f"{what}: delete it, and `resume` takes an older one") from error
 
@@ -141,9 +175,18 @@ def _damage(path: Path) -> str | None:
             if hash_file(path / name) != digest:
                 return f"{name} is not what was written"
             missing.discard(name)
-    except (OSError, ValueError) as error:
+        if not missing:
+            name = "state.json"
+            _read_saved(path)
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         return f"{name}: {reason_of(error)}"
     return f"{_SUMS} does not name {min(missing)}" if missing else None
+
+
+def _read_saved(path: Path) -> dict[str, Any]:
+    saved: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    validate(_Saved, saved, source="")
+    return saved
 
 
 def _states(folder: Path) -> list[Path]:
