@@ -1,10 +1,12 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from uniemox.config import checks
+from uniemox.config import audit, checks, data, inference, people, training
+from uniemox.config.checks import MAX_WORKERS, Settings
 from uniemox.errors import ConfigError
 
 
@@ -76,3 +78,29 @@ def test_a_manifest_goes_into_a_parquet_file(tmp_path):
         checks.check_manifest_out(tmp_path)
     with pytest.raises(ConfigError, match=r"^out is a\.csv, .*: write a\.parquet"):
         checks.check_manifest_out(Path("a.csv"))
+
+
+def configs_with_workers():
+    modules = (audit, data, inference, people, training)
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    found = [kind for kind in kinds if issubclass(kind, Settings) and kind.__dataclass_fields__.get("workers")]
+    return sorted(
+        (kind for kind in found if kind.__module__.startswith("uniemox.config")), key=lambda kind: kind.__name__
+    )
+
+
+@pytest.mark.parametrize("config", configs_with_workers(), ids=lambda config: config.__name__)
+def test_workers_are_bounded_wherever_they_are_set(config):
+    kind = get_type_hints(config, include_extras=True)["workers"]
+    (bound,) = kind.__metadata__
+    assert MAX_WORKERS >= 256
+    assert bound.holds(1)
+    assert bound.holds(MAX_WORKERS)
+    for number in (-1, MAX_WORKERS + 1, 99_999):
+        assert not bound.holds(number)
+
+
+def test_too_many_workers_are_refused_in_one_line(run):
+    code, _, err = run("data", "shard", "m.parquet", "--out", "x", "--workers", 99_999)
+    assert code == 2
+    assert err == f"uniemox: error: --workers is 99999, but must be between 1 and {MAX_WORKERS}\n"

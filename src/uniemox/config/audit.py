@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, Range, Settings, check
+from uniemox.config.checks import JsonConfig, Natural, Range, Settings, SomeWorkers, check
 
 Kind = Literal["unreadable", "tiny", "blank", "placeholder", "leak", "conflict", "repeat", "overlap", "box"]
 MEANINGS: Final[dict[Kind, str]] = {
@@ -56,7 +56,7 @@ class AuditConfig(AuditRules, JsonConfig):
     """Parquet files made by `uniemox data prepare`, audited together."""
     out: Path
     """Folder for the report, its data and the cleaned manifests."""
-    workers: Natural = os.cpu_count() or 1
+    workers: SomeWorkers = os.cpu_count() or 1
     """Processes that read images."""
     resume: bool = False
     """Continue an audit that was stopped."""

@@ -1,5 +1,6 @@
 """Ranges of settings, written in their types, and checks of several settings at once."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,11 @@ class Range(NamedTuple):
 
 
 Natural = Annotated[int, Range("at least 1", lambda value: value >= 1)]
+MAX_WORKERS = max(256, 4 * (os.cpu_count() or 1))
+"""More processes or threads than this have never been of use, and take the memory or the process table of a machine."""
+
+Workers = Annotated[int, Range(f"between 0 and {MAX_WORKERS}", lambda value: 0 <= value <= MAX_WORKERS)]
+SomeWorkers = Annotated[int, Range(f"between 1 and {MAX_WORKERS}", lambda value: 1 <= value <= MAX_WORKERS)]
 Positive = Annotated[float, Range("greater than 0", lambda value: value > 0)]
 NotNegative = Annotated[Number, Range("at least 0", lambda value: 0 <= value < inf)]
 Share = Annotated[float, Range("between 0 and 1", lambda value: 0 <= value <= 1)]

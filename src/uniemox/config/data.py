@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uniemox.config.checks import JsonConfig, Natural, NotNegative, check, check_manifest_out
+from uniemox.config.checks import JsonConfig, Natural, NotNegative, SomeWorkers, check, check_manifest_out
 from uniemox.config.people import CropShape, PersonChoice, PersonConfig
 
 Stratum = Literal["class", "folder", "all"]
@@ -164,7 +164,7 @@ class ShardConfig(JsonConfig):
     """Megabytes from which a new archive is started."""
     seed: NotNegative[int] = 0
     """Seed of the order in the archives."""
-    workers: Natural = 4
+    workers: SomeWorkers = 4
     """Threads that read images."""
     strict: bool = False
     """Fail on an image that cannot be read instead of counting it."""

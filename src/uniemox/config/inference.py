@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uniemox.config.checks import JsonConfig, Natural, NotNegative, check
+from uniemox.config.checks import JsonConfig, Natural, Workers, check
 from uniemox.config.people import DetectorConfig
 from uniemox.config.training import Precision
 
@@ -27,7 +27,7 @@ class ComputeConfig(JsonConfig):
     """Arithmetic of the model; auto takes what its folder records."""
     batch_size: Natural = 32
     """Images in one forward pass."""
-    workers: NotNegative[int] = 2
+    workers: Workers = 2
     """Workers that decode images while the model computes; 0 decodes in between."""
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, NotNegative, Range, Settings, Share, check, check_manifest_out
+from uniemox.config.checks import JsonConfig, Natural, NotNegative, Range, Settings, Share, Workers, check, check_manifest_out
 
 PersonChoice = Literal["largest", "confident", "central", "union"]
 CropShape = Literal["squeeze", "pad"]
@@ -84,7 +84,7 @@ class PeopleConfig(DetectorConfig, JsonConfig):
     """auto, cpu, cuda or mps."""
     batch_size: Natural = 8
     """Images in one pass of the detector."""
-    workers: NotNegative[int] = 2
+    workers: Workers = 2
     """Threads that read images."""
 
     def __post_init__(self) -> None:

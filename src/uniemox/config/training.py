@@ -20,6 +20,7 @@ from uniemox.config.checks import (
     Range,
     Settings,
     Share,
+    Workers,
     check,
     check_grid,
 )
@@ -226,7 +227,7 @@ class RunConfig(Settings):
     """Arithmetic of the model's forward pass; weights and optimiser stay in fp32."""
     seed: _Seed = 0
     """Seed of weights, order, masks and augmentation."""
-    workers: NotNegative[int] = 2
+    workers: Workers = 2
     """Processes that decode images; 0 decodes in the training process."""
     max_steps: Natural | None = None
     """Stop after this many steps of the optimiser, the schedule being fitted to them; null runs all epochs."""
