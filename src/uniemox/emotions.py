@@ -9,6 +9,7 @@ Behavior Research Methods 37. Shaver et al. 1987: Emotion knowledge: further exp
 """
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -178,7 +179,8 @@ def _by_key(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[s
 
 
 def _word(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    text = unicodedata.normalize("NFC", name).casefold()
+    return " ".join(text.replace("_", " ").replace("-", " ").split())
 
 
 def _concept(name: str) -> str:

@@ -279,7 +279,7 @@ def test_what_is_no_picture_says_so(data):
     ],
 )
 def test_other_formats_are_refused_by_name(start, name):
-    assert reason_of(start + bytes(64)).startswith(name)
+    assert reason_of(start + bytes(64)).removeprefix("damaged ").startswith(name)
 
 
 def test_formats_that_pillow_could_read_are_refused_all_the_same():

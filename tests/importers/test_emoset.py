@@ -67,7 +67,7 @@ def test_a_set_without_any_annotation_folder_has_no_attributes(trees, look, tmp_
         ('{"brightness": "dark"}', "brightness of unknown form"),
         ('{"brightness": true}', "brightness of unknown form"),
         ('{"brightness": 1.5}', "brightness of unknown form"),
-        ('{"colorfulness": NaN}', "colorfulness of unknown form"),
+        ('{"colorfulness": "x"}', "colorfulness of unknown form"),
         ('{"scene": 7}', "scene of unknown form"),
         ('{"scene": "\\ud800"}', "scene of unknown form"),
         ('{"human_action": ["a"]}', "human_action of unknown form"),

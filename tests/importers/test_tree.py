@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from uniemox.importers.tree import Tree, is_image
+from uniemox.importers.tree import Tree
 from uniemox.manifests.findings import Findings
 
 
@@ -35,17 +35,35 @@ def test_names_that_clash_on_other_systems_are_counted_once_each(trees, tmp_path
     assert tree.findings.problems()[0].example == "x/A.JPG and A.jpg"
 
 
-@pytest.mark.parametrize(
-    ("path", "relative"), [("{root}/a/b.jpg", "a/b.jpg"), ("a\\b.jpg", "a/b.jpg"), ("/etc/passwd", "/etc/passwd")]
-)
-def test_paths_of_tables_become_relative_where_they_can(trees, tmp_path, tree, path, relative):
-    trees.touch(tmp_path / "a" / "b.jpg")
+@pytest.mark.parametrize(("path", "relative"), [("{root}/a/b.jpg", "a/b.jpg"), ("/etc/passwd", "/etc/passwd")])
+def test_paths_of_tables_become_relative_where_they_can(tmp_path, tree, path, relative):
     assert tree.relative(path.format(root=tmp_path)) == relative
+
+
+@pytest.mark.parametrize(
+    "path", ["a\\b.jpg", " a/b.jpg", "./a//b.jpg ", ".\\a\\b.jpg", "A/B.JPG", "{root}\\a\\b.jpg", "{root}/A/b.jpg "]
+)
+def test_a_path_means_the_one_file_that_is_written_like_it(trees, tmp_path, tree, path):
+    trees.touch(tmp_path / "a" / "b.jpg")
+    assert tree.listed_image(path.format(root=tmp_path), where="line 1") == "a/b.jpg"
+    assert kinds_of(tree) == {}
+
+
+def test_a_path_that_two_files_are_written_like_is_told(trees, tmp_path, tree):
+    trees.touch(tmp_path / "a" / "b.jpg")
+    trees.touch(tmp_path / "a" / "B.jpg")
+    assert tree.listed_image("a/B.JPG", where="line 1") is None
+    assert "path that several files are written like" in kinds_of(tree)
+    assert tree.listed_image("a/B.jpg", where="line 2") == "a/B.jpg"
+
+
+def test_accents_are_found_in_either_form(trees, tmp_path, tree):
+    trees.touch(tmp_path / "caf\u00e9" / "e\u0301.jpg")
+    assert tree.listed_image("cafe\u0301/\u00e9.jpg", where="") == "caf\u00e9/e\u0301.jpg"
 
 
 def test_a_backslash_that_is_part_of_a_name_stays(trees, tmp_path, tree):
     trees.touch(tmp_path / "a\\b.jpg")
-    assert tree.relative("a\\b.jpg") == "a\\b.jpg"
     assert tree.listed_image("a\\b.jpg", where="") == "a\\b.jpg"
 
 
@@ -81,8 +99,3 @@ def test_a_name_that_is_no_text_is_counted(tmp_path, tree):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     assert list(tree.names("")) == []
     assert kinds_of(tree) == {"file name that is not UTF-8": 1}
-
-
-def test_pictures_are_told_by_their_names():
-    assert is_image("a.JPeG")
-    assert not is_image("jpg")

@@ -66,7 +66,7 @@ def test_a_table_of_predictions_is_read_with_its_scores_and_its_pictures_without
     found = read_boxes(written(tmp_path, text))
     assert found.people == {"a.jpg": [Box(1, 2, 11, 22, 0.9), Box(0, 0, 9, 9)], "b.jpg": []}
     problems = {problem.kind: problem.example for problem in found.problems}
-    assert problems == {"image that could not be read": "c.jpg", "box that is no box": "line 7"}
+    assert problems == {"image that could not be read": "c.jpg", "box that is no box": "line 7 of boxes.csv"}
 
 
 def test_a_table_may_have_tabs(tmp_path):
@@ -75,14 +75,14 @@ def test_a_table_may_have_tabs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "numbers", ["5,0,1,9", "0,5,9,1", "nan,0,5,5", "0,0,inf,5", "0,0,5", "a,b,c,d", "-9,0,0,5", ",,,", "1e999,0,2,2"]
+    "numbers", ["5,0,1,9", "0,5,9,1", "nan,0,5,5", "0,0,inf,5", "a,b,c,d", "-9,0,0,5", ",,,", "1e999,0,2,2"]
 )
 def test_a_box_that_is_none_is_counted_with_its_line(tmp_path, numbers):
     text = f"path,x0,y0,x1,y1\na.jpg,0,0,5,5\na.jpg,{numbers}\nb.jpg,{numbers}\n"
     found = read_boxes(written(tmp_path, text))
     assert found.people == {"a.jpg": [Box(0, 0, 5, 5)]}
     (problem,) = found.problems
-    assert (problem.kind, problem.count, problem.example) == ("box that is no box", 2, "line 3")
+    assert (problem.kind, problem.count, problem.example) == ("box that is no box", 2, "line 3 of boxes.csv")
 
 
 def test_what_reaches_over_the_edge_at_the_left_and_top_is_cut(tmp_path):
@@ -90,7 +90,7 @@ def test_what_reaches_over_the_edge_at_the_left_and_top_is_cut(tmp_path):
     assert found.people == {"a": [Box(0, 0, 5, 6)]}
 
 
-@pytest.mark.parametrize("text", ["", "path\n", "path,x0,y0,x1\n", "x0,y0,x1,y1\n", "{}"])
+@pytest.mark.parametrize("text", ["path\n", "path,x0,y0,x1\n", "x0,y0,x1,y1\n", "{}"])
 def test_a_table_without_boxes_or_paths_is_refused(tmp_path, text):
     with pytest.raises(DataError, match=r"boxes\.csv starts with .*such as path,x0,y0,x1,y1,score"):
         read_boxes(written(tmp_path, text))
@@ -172,8 +172,8 @@ def test_results_without_pictures_are_refused_with_the_reason(tmp_path):
         ("boxes.json", b"[" * 100_000),
         ("boxes.json", b"\xff\xfe\x00"),
         ("boxes.csv", b"path,x0,y0,x1,y1\n\xff,0,0,5,5\n"),
-        ("boxes.csv", b'path,x0,y0,x1,y1\n"' + b"a" * 200_000 + b'",0,0,1,1\n'),
-        ("boxes.txt", b"a"),
+        ("boxes.csv", b""),
+        ("boxes.xml", b"a"),
     ],
 )
 def test_a_hostile_file_is_told_in_one_line(tmp_path, name, content):
@@ -185,13 +185,13 @@ def test_a_hostile_file_is_told_in_one_line(tmp_path, name, content):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read the boxes in .*no\.csv: no such file"):
+    with pytest.raises(DataError, match=r"cannot read .*no\.csv: no such file"):
         read_boxes(tmp_path / "no.csv")
 
 
 def test_a_json_that_would_take_all_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("uniemox.people.boxes.MAX_BYTES", 10)
-    with pytest.raises(DataError, match="longer than 10 bytes: cut it"):
+    with pytest.raises(DataError, match="larger than 10 bytes: cut it"):
         read_boxes(coco(tmp_path, []))
 
 
@@ -202,7 +202,8 @@ def test_names_from_the_working_directory_are_found_below_the_root(tmp_path, mon
     given = listed.assign(["x/a.jpg", "b.jpg"], root=tmp_path / "in")
     assert given.paths == ["x/a.jpg", "b.jpg"]
     assert kinds(given.problems) == {"image that is not among these": 1}
-    assert listed.assign(["x/a.jpg", "b.jpg"]).paths == []
+    elsewhere = read_boxes(written(tmp_path, "path,x0,y0,x1,y1\nother/c.jpg,0,0,3,3\n"))
+    assert elsewhere.assign(["x/a.jpg", "b.jpg"], root=tmp_path / "in").paths == []
 
 
 def test_names_are_found_by_their_path_or_by_its_end_if_one_picture_has_it(tmp_path):

@@ -28,6 +28,7 @@ from uniemox.errors import DataError
 from uniemox.files.archives import file_behind
 from uniemox.files.images import Unreadable, decode_picture, read_file
 from uniemox.files.progress import Track, untracked
+from uniemox.files.room import ROOM
 from uniemox.files.whole import write_whole
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+@ROOM.use()
 def _read(name: bytes) -> dict[str, Any]:
     """Take one fingerprint; a bad file never raises."""
     path = Path(os.fsdecode(name))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from uniemox.config.checks import JsonConfig, Natural, NotNegative, SomeWorkers, check, check_manifest_out
-from uniemox.config.people import CropShape, PersonChoice, PersonConfig
+from uniemox.config.people import BoxUnits, CropShape, PersonChoice, PersonConfig
 
 Stratum = Literal["class", "folder", "all"]
 """What is split separately: the rows of a class (or of a set of classes), those of a folder, or all rows at once."""
@@ -46,6 +46,9 @@ class PrepareConfig(JsonConfig):
     """Seed of the split and of the fraction."""
     boxes: Path | None = None
     """File of people's boxes: CSV, TSV or COCO's JSON."""
+    box_units: BoxUnits = "auto"
+    """What the numbers of boxes in a file or a table are: pixels, or shares of the image's sides; auto takes them for
+    shares if none is larger than 1."""
     labels: Labelling | None = None
     """What a label of Emotion6 is: the folder, what most raters chose, or their shares."""
     table: Path | None = None

@@ -4,10 +4,22 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, NotNegative, Range, Settings, Share, Workers, check, check_manifest_out
+from uniemox.config.checks import (
+    JsonConfig,
+    Natural,
+    NotNegative,
+    Range,
+    Settings,
+    Share,
+    Workers,
+    check,
+    check_manifest_out,
+)
 
 PersonChoice = Literal["largest", "confident", "central", "union"]
 CropShape = Literal["squeeze", "pad"]
+BoxUnits = Literal["auto", "pixels", "shares"]
+"""What the numbers of a box count: pixels of the upright image, or shares of its sides; auto tells by their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +61,9 @@ class DetectorConfig(Limits):
 
     boxes: Path | None = None
     """File of boxes to use instead of a detector: CSV, TSV or COCO's JSON."""
+    box_units: BoxUnits = "auto"
+    """What the numbers in the file of boxes are: pixels, or shares of the image's sides; auto takes them for shares if
+    none is larger than 1."""
     detector: str | None = field(default=None, metadata={"metavar": "NAME|FILE.onnx"})
     """Detector that finds people: ssdlite, fasterrcnn or fasterrcnn-320 of torchvision, or a model in ONNX."""
     detector_weights: str | None = field(default=None, metadata={"metavar": "default|FILE"})
@@ -59,9 +74,10 @@ class DetectorConfig(Limits):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.detector is None or self.boxes is None, "`detector` and `boxes` both give boxes: choose one")
+        check(self.boxes is not None or self.box_units == "auto", "`box_units` is about `boxes`: give both")
         then = "give `detector` too" if self.boxes is None else "omit it, or give `detector` instead of `boxes`"
         for each in fields(DetectorConfig):
-            if self.detector is None and each.name != "boxes":
+            if self.detector is None and each.name not in ("boxes", "box_units"):
                 is_default = getattr(self, each.name) == each.default
                 check(is_default, f"`{each.name}` is about a detector: {then}")
 

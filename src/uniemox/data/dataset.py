@@ -18,6 +18,7 @@ from uniemox.data.pixels import EvaluationViews
 from uniemox.data.transforms import AugmentedViews, PretrainTransform, seed_of, seeded
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
+from uniemox.files.room import ROOM
 from uniemox.manifests.table import Box, Manifest, Row
 from uniemox.people.regions import Region, box_region, choose_box, person_region
 from uniemox.targets.target import Target
@@ -85,6 +86,7 @@ class PretrainDataset(Dataset[PretrainSample]):
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @ROOM.use()
     def __getitem__(self, place: Place) -> PretrainSample:
         """Read, cut and mirror the image of a row; an unreadable one is replaced by the next."""
         row, image, region, skipped = _read(self.manifest, place.row, self.person)
@@ -117,6 +119,7 @@ class AugmentedDataset(Dataset[LabelledSample]):
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @ROOM.use()
     def __getitem__(self, place: Place) -> LabelledSample:
         """Read and augment the image of a row; an unreadable one is replaced by the next."""
         row, image, region, skipped = _read(self.manifest, place.row, self.person)
@@ -140,6 +143,7 @@ class EvaluationDataset(Dataset[LabelledSample]):
     def __len__(self) -> int:
         return len(self.manifest)
 
+    @ROOM.use()
     def __getitem__(self, index: int) -> LabelledSample:
         """Read and prepare the image of a row."""
         row = self.manifest.row(index)

@@ -1,27 +1,33 @@
 """From bytes to an upright RGB image, or to the reason why it cannot be read. The only decoder of images.
 
-JPEG, PNG, WebP, GIF, BMP and TIFF are read. The rules:
+JPEG (also MPO), PNG, WebP, GIF, BMP and TIFF are read, AVIF where Pillow can, and HEIC and JPEG XL where a plug-in of
+Pillow is installed. The rules:
 
 - the EXIF orientation is applied, and all metadata is dropped, so that nobody turns the image again;
 - transparent pixels are laid over white;
 - of several frames or pages, the first;
 - grey of up to 16 bits is scaled from its full range; grey of 32 bits or floats, whose range nobody knows, is refused;
-- colour profiles are not applied; CMYK becomes RGB by Pillow's rule.
+- colour profiles are not applied; CMYK becomes RGB by Pillow's rule;
+- whoever decodes a large image takes room for it first (`files.room`).
 
 Nothing here raises or warns about a bad file, and no global setting of Pillow is touched.
 """
 
+import functools
+import importlib
 import io
+import math
+import os
 import re
 import stat
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, NamedTuple
+from pathlib import Path, PurePath
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,15 +35,31 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from uniemox.errors import DAMAGED
 from uniemox.files.archives import read_slice, slice_of
+from uniemox.files.room import ROOM
 from uniemox.wording import reason_of
+
+Found = TypeVar("Found")
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3  # 89,478,485: a quarter of a GiB as RGB, above which Pillow warns
 MAX_BYTES: Final = 256 * 1024**2  # Maximum bytes of a file
 EXTENSIONS: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-)  # Endings of the files that data set readers take for images, in lower case
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)  # Endings of images that are always read, in lower case
+OTHER_EXTENSIONS: Final = {
+    **dict.fromkeys((".avif", ".avifs"), "AVIF"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    ".jxl": "JPEG XL",
+}  # Endings of images that are read where Pillow or a plug-in can, and their formats
 
 _SUPPORTED: Final = "JPEG, PNG, WebP, GIF, BMP and TIFF"
+_PLUG_INS: Final = {
+    "AVIF": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
+    "HEIC": ("HEIF", "pillow_heif", "pillow-heif"),
+    "JPEG XL": ("JXL", "pillow_jxl", "pillow-jxl-plugin"),
+}  # What Pillow calls a format, the module that brings it, and the package of that
+_MAX_SCANS: Final = 100  # Of a progressive JPEG; encoders write up to 14, and each costs as much as a whole image
+_MAX_SCANNED: Final = 2 * 10**9  # Pixels times scans: 20 scans of the largest image
+_STRIP: Final = 2**22  # Pixels that are converted at a time, where that needs more than the result
 _FORMATS: Final = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -48,7 +70,7 @@ _FORMATS: Final = {
     "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
 }  # First bytes of the formats that are read
 _OTHER_FORMATS: Final = {
-    "AVIF": rb".{4}ftypavi[fs]",
+    "AVIF": rb".{4}ftyp(avi[fs]|mif1.{4}(.{4}){0,8}?avif)",
     "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
     "MP4": rb".{4}ftyp",
     "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
@@ -68,6 +90,10 @@ _OTHER_FORMATS: Final = {
     "SVG": rb"(?i:.*<svg)",
     "web page": rb"(?i:.*(<html|<!doctype html))",
 }
+_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd8])")
+"""Markers of JPEG (ITU T.81, B.1.1.3), but for restarts, and for what is no marker inside of a scan."""
+_PROGRESSIVE: Final = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_SCAN, _END = 0xDA, 0xD9
 _DAMAGED: Final = (*DAMAGED, zlib.error, Image.DecompressionBombError)
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -147,13 +173,24 @@ def decode_image(
 
 def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None) -> Decoded | Unreadable:
     """Decode like `decode_image`, and give the size of the whole image, which `shrink_to` hides."""
+    return _opened(data, lambda image: _decode(image, max_pixels, shrink_to, scans=_count_scans(data)))
+
+
+def read_size(path: Path) -> tuple[int, int] | Unreadable:
+    """Read width and height in pixels of an upright image, without decoding it."""
+    data = read_file(path)
+    return data if isinstance(data, Unreadable) else _opened(data, _size_of)
+
+
+def _opened(data: bytes, use: Callable[[Image.Image], Found | Unreadable]) -> Found | Unreadable:
+    """Open an image and do something with it; a damaged one is a reason."""
     name = identify(data)
     if isinstance(name, Unreadable):
         return name
     with _quiet_pillow():
         try:
-            with Image.open(io.BytesIO(data), formats=(name.upper(),)) as image:
-                return _decode(image, max_pixels, shrink_to)
+            with Image.open(io.BytesIO(data), formats=(_PLUG_INS.get(name, (name.upper(),))[0],)) as image:
+                return use(image)
         except UnidentifiedImageError:
             return Unreadable(f"damaged {name}: its header cannot be read")
         except _DAMAGED as error:
@@ -191,45 +228,118 @@ def identify(data: bytes) -> str | Unreadable:
         return Unreadable("empty file")
     for name, start in (_FORMATS | _OTHER_FORMATS).items():
         if re.match(start, data[:1024], re.DOTALL):
-            return name if name in _FORMATS else Unreadable(f"{name}, but only {_SUPPORTED} are read")
+            return name if name in _FORMATS else _if_plugged(name)
     return Unreadable("not an image")
 
 
-def _decode(image: Image.Image, max_pixels: int, shrink_to: int | None = None) -> Decoded | Unreadable:
+def is_image_name(name: str) -> bool:
+    """Whether the name of a file ends like that of an image, read or not."""
+    suffix = PurePath(name).suffix.lower()
+    return suffix in EXTENSIONS or suffix in OTHER_EXTENSIONS
+
+
+def explain_ending(name: str) -> str | None:
+    """Explain why an image whose name ends so is not read here; None if it is, or is no image."""
+    suffix = PurePath(name).suffix.lower()
+    found = _if_plugged(OTHER_EXTENSIONS[suffix]) if suffix in OTHER_EXTENSIONS else None
+    return found.reason if isinstance(found, Unreadable) else None
+
+
+@functools.cache
+def _if_plugged(name: str) -> str | Unreadable:
+    """Return the name of a format that Pillow or an installed plug-in reads, else why it is not read."""
+    if name not in _PLUG_INS:
+        return Unreadable(f"{name}, but only {_SUPPORTED} are read")
+    called, module, package = _PLUG_INS[name]
+    with _quiet_pillow():
+        Image.init()
+        if called not in Image.OPEN:
+            try:
+                plug_in = importlib.import_module(module)
+                getattr(plug_in, "register_heif_opener", lambda: None)()
+            except (ImportError, *DAMAGED):  # the last are those of a broken installation
+                return Unreadable(f"{name}, which is read only if {package} is installed: install it, or convert it")
+    return name
+
+
+def _decode(
+    image: Image.Image, max_pixels: int, shrink_to: int | None = None, *, scans: int = 1
+) -> Decoded | Unreadable:
     """Convert an opened image; a damaged one raises one of `_DAMAGED`."""
     width, height = image.size
     if width * height > max_pixels:
         return Unreadable(f"{width} x {height} pixels, over the limit of {max_pixels}")
+    if scans > _MAX_SCANS or width * height * scans > max(_MAX_SCANNED, width * height):
+        return Unreadable(f"a JPEG of {width} x {height} pixels in {scans} scans, which would take minutes")
     if image.mode in ("I", "F"):
         return Unreadable("grey of 32 bits, but only up to 16 bits are read")
     if shrink_to is not None:
         image.draft(None, (shrink_to, shrink_to))
-    image.load()
-    try:
-        orientation = image.getexif().get(0x0112)
-    except _DAMAGED:  # the metadata alone, which does not make an image unreadable
-        orientation = None
-    upright = _to_rgb(image)
-    if isinstance(orientation, int) and orientation in _TURNS:
-        upright = upright.transpose(_TURNS[orientation])
-        width, height = (height, width) if orientation >= 5 else (width, height)
+    # Pillow stores a pixel of colours in four bytes; the result is another image, and one that is turned a third.
+    may_be_turned = "exif" in image.info or isinstance(image, TiffImageFile)
+    with ROOM.hold(math.prod(image.size) * (12 if may_be_turned else 8)):
+        image.load()
+        upright = _to_rgb(image)
+        orientation = _orientation_of(image, lambda loaded: loaded.getexif())  # Pillow turns a TIFF when it loads it
+        if orientation in _TURNS:
+            upright = upright.transpose(_TURNS[orientation])
+            width, height = (height, width) if orientation >= 5 else (width, height)
     upright.info.clear()
     return Decoded(upright, width, height)
 
 
+def _size_of(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    # Of the base class: that of a PNG would decode it.
+    return (height, width) if _orientation_of(image, Image.Image.getexif) >= 5 else (width, height)
+
+
+def _orientation_of(image: Image.Image, read: Callable[[Image.Image], Image.Exif]) -> int:
+    """Read the EXIF orientation; 0 where there is none that is known."""
+    try:
+        found = read(image).get(0x0112)
+    except _DAMAGED:  # the metadata alone, which does not make an image unreadable
+        return 0
+    return found if isinstance(found, int) and found in _TURNS else 0
+
+
+def _count_scans(data: bytes) -> int:
+    """Count the scans of a progressive JPEG, up to one more than allowed; 1 for any other file."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return 1
+    position, scans, is_progressive = 2, 0, False
+    # Segments have a length, but what follows the header of a scan ends with the next marker.
+    while scans <= _MAX_SCANS and (marker := _MARKER.search(data, position)) is not None:
+        kind, position = marker[1][0], marker.end()
+        is_progressive |= kind in _PROGRESSIVE
+        scans += kind == _SCAN
+        if kind == _END:
+            break
+        position += int.from_bytes(data[position : position + 2])
+    return scans if is_progressive else 1
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;"):
-        return _scale_grey(image)
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, colours).convert("RGB")
-    return image.convert("RGB")
+    """Convert to RGB; strip by strip where that takes several copies of the image."""
+    if not (image.mode.startswith("I;") or image.has_transparency_data):
+        return image.convert("RGB")
+    result = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        result.paste(_scale_grey(strip, image) if image.mode.startswith("I;") else _over_white(strip), (0, top))
+    return result
 
 
-def _scale_grey(image: Image.Image) -> Image.Image:
+def _over_white(image: Image.Image) -> Image.Image:
+    colours = image.convert("RGBA")
+    white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, colours).convert("RGB")
+
+
+def _scale_grey(strip: Image.Image, image: Image.Image) -> Image.Image:
     """Scale grey of 16 bits, or of as many as a TIFF declares, to 8."""
-    values = np.asarray(image)
+    values = np.asarray(strip)
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     bits = int(tags.get(258, (16,))[0])  # BitsPerSample of TIFF 6.0
     grey = np.rint(np.clip(values / (2.0**bits - 1), 0, 1) * 255).astype(np.uint8)
@@ -244,6 +354,16 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_filters = ExitStack()
+
+
+def _forget_threads() -> None:
+    # In a forked process no thread is left that could give the lock back.
+    global _quiet_lock, _quiet_depth
+    _quiet_lock, _quiet_depth = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from uniemox.errors import DAMAGED, DataError
+from uniemox.files.cells import number
 from uniemox.importers import cells
 from uniemox.importers.roots import EMOTIC_ANNOTATIONS, source, wrong_root
 from uniemox.importers.samples import ClassNames, Sample, Samples, drop_repeats
@@ -116,7 +117,7 @@ def _samples(people: Sequence[_Person], classes: ClassNames, tree: Tree) -> Iter
             tree.findings.add("box that is no box", path)
         numbers = person.entry.get("combined_continuous", person.entry.get("annotations_continuous"))
         numbers = numbers if isinstance(numbers, dict) else {}
-        vad = cells.vad({name: cells.number(numbers.get(name)) for name in cells.VAD})
+        vad = cells.vad({name: number(numbers.get(name)) for name in cells.VAD})
         boxes = () if box is None else (box,)
         yield Sample(path, None, person.split, boxes=boxes, label_set=label_set, vad=vad), person.where
 

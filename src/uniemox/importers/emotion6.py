@@ -16,11 +16,12 @@ from typing import Final, assert_never
 
 from uniemox.config.data import Labelling
 from uniemox.errors import DataError
-from uniemox.importers.cells import Vad, number
+from uniemox.files.cells import number
+from uniemox.files.delimited import read_text
+from uniemox.importers.cells import Vad
 from uniemox.importers.roots import source
 from uniemox.importers.samples import Sample, Samples
 from uniemox.importers.specs import DatasetSpec
-from uniemox.importers.tables import read_text
 from uniemox.importers.tree import Tree
 
 _FILE: Final = "ground_truth.txt"

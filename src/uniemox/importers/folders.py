@@ -2,16 +2,19 @@
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Final
 
 from uniemox.errors import DataError
+from uniemox.files.images import is_image_name
+from uniemox.files.paths import alike
 from uniemox.importers.roots import wrong_root
 from uniemox.importers.samples import ClassNames, Sample, Samples
 from uniemox.importers.specs import DatasetSpec
-from uniemox.importers.tree import Tree, is_image
+from uniemox.importers.tree import Tree
 from uniemox.manifests.splits import SPLITS
 from uniemox.manifests.table import Attributes
 from uniemox.wording import counted
@@ -64,8 +67,12 @@ def _read_classes(
 ) -> tuple[tuple[str, ...], list[_Placed]]:
     """Read the class folders in some folders, and find the classes."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    first: dict[str, str] = {}  # Of names that users see as one
     for folder in split_of:
-        for path, name in _class_folders(spec, tree, folder):
+        for path, own in _class_folders(spec, tree, folder):
+            name = first.setdefault(alike(own), unicodedata.normalize("NFC", own.strip()))
+            if posixpath.basename(path) != name and not spec.classes:
+                tree.findings.note("class folder joined with another way to write it", f"{path} is {name}")
             images = list(tree.images(path))
             if not images:
                 tree.findings.add("empty class folder", path)
@@ -94,7 +101,7 @@ def _class_folders(spec: DatasetSpec, tree: Tree, folder: str) -> Iterator[tuple
         if kind == "outside":
             tree.findings.add("link that leaves the root", path)
         elif kind != "folder":
-            if is_image(name):
+            if is_image_name(name):
                 tree.findings.add("image outside of a class folder", path)
         elif not spec.classes:
             yield path, name

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from uniemox.errors import DataError
+from uniemox.files.cells import number, with_point
 from uniemox.importers import cells
 from uniemox.importers.cells import VAD, take
 from uniemox.importers.folders import find_splits, read_folders
@@ -41,7 +42,9 @@ def read_heco(spec: DatasetSpec, tree: Tree) -> Samples:
 def _people(table: Table, base: str, classes: ClassNames, tree: Tree) -> Iterator[tuple[Sample, str]]:
     """Yield the person of each row, and where it is; what is invalid is counted."""
     for record in table.records:
-        row = {heading.casefold(): cell.strip() for heading, cell in record.cells.items()}
+        row = {heading.casefold(): cell for heading, cell in record.cells.items()}
+        if table.has_decimal_comma:
+            row |= {name: with_point(row[name]) for name in (*_CORNERS, *VAD) if name in row}
         label = classes.listed(row["category"], record.where)
         path = None if label is None else tree.listed_image(posixpath.join(base, row["image"]), where=record.where)
         if path is None:
@@ -49,5 +52,5 @@ def _people(table: Table, base: str, classes: ClassNames, tree: Tree) -> Iterato
         box = to_box([row[name] for name in _CORNERS])
         if box is None:
             tree.findings.add("box that is no box", record.where)
-        found = take(row, dict.fromkeys(VAD, cells.number), tree.findings, record.where)
+        found = take(row, dict.fromkeys(VAD, number), tree.findings, record.where)
         yield Sample(path, label, boxes=() if box is None else (box,), vad=cells.vad(found)), record.where

@@ -21,9 +21,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.files.images import MAX_BYTES, Unreadable, identify
+from uniemox.files.images import MAX_BYTES, OTHER_EXTENSIONS, Unreadable, identify
 from uniemox.files.whole import write_whole
-from uniemox.importers.records import Collector, Columns, bind_columns
+from uniemox.importers.records import Collector, Source, bind_columns, find_labels
 from uniemox.importers.roots import HUB_FILES, wrong_root
 from uniemox.importers.samples import Samples
 from uniemox.importers.specs import DatasetSpec
@@ -34,7 +34,9 @@ from uniemox.manifests.table import is_manifest
 
 _WORDS: Final = re.compile(r"[A-Za-z]+")
 _LEVELS: Final = 3  # Folders below the root in which shards are looked for: a configuration, a split
-_SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"} | {
+    name: suffix for suffix, name in reversed(OTHER_EXTENSIONS.items())
+}
 _Shard = tuple[str | None, str]  # Split and path of one file of rows
 
 
@@ -44,19 +46,14 @@ def read_hub(spec: DatasetSpec, tree: Tree, *, columns: Mapping[str, str], image
     if not shards:
         raise wrong_root(spec, tree, f"{', '.join(HUB_FILES)} or Parquet files")
     store = _Store(tree, images)
-    classes: tuple[str, ...] = ()
-    collector: Collector | None = None
+    collector = Collector(tree.findings, find_image=store.find)
     for split, path in shards:
         table = read_table(tree.root / path, tree.findings)
-        if collector is None:
-            bound, names = _bind(tree, path, table, columns)
-            classes = spec.classes or names
-            collector = Collector(bound, tree.findings, find_image=store.find)
+        rows = _bind(tree, path, table, columns)
         store.folder = posixpath.dirname(path) if posixpath.basename(path) in HUB_FILES else ""
         for record in table.records:
-            collector.add(record, split=split)
-    assert collector is not None
-    found = collector.finish(classes)
+            collector.add(record, rows, split=split)
+    found = collector.finish(spec.classes)
     if not store.written:
         return found
     for sample in found.samples:
@@ -117,8 +114,8 @@ def _load(tree: Tree, path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _bind(tree: Tree, path: str, table: Table, given: Mapping[str, str]) -> tuple[Columns, tuple[str, ...]]:
-    """Find which column is what, and the classes that the library noted.
+def _bind(tree: Tree, path: str, table: Table, given: Mapping[str, str]) -> Source:
+    """Find which column is what, and the classes that the library noted; of this file alone.
 
     The caller decides first, then the library's notes, then headings.
     """
@@ -144,8 +141,10 @@ def _bind(tree: Tree, path: str, table: Table, given: Mapping[str, str]) -> tupl
         if len(known) == 1 and known[0] in table.headings and known[0] not in given.values():
             noted[role] = known[0]
     columns = bind_columns(table.headings, {**noted, **given}, where=str(tree.root / path))
+    find_labels(table, columns, tree.findings, noted=[*labels, *label_sets], where=path)
     label, label_set = (columns.get(role, [""])[0] for role in ("label", "labels"))
-    return columns, labels.get(label) or label_sets.get(label_set) or ()
+    classes = labels.get(label) or label_sets.get(label_set) or label_sets.get(label) or labels.get(label_set) or ()
+    return Source(columns, classes, table.has_decimal_comma)
 
 
 def _notes(tree: Tree, path: str, schema: pa.Schema | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from uniemox.config.data import Labelling, Ratios
+from uniemox.config.people import BoxUnits
 from uniemox.errors import ConfigError, DataError
 from uniemox.importers.emoset import read_emoset
 from uniemox.importers.emotic import read_emotic
@@ -15,7 +16,7 @@ from uniemox.importers.emotion6 import add_ground_truth
 from uniemox.importers.folders import read_folders
 from uniemox.importers.heco import read_heco
 from uniemox.importers.hub import read_hub
-from uniemox.importers.records import Collector, bind_columns
+from uniemox.importers.records import Collector, Source, bind_columns, find_labels
 from uniemox.importers.roots import called, source, wrong_root
 from uniemox.importers.samples import Sample, Samples
 from uniemox.importers.specs import SPECS, DatasetSpec, Layout, Recipe, get_spec
@@ -25,7 +26,7 @@ from uniemox.manifests.findings import Findings, Problem
 from uniemox.manifests.recut import describe_list, keep_fraction, misfits
 from uniemox.manifests.splits import assign_splits, describe_split, paths_below, read_split_list, split_rows
 from uniemox.manifests.table import Facts, Manifest, manifest_from_columns, manifest_from_table
-from uniemox.people.boxes import read_boxes
+from uniemox.people.boxes import are_shares, read_boxes, scale_boxes
 from uniemox.wording import counted, name_first
 
 _LAYOUTS: Final[dict[str, tuple[Layout, ...]]] = {
@@ -50,6 +51,7 @@ def import_dataset(
     root: Path,
     *,
     people: Path | None = None,
+    box_units: BoxUnits = "auto",
     ratios: Ratios | None = None,
     seed: int = 0,
     fraction: float | None = None,
@@ -68,6 +70,8 @@ def import_dataset(
         root: Folder of the data set; paths of the manifest are relative to it.
         people: File of person boxes, in pixels of upright images, in the forms of `boxes.read_boxes`: CSV or TSV
             with the header `path,x0,y0,x1,y1[,score]` and one line per person, or COCO's JSON.
+        box_units: What the numbers of these boxes, and of those in the table of `table` or `hf`, are: pixels, or shares
+            of the image's sides; `auto` takes them for shares if none is larger than 1.
         ratios: Shares of train, val and test, for a set that is not split. None takes the published ones.
         seed: Seed of that split, and of the fraction.
         fraction: Share of train to keep, per class; a smaller one is part of every larger one of the same seed.
@@ -106,6 +110,8 @@ def import_dataset(
     if not found.samples:
         raise wrong_root(spec, tree, f"the images that {'its lists name' if table is None else f'{table} names'}")
     found = replace(found, classes=found.classes or spec.classes, layout=found.layout or spec.layout)
+    if spec.layout in ("table", "hub"):
+        found = _in_pixels(found, found.root or root, box_units, findings)
     if split_list is None:
         found, recipe = _cut(spec, tree, found, ratios=ratios, seed=seed)
     elif ratios is not None:
@@ -113,7 +119,7 @@ def import_dataset(
     else:
         found, recipe = _split_by_list(tree, found, split_list)
     if people is not None:
-        found = _add_people(found, people, findings)
+        found = _add_people(found, people, findings, root=found.root or root, units=box_units)
     _compare_with_published(spec, found, findings)
     _count_empty_classes(found, findings)
     problems = findings.problems()
@@ -213,9 +219,11 @@ def _read_table(spec: DatasetSpec, tree: Tree, path: Path, given: Mapping[str, s
         return None
 
     columns = bind_columns(table.headings, given, where=str(path))
-    collector = Collector(columns, tree.findings, find_image=find_image)
+    find_labels(table, columns, tree.findings, noted=(), where=str(path))
+    rows = Source(columns, has_decimal_comma=table.has_decimal_comma)
+    collector = Collector(tree.findings, find_image=find_image)
     for record in table.records:
-        collector.add(record)
+        collector.add(record, rows)
     return collector.finish(spec.classes)
 
 
@@ -282,10 +290,24 @@ def _stratum(people: Sequence[Sample]) -> str:
     return min(counts, key=lambda name: (-counts[name], name))
 
 
-def _add_people(found: Samples, path: Path, findings: Findings) -> Samples:
+def _in_pixels(found: Samples, root: Path, units: BoxUnits, findings: Findings) -> Samples:
+    """Turn boxes that a table gives in shares of the image's sides into pixels."""
+    if not are_shares((box for sample in found.samples for box in sample.boxes or ()), units, findings):
+        return found
+    samples = [
+        sample._replace(boxes=scale_boxes(root / sample.path, sample.boxes, findings) or ()) if sample.boxes else sample
+        for sample in found.samples
+    ]
+    return replace(found, samples=samples)
+
+
+def _add_people(found: Samples, path: Path, findings: Findings, *, root: Path, units: BoxUnits) -> Samples:
     """Give the boxes of a file to the samples that have none of their own: those of HECO and EMOTIC are people."""
-    assigned = read_boxes(path).assign(sample.path for sample in found.samples if not sample.boxes)
+    paths = (sample.path for sample in found.samples if not sample.boxes)
+    assigned = read_boxes(path).assign(paths, root=root, units=units)
     findings.include(assigned.problems)
+    for note in assigned.notes:
+        findings.remark(note)
     boxes = {name: one.boxes for name, one in zip(assigned.paths, assigned.found, strict=True)}
     samples = [sample if sample.boxes else sample._replace(boxes=boxes.get(sample.path)) for sample in found.samples]
     people_source = f"{found.people_source}; others from {path.name}" if found.people_source else path.name

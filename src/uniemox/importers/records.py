@@ -1,18 +1,24 @@
 """From the named columns of any table to samples: which column is what; `cells` reads them."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from uniemox.errors import ConfigError, DataError
+from uniemox.files.cells import as_name, as_name_or_names, as_names, is_missing, number, whole, with_point
+from uniemox.files.paths import PATH_HEADINGS
 from uniemox.importers import cells
-from uniemox.importers.cells import VAD, Take, is_missing, take
+from uniemox.importers.cells import VAD, Take, take
 from uniemox.importers.samples import ClassNames, Sample, Samples
-from uniemox.importers.tables import Record
+from uniemox.importers.tables import Record, Table
 from uniemox.manifests.findings import Findings
 from uniemox.manifests.splits import split_of_word
 from uniemox.manifests.table import Box
-from uniemox.people.boxes import to_box
-from uniemox.wording import nearest
+from uniemox.people.boxes import SCORE_HEADINGS, BoxForm, find_box_columns, to_box
+from uniemox.wording import name_first, nearest
 
 _Corner = Literal["x0", "y0", "x1", "y1"]
 _Affect = Literal["valence", "arousal", "dominance"]
@@ -24,25 +30,24 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 Columns = Mapping[Role, Sequence[str]]  # Headings of each role: one, or of the distribution several
 
 _OTHER_HEADINGS: Final[dict[Role, tuple[str, ...]]] = {
-    "path": ("image", "image_path", "img", "file_name", "filename", "file"),
+    "path": PATH_HEADINGS[1:],
     "label": ("emotion", "class", "category"),
     "labels": ("label_set", "emotions", "categories"),
     "split": ("set", "subset", "partition"),
-    "x0": ("xmin", "x_min"),
-    "y0": ("ymin", "y_min"),
-    "x1": ("xmax", "x_max"),
-    "y1": ("ymax", "y_max"),
+    "score": SCORE_HEADINGS[1:],
     "objects": ("object",),
 }  # Headings that are taken for a role besides its own name, where no column has that; in any case of letters
 _KINDS: Final[dict[str, Take]] = {
-    "label": cells.label_name,
-    "labels": cells.label_names,
-    "group": cells.label_name,
+    "label": as_name_or_names,
+    "labels": as_names,
+    "group": as_name,
     "distribution": cells.distribution,
-    **dict.fromkeys(VAD, cells.number),
+    **dict.fromkeys(VAD, number),
     **cells.ATTRIBUTES,
-    "objects": cells.label_names,
+    "objects": as_names,
 }  # What reads the cells of a role; a path, a split and a box are read by themselves
+_NUMBERS: Final = (*get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
+_LIKE_LABELS: Final = re.compile(r"label|emotion|class|categor|sentiment|mood|affect|feeling", re.IGNORECASE)
 _NO_LABEL: Final = "-1"  # Hugging Face's number for none
 _SHOWN: Final = 12
 
@@ -68,15 +73,39 @@ def bind_columns(headings: Sequence[str], given: Mapping[str, str], *, where: st
     for name in taken:
         if name not in headings:
             raise DataError(f"{where} has no column {name}{nearest(name, headings)}; it has {shown}")
-    by_name = {name.casefold(): name for name in reversed(headings) if name not in taken}
+    by_name = {name.strip().casefold(): name for name in reversed(headings) if name not in taken}
     columns: dict[Role, list[str]] = {}
     for role in ROLES:
         usual = [by_name[name] for name in (role, *_OTHER_HEADINGS.get(role, ())) if name in by_name]
         if role in named or usual:
             columns[role] = named.get(role) or usual[:1]
+    if not any(role in named for role in get_args(_Corner)) and (box := find_box_columns(by_name.values())):
+        columns |= {role: [name] for role, name in zip(get_args(_Corner), box[0], strict=True)}
     if "path" not in columns:
         raise DataError(f"{where} has no column path: name the column, as in `columns` path=NAME; it has {shown}")
     return columns
+
+
+def find_labels(table: Table, columns: Columns, findings: Findings, *, noted: Sequence[str], where: str) -> None:
+    """Count a problem if no column is taken for labels though some could be: those noted as such, or so called."""
+    if {"label", "labels", "distribution"} & columns.keys():
+        return
+    free = [name for name in table.headings if [name] not in columns.values()]
+    like = [name for name in free if name in noted] or list(filter(_LIKE_LABELS.search, free))
+    if like:
+        kind = "column that could be labels, but is not taken"
+        text = f"{name_first(like)} of {where}: choose one with --columns label={like[0]}"
+        findings.add("several columns could be labels, none is taken" if like[1:] else kind, text)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one file says of its rows; nothing of it holds for another that says it differently."""
+
+    columns: Columns
+    classes: tuple[str, ...] = ()  # Names of its numbers, if it states them
+    has_decimal_comma: bool = False
+    form: BoxForm = "corners"  # What the numbers of a box mean
 
 
 class _Draft(NamedTuple):
@@ -84,8 +113,10 @@ class _Draft(NamedTuple):
 
     where: str
     sample: Sample
+    source: Source
     label: str | None
     labels: tuple[str, ...] | None
+    is_listed: bool  # Whether the column of one label held a list
     distribution: dict[str, float] | tuple[float, ...] | None
 
 
@@ -93,24 +124,24 @@ class Collector:
     """Gathers records, and makes samples of them once all classes are known.
 
     Args:
-        columns: Which column is what.
         findings: Counts the problems.
         find_image: Returns the path of the image that a cell of the column `path` means, or counts the problem and
             returns None; its second argument is where the cell is.
     """
 
-    def __init__(self, columns: Columns, findings: Findings, *, find_image: Callable[[Any, str], str | None]) -> None:
-        self._columns = columns
+    def __init__(self, findings: Findings, *, find_image: Callable[[Any, str], str | None]) -> None:
         self._findings = findings
         self._find_image = find_image
         self._drafts: list[_Draft] = []
 
-    def add(self, record: Record, *, split: str | None = None) -> None:
+    def add(self, record: Record, source: Source, *, split: str | None = None) -> None:
         """Take a record; its column of splits counts more than the given split."""
         row: dict[str, Any] = {}
-        for role, headings in self._columns.items():
+        for role, headings in source.columns.items():
             values = [None if is_missing(cell := record.cells.get(name)) else cell for name in headings]
             row[role] = values[0] if len(values) == 1 else values if any(v is not None for v in values) else None
+            if source.has_decimal_comma and role in _NUMBERS:
+                row[role] = with_point(row[role])
         path = self._find_image(row["path"], record.where)
         if path is None:
             return
@@ -125,15 +156,20 @@ class Collector:
             None,
             split=split,
             attributes=cells.attributes(found),
-            boxes=self._boxes(row, record.where),
+            boxes=self._boxes(row, source, record.where),
             group=found["group"],
             vad=cells.vad(found),
         )
-        label = None if found["label"] == _NO_LABEL else found["label"]
-        self._drafts.append(_Draft(record.where, sample, label, found["labels"], found["distribution"]))
+        label, labels = None if found["label"] == _NO_LABEL else found["label"], found["labels"]
+        is_listed = isinstance(label, tuple)
+        if is_listed:
+            label, labels = None, labels or label
+        self._drafts.append(_Draft(record.where, sample, source, label, labels, is_listed, found["distribution"]))
 
     def finish(self, classes: Sequence[str]) -> Samples:
-        """Make the samples, in the order of the records; without classes, the rows define them."""
+        """Make the samples, in the order of the records; without classes, the files and rows define them."""
+        self._name_numbers(is_given=bool(classes))
+        self._sort_labels()
         known = ClassNames(tuple(classes) or self._classes(), self._findings)
         some_are_split = any(draft.sample.split for draft in self._drafts)
         samples: list[Sample] = []
@@ -154,26 +190,72 @@ class Collector:
             samples.append(sample)
         return Samples(samples=samples, classes=known.classes)
 
-    def _boxes(self, row: Mapping[str, Any], where: str) -> tuple[Box, ...]:
+    def _name_numbers(self, *, is_given: bool) -> None:
+        """Put names for numbers by the classes of each row's own file, or of the others if they agree."""
+        stated = list(dict.fromkeys(draft.source.classes for draft in self._drafts if draft.source.classes))
+        if len(stated) > 1:
+            self._findings.note("file that numbers its classes otherwise than another", ", ".join(stated[1]))
+        common = stated[0] if len(stated) == 1 and not is_given else ()
+        for place, draft in enumerate(self._drafts):
+            names = draft.source.classes or common
+            if names:
+                name = partial(self._named, names, draft)
+                labels = None if draft.labels is None else tuple(filter(None, map(name, draft.labels)))
+                label = None if draft.label is None else name(draft.label)
+                shares = _by_name(draft.distribution, names)
+                self._drafts[place] = draft._replace(label=label, labels=labels, distribution=shares)
+
+    def _named(self, names: tuple[str, ...], draft: _Draft, label: str) -> str | None:
+        # A file that does not number its classes may hold names such as 1 and 2.
+        if not label.isdecimal() or (label in names and not draft.source.classes):
+            return label
+        number = whole(label)
+        if number is not None and number < len(names):
+            return names[number]
+        self._findings.add("number that no class has", f"{label[:40]} in {draft.where}")
+        return None
+
+    def _sort_labels(self) -> None:
+        """Tell one label from several where a column of labels has lists, and votes from sets where names repeat."""
+        listed = [draft for draft in self._drafts if draft.is_listed]
+        if all(len(draft.labels or ()) == 1 for draft in listed):
+            self._drafts = [
+                draft._replace(label=draft.labels[0], labels=None) if draft.is_listed and draft.labels else draft
+                for draft in self._drafts
+            ]
+        else:
+            self._drafts = [
+                draft._replace(label=None, labels=(draft.label,)) if draft.label and draft.labels is None else draft
+                for draft in self._drafts
+            ]
+        are_votes = any(len(set(draft.labels or ())) < len(draft.labels or ()) for draft in self._drafts)
+        if are_votes and all(draft.distribution is None for draft in self._drafts):
+            self._findings.remark("labels that are listed several times are votes: their shares are the distribution")
+            self._drafts = [draft._replace(distribution=_shares_of(draft.labels)) for draft in self._drafts]
+
+    def _boxes(self, row: Mapping[str, Any], source: Source, where: str) -> tuple[Box, ...]:
         corners = [row.get(role) for role in get_args(_Corner)]
         if all(corner is None for corner in corners):
             return ()
-        box = to_box(corners, row.get("score"))
+        box = to_box(corners, row.get("score"), form=source.form)
         if box is None:
             self._findings.add("box that is no box", where)
         return () if box is None else (box,)
 
     def _classes(self) -> tuple[str, ...]:
-        shares = self._columns.get("distribution", ())
-        if len(shares) > 1:
+        shares = next(
+            (names for draft in self._drafts if (names := draft.source.columns.get("distribution", ()))[1:]), ()
+        )
+        if shares:
             return tuple(shares)
+        stated = dict.fromkeys(name for draft in self._drafts for name in draft.source.classes)
         found: set[str] = set()
         for draft in self._drafts:
             found.update(draft.labels or (), () if draft.label is None else (draft.label,))
             if isinstance(draft.distribution, dict):
                 found.update(draft.distribution)
         found.discard(_NO_LABEL)
-        names = sorted(found, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+        names = [*stated, *sorted(found - stated.keys(), key=lambda name: (_in_order(name), name))]
         seen: dict[str, str] = {}
         for name in names:
             first = seen.setdefault(name.casefold(), name)
@@ -195,6 +277,23 @@ class Collector:
             if distribution is None:
                 self._findings.add("distribution of unknown form", draft.where)
         return draft.sample._replace(label=label, label_set=label_set, distribution=distribution)
+
+
+def _in_order(name: str) -> int:
+    """Sort numbers by their size, after all other names."""
+    number = whole(name)
+    return -1 if number is None else number
+
+
+def _shares_of(votes: tuple[str, ...] | None) -> dict[str, float] | None:
+    counts = Counter(votes or ())
+    return {name: count / counts.total() for name, count in counts.items()} or None
+
+
+def _by_name(shares: Any, names: tuple[str, ...]) -> Any:
+    """Name shares that a file gives in the order of its classes."""
+    in_order = isinstance(shares, tuple) and len(shares) == len(names)
+    return dict(zip(names, shares, strict=True)) if in_order else shares
 
 
 def _repeat_of(sample: Sample, earlier: Iterable[Sample]) -> str | None:

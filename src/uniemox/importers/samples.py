@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from uniemox.emotions import resolve
+from uniemox.files.cells import whole
 from uniemox.importers.cells import Vad
 from uniemox.importers.specs import Layout
 from uniemox.manifests.findings import Findings
@@ -66,8 +67,9 @@ class ClassNames:
     def listed(self, name: str, where: str, *, or_number: bool = False) -> int | None:
         """Return the label of a class that a list names, or numbers; an unknown one is counted."""
         label = self.label(name)
-        if label is None and or_number and name.isdecimal() and int(name) < len(self.classes):
-            return int(name)
+        number = whole(name) if label is None and or_number else None
+        if number is not None and number < len(self.classes):
+            return number
         if label is None:
             self._findings.add("unknown class", f"{name} in {where}")
         return label

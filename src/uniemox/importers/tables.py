@@ -1,10 +1,7 @@
 """Tables as users have them: CSV, TSV, JSON lines, Parquet and Arrow, read row by row into records of named cells."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,11 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uniemox.errors import DataError
+from uniemox.files.delimited import (
+    check_headings,
+    damage_named,
+    read_bytes,
+    read_delimited,
+    read_text,
+    refuse_pointer,
+    rows_of,
+)
 from uniemox.manifests.findings import Findings
-from uniemox.wording import reason_of
 
-_MAX_BYTES: Final = 4 * 1024**3  # Maximum size of a table of text; three million rows have a tenth of it
+_MAX_JSON: Final = 2 * 1024**3  # Bytes of a JSON file of a data set
 _ROWS: Final = 128  # Rows in memory at a time, as Python objects as well; a row may hold an image
+_DAMAGE: Final = (OSError, ValueError, pa.ArrowException)
 
 
 class Record(NamedTuple):
@@ -34,101 +40,56 @@ class Table:
     headings: tuple[str, ...]
     records: Iterable[Record]  # Can be gone through once
     schema: pa.Schema | None = None  # Of a Parquet or Arrow file
+    has_decimal_comma: bool = False
 
 
 def read_table(path: Path, findings: Findings) -> Table:
     """Read a table by the suffix of its name, or raise `DataError`; rows of another form are counted and skipped."""
     match path.suffix.lower():
         case ".csv" | ".tsv" | ".txt":
-            table = _read_csv(path, findings)
+            found = read_delimited(path)
+            records = (Record(where, cells) for where, cells in rows_of(found, path, findings.add))
+            return Table(found.headings, records, has_decimal_comma=found.has_decimal_comma)
         case ".jsonl" | ".ndjson" | ".json":
             table = _read_json(path, findings)
-        case ".parquet":
-            with _damage_named(path):
-                file = pq.ParquetFile(path)
-            batches = file.iter_batches(batch_size=_ROWS)
-            table = Table(tuple(file.schema_arrow.names), batch_records(batches, path.name), file.schema_arrow)
-        case ".arrow":  # not mapped into memory: a file that is cut while it is read would end the process
-            with _damage_named(path):
-                stream = pa.ipc.open_stream(pa.OSFile(str(path)))
-            table = Table(tuple(stream.schema.names), batch_records(stream, path.name), stream.schema)
+        case ".parquet" | ".arrow":
+            table = _read_arrow(path)
         case _:
             raise DataError(f"{path} is no table that can be read: give .csv, .tsv, .txt, .json, .jsonl or .parquet")
-    if not any(table.headings):
-        raise DataError(f"{path} has no headings: its first line must name the columns")
-    twice = next((name for name in table.headings if table.headings.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} has two columns called {twice or 'nothing'}: rename one")
+    check_headings(table.headings, path)
     return table
-
-
-def read_text(path: Path) -> str:
-    """Read a whole text file in UTF-8; `DataError` if it is missing, too large or something else."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise DataError(f"{path} is larger than {_MAX_BYTES} bytes: save it as Parquet")
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
 
 
 def load_json(path: Path) -> Any:
     """Read a JSON file of a data set, or raise `DataError`."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}; get the data set again") from error
+    data = read_bytes(path, max_bytes=_MAX_JSON, then="get the data set again")
+    with damage_named(path, (ValueError, RecursionError)):
+        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _read_arrow(path: Path) -> Table:
+    with damage_named(path, _DAMAGE):
+        with path.open("rb") as file:
+            refuse_pointer(file.read(64), path)
+        if path.suffix.lower() == ".parquet":
+            parquet = pq.ParquetFile(path)
+            schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=_ROWS)
+        else:  # not mapped into memory: a file that is cut while it is read would end the process
+            batches = pa.ipc.open_stream(pa.OSFile(str(path)))
+            schema = batches.schema
+    return Table(tuple(schema.names), batch_records(batches, path.name), schema)
 
 
 def batch_records(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Record]:
     """Turn Arrow's batches into records, a few rows at a time; `DataError` if a batch contradicts itself."""
     row = 0
-    with _damage_named(name):
+    with damage_named(name, _DAMAGE):
         for batch in batches:
             batch.validate(full=True)  # else hostile offsets are read as they are
             for start in range(0, batch.num_rows, _ROWS):
                 for cells in batch.slice(start, _ROWS).to_pylist():
                     yield Record(f"row {row} of {name}", cells)
                     row += 1
-
-
-@contextmanager
-def _damage_named(name: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {name}: {reason_of(error)}; get the file again") from error
-
-
-def _read_csv(path: Path, findings: Findings) -> Table:
-    text = read_text(path)
-    header = text.partition("\n")[0]
-    # Spreadsheets write semicolons where the comma is decimal; among equals the comma is taken.
-    delimiter = max(",;\t", key=header.count) if path.suffix.lower() == ".csv" else "\t"
-    rows = _csv_rows(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), path)
-    headings = tuple(heading.strip() for heading in next(rows, (0, []))[1])
-
-    def records() -> Iterator[Record]:
-        for line, cells in rows:
-            where = f"line {line} of {path.name}"
-            if len(cells) == len(headings):
-                yield Record(where, dict(zip(headings, cells, strict=True)))
-            elif cells:
-                findings.add("row of unknown form", where)
-
-    return Table(headings, records())
-
-
-def _csv_rows(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        for cells in reader:
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise DataError(f"cannot read {path}, line {reader.line_num}: {error}") from error
 
 
 def _read_json(path: Path, findings: Findings) -> Table:

@@ -3,18 +3,18 @@
 import errno
 import os
 import posixpath
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
 from uniemox.errors import DataError
-from uniemox.files.images import EXTENSIONS
-from uniemox.importers.cells import is_text
+from uniemox.files.cells import is_text
+from uniemox.files.images import explain_ending, is_image_name
+from uniemox.files.paths import alike, clean_path
+from uniemox.files.walk import is_clutter
 from uniemox.manifests.findings import Findings
 from uniemox.wording import reason_of
 
-_CLUTTER: Final = frozenset(("Thumbs.db", "desktop.ini", "__MACOSX"))
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 Kind = Literal["file", "folder", "outside", "other"]
@@ -28,6 +28,7 @@ class Tree:
         self.findings = findings
         self._real = os.path.realpath(root)
         self._listings: dict[str, dict[str, Kind] | None] = {}
+        self._indices: dict[str, dict[str, list[str]]] = {}
 
     def names(self, folder: str) -> dict[str, Kind] | None:
         """List a folder (a relative path, "" for the root) by name; empty if absent, None if links lead it outside."""
@@ -49,13 +50,8 @@ class Tree:
 
     def find(self, path: str, kind: Kind) -> str | None:
         """Find a path in any case of its letters, the given one first; None where no such thing is."""
-        found = ""
-        for part in path.split("/"):
-            alike = [name for name in self.names(found) or {} if name.casefold() == part.casefold()]
-            if not alike:
-                return None
-            found = posixpath.join(found, part if part in alike else alike[0])
-        return found if self.kind(found) == kind else None
+        found = self._written_otherwise(path)
+        return found[0] if found and self.kind(found[0]) == kind else None
 
     def images(self, folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield the paths of all images below a folder, in order, and count what else lies there."""
@@ -68,28 +64,38 @@ class Tree:
             match kind:
                 case "folder":
                     yield from self.images(path, (*above, real))
-                case "file" if is_image(name):
-                    yield path
+                case "file" if is_image_name(name):
+                    if self._is_read(path):
+                        yield path
                 case "outside":
                     self.findings.add("link that leaves the root", path)
                 case _:
                     self.findings.add("file that is no image", path)
 
     def relative(self, path: str) -> str:
-        """Make a path of a table relative to the root, if it is below; POSIX, on whatever system it was written."""
-        if "\\" in path and self.kind(posixpath.normpath(path)) is None:
-            path = path.replace("\\", "/")
+        """Make a path of a table relative to the root, if it is below."""
         for root in (os.path.abspath(self.root), self._real):  # noqa: PTH100 - no link may be followed
             if path.startswith(f"{root}/"):
                 return path[len(root) + 1 :]
         return path
 
     def listed_image(self, path: str, *, where: str) -> str | None:
-        """Return the normal form of the path of an image that a list names; None, and counted, if it is none."""
+        """Return the path of the image that a list names, as it is below the root; None, and counted, if it is none.
+
+        It may be written otherwise, as `files.paths` describes, if it can mean no second file.
+        """
         normal = posixpath.normpath(path)
+        if self.kind(normal) in (None, "outside"):
+            found = self._written_otherwise(clean_path(self.relative(clean_path(path))))
+            if len(found) > 1:
+                self.findings.add("path that several files are written like", f"{path} in {where}")
+                return None
+            if found:
+                self.findings.note("path written in another way", f"{path} is {found[0]}")
+            normal = found[0] if found else normal
         match self.kind(normal):
-            case "file" if is_image(normal):
-                return normal
+            case "file" if is_image_name(normal):
+                return normal if self._is_read(normal) else None
             case "outside":
                 self.findings.add("path that leaves the root", f"{path} in {where}")
             case None:
@@ -97,6 +103,36 @@ class Tree:
             case _:
                 self.findings.add("file that is no image", normal)
         return None
+
+    def _written_otherwise(self, path: str) -> list[str]:
+        """List the paths that a path may mean, part by part: the part itself if it is one, else those alike."""
+        found = [""]
+        for part in path.split("/"):
+            below: list[str] = []
+            for folder in found:
+                names = self.names(folder) or {}
+                if part not in names:
+                    below += [posixpath.join(folder, name) for name in self._alike(folder).get(alike(part), ())]
+                else:
+                    below.append(posixpath.join(folder, part))
+            found = below
+        return found
+
+    def _alike(self, folder: str) -> dict[str, list[str]]:
+        """Index the names in a folder by what users see as one."""
+        if folder not in self._indices:
+            index: dict[str, list[str]] = {}
+            for name in self.names(folder) or {}:
+                index.setdefault(alike(name), []).append(name)
+            self._indices[folder] = index
+        return self._indices[folder]
+
+    def _is_read(self, path: str) -> bool:
+        """Whether images named so can be read here; counted if not."""
+        why = explain_ending(path)
+        if why is not None:
+            self.findings.add("image of a format that is not read here", f"{path}: {why}")
+        return why is None
 
     def _scan(self, folder: str) -> dict[str, Kind] | None:
         path = self.root / folder
@@ -114,14 +150,16 @@ class Tree:
         names: dict[str, Kind] = {}
         seen: dict[str, str] = {}
         for name, kind in found:
-            if name.startswith(".") or name in _CLUTTER:
+            if is_clutter(name):
+                if kind == "folder" or is_image_name(name):
+                    self.findings.note("skipped, since a system or a program keeps it", posixpath.join(folder, name))
                 continue
             if not is_text(name):
                 self.findings.add("file name that is not UTF-8", posixpath.join(folder, name))
                 continue
             names[name] = kind
             # One and the same on systems that ignore case or forms of accents.
-            first = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            first = seen.setdefault(alike(name), name)
             if first is not name:
                 self.findings.add("names that differ only in case", f"{posixpath.join(folder, first)} and {name}")
         return names
@@ -135,8 +173,3 @@ class Tree:
 
     def _holds(self, real: str) -> bool:
         return os.path.commonpath((self._real, real)) == self._real
-
-
-def is_image(name: str) -> bool:
-    """Whether the name of a file ends like an image's."""
-    return posixpath.splitext(name)[1].lower() in EXTENSIONS

@@ -23,12 +23,14 @@ from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config.inference import AskedPrecision
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
-from uniemox.files.images import EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
+from uniemox.files.images import EXTENSIONS, OTHER_EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
 from uniemox.files.read_ahead import read_ahead
+from uniemox.files.room import ROOM
+from uniemox.files.walk import find_images_below
 from uniemox.inference.backend import Backend, load_backend
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.target import Target
-from uniemox.wording import reason_of
+from uniemox.wording import counted, reason_of
 
 if TYPE_CHECKING:
     from uniemox.manifests.table import Box
@@ -261,6 +263,7 @@ class _Reader:
         self.num_alone = 0  # Images without a person so far
         self._turn = Lock()
 
+    @ROOM.use()
     def __call__(self, given: tuple[int, int, Input]) -> tuple[int, list[_Sample]]:
         group, index, source = given
         path, image = _open(source)
@@ -348,23 +351,22 @@ def _prepare(facts: ModelFacts, image: Image.Image, box: Box | None) -> Pixels |
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List files, and the images below folders in the order of their names; links to folders are not followed.
 
+    What systems and programs keep beside images, such as thumbnails, is left out, and a warning counts it.
+
     Raises:
         DataError: A path does not exist or is a URL, or a folder has no image or cannot be listed.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = (
-                Path(folder) / name
-                for folder, _, names in os.walk(path, onerror=_refuse)
-                for name in names
-                if Path(name).suffix.lower() in EXTENSIONS
-            )
-            images = sorted(below)
-            if not images:
-                known = ", ".join(sorted(EXTENSIONS))
+            below = find_images_below(path, refuse=_refuse)
+            if below.skipped:
+                what = counted(len(below.skipped), "folder or file", several="folders and files")
+                log.warning("left out %s that a system or a program keeps in %s: %s", what, path, below.skipped[0])
+            if not below.paths:
+                known = ", ".join(sorted({*EXTENSIONS, *OTHER_EXTENSIONS}))
                 raise DataError(f"the folder {path} has no image below it (looked for {known})")
-            found += images
+            found += below.paths
         elif path.exists():
             found.append(path)
         elif scheme := _URL.match(str(path)):

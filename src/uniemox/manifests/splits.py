@@ -4,7 +4,6 @@ The order of images comes from a digest of the seed and the image's path, never 
 depends neither on the file system nor on a library's version. Published cuts are read from lists instead.
 """
 
-import csv
 import hashlib
 import json
 import math
@@ -19,7 +18,9 @@ import numpy as np
 
 from uniemox.config.data import Ratios, Rounding
 from uniemox.errors import ConfigError, DataError
-from uniemox.wording import printable, reason_of
+from uniemox.files.delimited import damage_named, find_column, read_delimited, read_text
+from uniemox.files.paths import PATH_HEADINGS, PathIndex, clean_path
+from uniemox.wording import printable
 
 SPLITS: Final = ("train", "val", "test")
 
@@ -28,7 +29,6 @@ _SPLIT_OF_WORD: Final = {
     **dict.fromkeys(("val", "validation", "valid", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_PATH_HEADINGS: Final = ("path", "image", "image_path", "file", "file_name", "filename")
 _SPLIT_HEADINGS: Final = ("split", "set", "subset", "partition")
 
 
@@ -251,15 +251,13 @@ def read_split_list(path: Path) -> dict[str, str]:
         DataError: The list is missing, of another form, names another split, or puts a path into two.
     """
     found: dict[str, str] = {}
-    try:
+    with damage_named(path, (OSError, ValueError, RecursionError)):
         for name, word, where in _entries(path):
             split = split_of_word(word)
             if split is None:
                 raise DataError(f"{where} has the split {_quote(word)}, not train, val or test")
-            if found.setdefault(posixpath.normpath(name), split) != split:
+            if found.setdefault(clean_path(name), split) != split:
                 raise DataError(f"{where} puts {_quote(name)} into a second split")
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise DataError(f"cannot read the split list {path}: {reason_of(error)}") from error
     if not found:
         raise DataError(f"the split list {path} names no image")
     return found
@@ -270,17 +268,20 @@ def assign_splits(paths: Sequence[str], listed: Mapping[str, str]) -> Assigned:
 
     Args:
         paths: POSIX paths relative to the root; several rows may have the same.
-        listed: What `read_split_list` returns.
+        listed: What `read_split_list` returns; a path may be written otherwise, as `files.paths` describes, if it then
+            means no second image.
     """
-    # Accents may be stored decomposed on one side; nothing else is guessed.
-    by_name = {unicodedata.normalize("NFC", name): split for name, split in listed.items()}
-    names = [unicodedata.normalize("NFC", path) for path in paths]
-    splits = [by_name.get(name) for name in names]
-    known = set(names)
+    index = PathIndex(paths)
+    split_of: dict[str, str] = {}
+    unknown = []
+    for name, split in listed.items():
+        found = index.find(name)
+        if len(found) != 1 or split_of.setdefault(found[0], split) != split:
+            unknown.append(name)
     return Assigned(
-        splits,
-        unlisted=[path for path, split in zip(paths, splits, strict=True) if split is None],
-        unknown=[name for name in listed if unicodedata.normalize("NFC", name) not in known],
+        [split_of.get(path) for path in paths],
+        unlisted=[path for path in paths if path not in split_of],
+        unknown=unknown,
     )
 
 
@@ -293,42 +294,30 @@ def _entries(path: Path) -> Iterator[_Entry]:
     if not path.is_file():
         raise DataError(f"no split list at {path}: give a CSV, TSV or JSON file, or a folder")
     match path.suffix.lower():
-        case ".csv":
-            return _entries_of_table(path, ",")
-        case ".tsv":
-            return _entries_of_table(path, "\t")
+        case ".csv" | ".tsv":
+            return _entries_of_table(path)
         case ".json":
             return _entries_of_json(path)
         case _:
             raise DataError(f"{path} is no split list: give a .csv, .tsv or .json file, or a folder with train.txt")
 
 
-def _entries_of_table(path: Path, delimiter: str) -> Iterator[_Entry]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        header = [name.strip().lower() for name in next(reader, [])]
-        name_at = _find_column(path, header, _PATH_HEADINGS)
-        split_at = _find_column(path, header, _SPLIT_HEADINGS)
-        for cells in reader:
-            where = f"line {reader.line_num} of {path}"
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise DataError(f"{where} has {len(cells)} cells, but the header {len(header)}")
-            yield cells[name_at], cells[split_at], where
-
-
-def _find_column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
-    found = [index for index, name in enumerate(header) if name in names]
-    if len(found) != 1:
-        number = "more than one" if found else "no"
-        first = _quote(",".join(header))
-        raise DataError(f"{path} has {number} column called {' or '.join(names)}; its first line is {first}")
-    return found[0]
+def _entries_of_table(path: Path) -> Iterator[_Entry]:
+    table = read_delimited(path)
+    name_column = find_column(table.headings, PATH_HEADINGS, path)
+    split_column = find_column(table.headings, _SPLIT_HEADINGS, path)
+    for line in table.lines:
+        where = f"line {line.number} of {path}"
+        if len(line.cells) != len(table.headings):
+            raise DataError(f"{where} has {len(line.cells)} cells, but the header {len(table.headings)}")
+        if line.lines > 1:
+            raise DataError(f"{where} ends a quote that began {line.lines - 1} lines before: close it there")
+        cells = dict(zip(table.headings, line.cells, strict=True))
+        yield cells[name_column], cells[split_column], where
 
 
 def _entries_of_json(path: Path) -> Iterator[_Entry]:
-    lists = json.loads(path.read_text(encoding="utf-8-sig"))
+    lists = json.loads(read_text(path))
     if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
         raise DataError(f"{path} is no split list: it must hold one object, split to list of paths")
     for word, names in lists.items():
@@ -344,10 +333,9 @@ def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
     if not present:
         raise DataError(f"{folder} is no split list: it holds no train.txt, val.txt or test.txt")
     for path in present:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield line.strip(), path.stem, f"line {number} of {path}"
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            if line.strip():
+                yield line.strip(), path.stem, f"line {number} of {path}"
 
 
 def _quote(text: str) -> str:

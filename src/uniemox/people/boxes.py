@@ -1,29 +1,50 @@
-"""Boxes of people that somebody else found or drew: CSV files, and COCO's JSON.
+"""Boxes of people that somebody else found or drew: tables of text, and COCO's JSON.
 
 Whatever such a file holds, an invalid box and an unknown image are counted, never an error.
 """
 
-import csv
 import json
 import math
-import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+from uniemox.config.people import BoxUnits
+from uniemox.emotions import TAXONOMIES, resolve
 from uniemox.errors import DataError
+from uniemox.files.cells import number
+from uniemox.files.delimited import Delimited, damage_named, read_bytes, read_delimited, rows_of
+from uniemox.files.images import Unreadable, read_size
+from uniemox.files.paths import PATH_HEADINGS, PathIndex, clean_path
 from uniemox.manifests.findings import Findings, Problem
 from uniemox.manifests.population import Found
 from uniemox.manifests.table import Box
-from uniemox.wording import reason_of
+from uniemox.wording import counted, name_first
 
 MAX_BYTES: Final = 1024**3  # Maximum size of a JSON file; COCO's largest has 470,000,000
-_PATH_COLUMNS: Final = ("path", "image", "filename", "file_name")
-_CORNER_COLUMNS: Final = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
-_SIDE_COLUMNS: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"))
+SCORE_HEADINGS: Final = ("score", "confidence", "conf", "probability", "prob")
+PEOPLE: Final = ("person", "people", "persons", "human", "pedestrian")  # What detectors and their data call the class
+BoxForm = Literal["corners", "centre", "sides"]
+_FORMS: Final[dict[tuple[str, ...], BoxForm]] = {
+    ("x0", "y0", "x1", "y1"): "corners",
+    ("xmin", "ymin", "xmax", "ymax"): "corners",
+    ("x_min", "y_min", "x_max", "y_max"): "corners",
+    ("x1", "y1", "x2", "y2"): "corners",
+    ("left", "top", "right", "bottom"): "corners",
+    ("x_center", "y_center", "width", "height"): "centre",
+    ("xcenter", "ycenter", "width", "height"): "centre",
+    ("cx", "cy", "w", "h"): "centre",
+    ("xc", "yc", "w", "h"): "centre",
+    ("x", "y", "w", "h"): "sides",
+    ("x", "y", "width", "height"): "sides",
+}  # Columns of a box, and what they mean; the first that a table has are taken
+_CLASSES: Final = ("name", "class_name", "category_name", "class", "label", "category")
+"""Columns of a detector's class by its name; a table of emotions has some of them as well."""
+_NUMBERED: Final = ("class", "class_id", "category_id")  # Columns of its number, which alone names nobody
 _OURS: Final = "box_score"  # Column of a table of `predict` with people, where a row without a box is the whole image
 _COCO_PERSON: Final = 1  # Number of COCO's class where the file does not name its classes
+_LARGEST_SHARE: Final = 1.0 + 1e-3  # Of a side: what is rounded may reach a little over the edge
 
 
 class Assigned(NamedTuple):
@@ -32,140 +53,240 @@ class Assigned(NamedTuple):
     paths: list[str]  # Images of the manifest that the file knows
     found: list[Found]  # The boxes of each
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()  # What was understood but is worth knowing
 
 
 @dataclass(frozen=True)
 class BoxList:
     """The people of a file."""
 
-    people: dict[str, list[Box]]  # Boxes of each image that the file names, under the name that it has there
+    people: Mapping[str, Sequence[Box]]  # Boxes of each image that the file names, under the name that it has there
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
-    def assign(self, paths: Iterable[str], *, root: Path | None = None) -> Assigned:
+    def assign(self, paths: Iterable[str], *, root: Path | None = None, units: BoxUnits = "auto") -> Assigned:
         """Find the images of a manifest that the file names.
 
-        An image is found by its path, or else by the end of its path, if only one has that end: COCO's files give
-        names without their folder.
+        An image is found by its path, in whatever way that is written; or else by an end of its path, if only one has
+        that end, and no other name of the file means the same image: COCO's files give names without their folder, and
+        others with the folders of another machine.
 
         Args:
             paths: The images.
-            root: Folder that paths are relative to, if names may be given from the working directory as well.
+            root: Folder that paths are relative to; names may be given from the working directory as well.
+            units: Of the boxes. `auto` takes them for shares of the image's sides if none in the file is larger than 1.
+
+        Raises:
+            DataError: The boxes are shares of sides that cannot be read.
         """
-        known = dict.fromkeys(paths)
-        problems = Findings()
-        problems.include(self.problems)
-        ends: dict[str, list[str]] = {}
-        if not self.people.keys() <= known.keys():
-            for path in known:
-                ends.setdefault(posixpath.basename(path), []).append(path)
-        assigned: dict[str, tuple[Box, ...]] = {}
+        findings = Findings()
+        findings.include(self.problems)
+        index = PathIndex(paths)
+        assigned: dict[str, list[Box]] = {}
+        later: dict[str, list[str]] = {}
         for name, boxes in self.people.items():
-            below = name
-            if root is not None and name not in known:
-                below = posixpath.relpath(posixpath.abspath(name), root.as_posix())
-            fitting = [below] if below in known else ends.get(posixpath.basename(name), [])
-            fitting = [path for path in fitting if path == below or path.endswith(f"/{name}")]
-            if len(fitting) == 1:
-                assigned[fitting[0]] = (*assigned.get(fitting[0], ()), *boxes)
+            found = _find_path(name, index, root)
+            if len(found) == 1:
+                assigned.setdefault(found[0], []).extend(boxes)
+            elif found:
+                findings.add("name that several images end in", name)
             else:
-                problems.add("name that several images end in" if fitting else "image that is not among these", name)
-        return Assigned(list(assigned), list(map(Found, assigned.values())), problems.problems())
+                ends = index.sharing_an_end(name)
+                later.setdefault(ends[0] if len(ends) == 1 else "", []).append(name)
+        for path, names in later.items():
+            if path and path not in assigned and len(names) == 1:
+                findings.note("image found by the end of its path", f"{names[0]} is {path}")
+                assigned[path] = list(self.people[names[0]])
+            else:
+                for name in names:
+                    findings.add("image that is not among these", name)
+        given: dict[str, Sequence[Box] | None] = {**assigned}
+        if are_shares((box for boxes in assigned.values() for box in boxes), units, findings):
+            given = {path: scale_boxes((root or Path()) / path, boxes, findings) for path, boxes in assigned.items()}
+        known = {path: Found(tuple(boxes)) for path, boxes in given.items() if boxes is not None}
+        return Assigned(list(known), list(known.values()), findings.problems(), (*self.notes, *findings.notes()))
+
+
+def _find_path(name: str, index: PathIndex, root: Path | None) -> list[str]:
+    found = index.find(name)
+    if not found and root is not None:
+        absolute = Path(clean_path(name)).absolute()
+        if absolute.is_relative_to(root.absolute()):
+            found = index.find(absolute.relative_to(root.absolute()).as_posix())
+    return found or index.ending_in(name)
 
 
 def read_boxes(path: Path) -> BoxList:
     """Read a file of boxes.
 
     Args:
-        path: `.csv` or `.tsv` with a header: path, image, filename or file_name; x0, y0, x1, y1 or one of the other
-            usual ways to name a box; score if known. A table of people by `predict` is one. Or `.json` in the form of
+        path: `.csv`, `.tsv` or `.txt` with a header: path, image, filename or another usual word; x0, y0, x1, y1 or one
+            of the other usual ways to name a box; score or confidence if known. Where a column of a detector's classes
+            is among them, only people are read. A table of people by `predict` is one. Or `.json` in the form of
             COCO's annotations, with images and categories.
 
     Raises:
         DataError: It cannot be read, or is neither.
     """
-    problems = Findings()
-    try:
-        match path.suffix.lower():
-            case ".json":
-                people = _read_coco(path, problems)
-            case ".csv" | ".tsv" as suffix:
-                people = _read_table(path, problems, delimiter="," if suffix == ".csv" else "\t")
-            case _:
-                raise DataError(f"boxes are read from .csv, .tsv and COCO's .json, but not from {path}")
-    except (OSError, csv.Error, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read the boxes in {path}: {reason_of(error)}") from error
-    return BoxList(people, problems.problems())
+    findings = Findings()
+    match path.suffix.lower():
+        case ".json":
+            people = _read_coco(path, findings)
+        case ".csv" | ".tsv" | ".txt":
+            people = _read_table(path, findings)
+        case _:
+            raise DataError(f"boxes are read from .csv, .tsv, .txt and COCO's .json, but not from {path}")
+    return BoxList(people, findings.problems(), findings.notes())
 
 
-def _read_table(path: Path, problems: Findings, *, delimiter: str) -> dict[str, list[Box]]:
+def find_box_columns(headings: Iterable[str]) -> tuple[tuple[str, ...], BoxForm] | None:
+    """Find the four columns of a box, by their headings in any case; None where there are no such."""
+    by_name = {heading.strip().casefold(): heading for heading in headings}
+    for names, form in _FORMS.items():
+        if set(names) <= by_name.keys():
+            return tuple(by_name[name] for name in names), form
+    return None
+
+
+def are_shares(boxes: Iterable[Box], units: BoxUnits, findings: Findings) -> bool:
+    """Whether boxes are shares of an image's sides; by themselves they are if none is larger than 1, which is told."""
+    if units != "auto":
+        return units == "shares"
+    ends = [end for box in boxes for end in (box.x1, box.y1)]
+    found = bool(ends) and max(ends) <= _LARGEST_SHARE
+    if found:
+        findings.remark(
+            "no box is larger than 1, so all are taken for shares of the image's sides: if they are pixels, say so "
+            "with --box-units pixels"
+        )
+    return found
+
+
+def scale_boxes(path: Path, boxes: Sequence[Box], findings: Findings) -> tuple[Box, ...] | None:
+    """Turn boxes in shares of an image's sides into pixels; None, and counted, if its size cannot be read."""
+    size = read_size(path) if boxes else (0, 0)
+    if isinstance(size, Unreadable):
+        findings.add("box in shares of an image whose size cannot be read", f"{path}: {size.reason}")
+        return None
+    width, height = size
+    return tuple(
+        replace(box, x0=box.x0 * width, y0=box.y0 * height, x1=box.x1 * width, y1=box.y1 * height) for box in boxes
+    )
+
+
+def _read_table(path: Path, findings: Findings) -> dict[str, list[Box]]:
+    table = read_delimited(path)
+    by_name = {heading.casefold(): heading for heading in table.headings}
+    names = [by_name[column] for column in PATH_HEADINGS if column in by_name]
+    found = find_box_columns(table.headings)
+    if not names or found is None:
+        raise DataError(
+            f"{path} starts with {','.join(table.headings)[:200]}, but boxes need a header such as "
+            "path,x0,y0,x1,y1,score"
+        )
+    columns, form = found
+    is_ours = _OURS in by_name
+    scores = (_OURS,) if is_ours else (*SCORE_HEADINGS, _OURS)
+    score_column = next((by_name[name] for name in scores if name in by_name), None)
+    rows = list(rows_of(table, path, findings.add))
+    if not is_ours:
+        rows = _keep_people(path, table, rows, findings)
     people: dict[str, list[Box]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        header = reader.fieldnames = tuple(name.strip().casefold() for name in reader.fieldnames or ())
-        names = [column for column in _PATH_COLUMNS if column in header]
-        boxes = [columns for columns in (*_CORNER_COLUMNS, *_SIDE_COLUMNS) if set(columns) <= set(header)]
-        if not names or not boxes:
-            raise DataError(
-                f"{path} starts with {','.join(header)[:200] or 'nothing'}, but boxes need a header such as "
-                "path,x0,y0,x1,y1,score"
-            )
-        has_sides = boxes[0] in _SIDE_COLUMNS
-        for line in reader:
-            name = posixpath.normpath(line[names[0]] or "")
-            corners = [line[column] for column in boxes[0]]
-            box = to_box(corners, line.get("score", line.get(_OURS)), has_sides=has_sides)
-            if box is not None:
-                people.setdefault(name, []).append(box)
-            elif any(corners) or _OURS not in header:
-                problems.add("box that is no box", f"line {reader.line_num}")
-            elif line.get("reason"):
-                problems.add("image that could not be read", name)
-            else:
-                people.setdefault(name, [])
+    for where, cells in rows:
+        name = clean_path(cells[names[0]])
+        corners = [table.read_number(cells[column]) for column in columns]
+        score = None if score_column is None else table.read_number(cells[score_column])
+        box = to_box(corners, score, form=form)
+        if box is not None:
+            people.setdefault(name, []).append(box)
+        elif any(corners) or not is_ours:
+            findings.add("box that is no box", where)
+        elif cells.get("reason"):
+            findings.add("image that could not be read", name)
+        else:
+            people.setdefault(name, [])
     return people
 
 
-def _read_coco(path: Path, problems: Findings) -> dict[str, list[Box]]:
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path} is longer than {MAX_BYTES} bytes: cut it into several")
-    tree = json.loads(path.read_bytes())
+_Row = tuple[str, dict[str, str]]
+
+
+def _keep_people(path: Path, table: Delimited, rows: list[_Row], findings: Findings) -> list[_Row]:
+    """Keep the rows of people where a column says what a detector found; all where none does."""
+    columns = [heading for heading in table.headings if heading.casefold() in (*_CLASSES, *_NUMBERED)]
+    values = {column: {cells[column] for _, cells in rows} - {""} for column in columns}
+    named = next((column for column in columns if any(map(is_person, values[column]))), None)
+    if named is None:
+        for column in columns:
+            _refuse_strangers(path, column, values[column])
+        return rows
+    people = [row for row in rows if is_person(row[1][named])]
+    if others := len(rows) - len(people):
+        findings.remark(f"{counted(others, 'box', several='boxes')} left out: no person by the column {named}")
+    return people
+
+
+def _refuse_strangers(path: Path, column: str, values: set[str]) -> None:
+    """Raise `DataError` if a column holds classes of a detector, but no person; emotions are none."""
+    strange = sorted(
+        value
+        for value in values
+        if not any(resolve(value, taxonomy.classes) for taxonomy in TAXONOMIES.values())
+        and (column.casefold() in _NUMBERED or number(value) is None)
+    )
+    if strange:
+        raise DataError(
+            f"{path} has a column {column} with {name_first(strange)}, but none is person: name people so, or take "
+            "the column out if it does not say what a box shows"
+        )
+
+
+def is_person(name: str) -> bool:
+    """Whether the name of a class is that of people, in any case of its letters."""
+    return name.strip().casefold() in PEOPLE
+
+
+def _read_coco(path: Path, findings: Findings) -> dict[str, list[Box]]:
+    data = read_bytes(path, max_bytes=MAX_BYTES, then="cut it into several")
+    with damage_named(path, (ValueError, RecursionError)):
+        tree = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "annotations")):
         raise DataError(
             f"{path} is not COCO's JSON: it needs the lists images and annotations (a list of results alone does not "
             "name its images)"
         )
     names: dict[Any, str] = {}
-    for entry in _objects(tree, "images", problems):
+    for entry in _objects(tree, "images", findings):
         name = entry.get("file_name")
         if isinstance(name, str) and isinstance(entry.get("id"), int | str):
-            names[entry["id"]] = posixpath.normpath(name)
+            names[entry["id"]] = clean_path(name)
         else:
-            problems.add("image without id and file_name", str(entry)[:80])
+            findings.add("image without id and file_name", str(entry)[:80])
     people: dict[str, list[Box]] = {name: [] for name in names.values()}
     persons = _find_persons(path, tree.get("categories"))
-    for entry in _objects(tree, "annotations", problems):
+    for entry in _objects(tree, "annotations", findings):
         if not _is_among(entry.get("category_id"), persons):
             continue
         corners = entry.get("bbox")
-        box = to_box(corners if isinstance(corners, list) else [], entry.get("score"), has_sides=True)
+        box = to_box(corners if isinstance(corners, list) else [], entry.get("score"), form="sides")
         which = f"annotation {entry.get('id')}"[:80]
         if entry.get("iscrowd") == 1:
-            problems.add("crowd, which is no person", which)
+            findings.add("crowd, which is no person", which)
         elif not _is_among(entry.get("image_id"), names):
-            problems.add("annotation of an image that is not in the file", which)
+            findings.add("annotation of an image that is not in the file", which)
         elif box is None:
-            problems.add("box that is no box", which)
+            findings.add("box that is no box", which)
         else:
             people[names[entry["image_id"]]].append(box)
     return people
 
 
-def _objects(tree: dict[str, Any], key: str, problems: Findings) -> Iterator[dict[str, Any]]:
+def _objects(tree: dict[str, Any], key: str, findings: Findings) -> Iterator[dict[str, Any]]:
     for entry in tree[key]:
         if isinstance(entry, dict):
             yield entry
         else:
-            problems.add(f"entry of {key} that is no object", str(entry)[:80])
+            findings.add(f"entry of {key} that is no object", str(entry)[:80])
 
 
 def _is_among(number: Any, known: Iterable[Any]) -> bool:
@@ -179,23 +300,26 @@ def _find_persons(path: Path, categories: Any) -> set[Any]:
         return {_COCO_PERSON}
     known = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
     names = {str(category.get("name")): category.get("id") for category in known}
-    persons = {
-        names[name] for name in names if name.casefold() in ("person", "people") and isinstance(names[name], int | str)
-    }
+    persons = {names[name] for name in names if is_person(name) and isinstance(names[name], int | str)}
     if not persons:
         raise DataError(f"{path} has the categories {', '.join(names)[:200] or 'none'}, but none is person")
     return persons
 
 
-def to_box(values: Sequence[Any], score: Any = None, *, has_sides: bool = False) -> Box | None:
+def to_box(values: Sequence[Any], score: Any = None, *, form: BoxForm = "corners") -> Box | None:
     """Make a box of texts or numbers; None where they are not finite, or leave no area in an image."""
     try:
         x0, y0, x1, y1 = map(float, values)
         sure = None if score in (None, "") else float(score)
     except (TypeError, ValueError, OverflowError):
         return None
-    if has_sides:
-        x1, y1 = x0 + x1, y0 + y1
+    match form:
+        case "sides":
+            x1, y1 = x0 + x1, y0 + y1
+        case "centre":
+            x0, y0, x1, y1 = x0 - x1 / 2, y0 - y1 / 2, x0 + x1 / 2, y0 + y1 / 2
+        case _:
+            pass
     is_finite = all(map(math.isfinite, (x0, y0, x1, y1, sure or 0.0)))
     if not (is_finite and x0 < x1 and y0 < y1 and x1 > 0 and y1 > 0):
         return None

@@ -76,6 +76,7 @@ def test_people_are_told_to_machines(run, pictures, detector, tmp_path):
             "shared": 2,
         },
         "problems": [],
+        "notes": [],
     }
 
 
@@ -108,7 +109,7 @@ def test_boxes_that_are_there_stay_unless_they_are_to_be_replaced(run, painted, 
 
 def test_a_manifest_full_of_boxes_is_left_as_it_is_and_that_is_told(run, pictures, detector, tmp_path):
     out = tmp_path / "n.parquet"
-    (tmp_path / "boxes.csv").write_text("path,x0,y0,x1,y1\n" + "".join(f"{n}.png,0,0,1,1\n" for n in "abc"))
+    (tmp_path / "boxes.csv").write_text("path,x0,y0,x1,y1\n" + "".join(f"{n}.png,0,0,5,5\n" for n in "abc"))
     run("data", "people", pictures, "--boxes", tmp_path / "boxes.csv", "--out", out)
     code, _, err = run("data", "people", out, *detector, "--out", out)
     assert code == cli.SUCCESS

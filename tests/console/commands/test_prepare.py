@@ -145,6 +145,7 @@ def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
         "name": "fi",
         "root": Path("r"),
         "people": Path("boxes.csv"),
+        "box_units": "auto",
         "ratios": None,
         "seed": 5,
         "fraction": 0.5,

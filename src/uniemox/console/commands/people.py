@@ -39,11 +39,12 @@ def _people(config: PeopleConfig, terminal: Terminal) -> Iterator[Answer]:
     second = None if config.compare is None else read_manifest(config.compare, check_root=False)
     manifest = read_manifest(config.manifest, check_root=config.detector is not None)
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
     search = None
     if config.detector is not None:
         manifest, search = _detect(manifest, config.detector, config, terminal)
     elif config.boxes is not None:
-        manifest, problems = _import(manifest, config.boxes, replaces=config.replace)
+        manifest, problems, notes = _import(manifest, config.boxes, config)
     agreement = None if second is None else compare_people(manifest, second)
     if config.each:
         manifest = one_row_per_person(manifest)
@@ -52,8 +53,9 @@ def _people(config: PeopleConfig, terminal: Terminal) -> Iterator[Answer]:
     if search is not None:
         search.clear()
     population = count_people(manifest)
-    shown: list[object] = [population_table(population), problems_table(problems)]
-    data: dict[str, Any] = {"manifest": config.out, "people": population, "problems": problems}
+    told = (f"note: {note}" for note in notes)
+    shown: list[object] = [population_table(population), problems_table(problems), *told]
+    data: dict[str, Any] = {"manifest": config.out, "people": population, "problems": problems, "notes": notes}
     if agreement is not None:
         shown.append(agreement_table(agreement, names=(str(config.out or config.manifest), str(config.compare))))
         data["agreement"] = agreement.to_dict()
@@ -84,24 +86,27 @@ def _detect(manifest: Manifest, name: str, config: PeopleConfig, terminal: Termi
     return manifest, search
 
 
-def _import(manifest: Manifest, boxes: Path, *, replaces: bool) -> tuple[Manifest, tuple[Problem, ...]]:
+def _import(
+    manifest: Manifest, boxes: Path, config: PeopleConfig
+) -> tuple[Manifest, tuple[Problem, ...], tuple[str, ...]]:
     import pyarrow as pa
 
     from uniemox.manifests.population import all_pictures, assign_people, check_replaceable, to_table
     from uniemox.people.boxes import read_boxes
     from uniemox.people.detectors.detector import fingerprint
 
-    if replaces:
+    if config.replace:
         check_replaceable(manifest)
-    assigned = read_boxes(boxes).assign(all_pictures(manifest).to_pylist(), root=manifest.facts.root)
+    paths = all_pictures(manifest).to_pylist()
+    assigned = read_boxes(boxes).assign(paths, root=manifest.facts.root, units=config.box_units)
     manifest = assign_people(
         manifest,
         pa.array(assigned.paths, pa.string()),
         found=to_table(assigned.found),
         source=f"{boxes.name} (SHA-256 {fingerprint(boxes)}…), a file of boxes",
-        replace_boxes=replaces,
+        replace_boxes=config.replace,
     )
-    return manifest, assigned.problems
+    return manifest, assigned.problems, assigned.notes
 
 
 def show_people(manifest: Manifest, config: ShowConfig) -> Answer:

@@ -137,7 +137,7 @@ def _identify(
         "version of uniemox": __version__,
     }
     if config.boxes is not None:
-        identity["file of boxes"] = f"SHA-256 {fingerprint(config.boxes)}"
+        identity["file of boxes"] = f"SHA-256 {fingerprint(config.boxes)}, {config.box_units}"
     elif people is not None and not isinstance(people, Mapping):
         identity["detector"] = people.source
     return identity
@@ -164,9 +164,9 @@ def _people(paths: Sequence[Path], config: PredictConfig, terminal: Terminal) ->
     from uniemox.people.boxes import read_boxes
 
     names = {path.as_posix(): path for path in paths}
-    assigned = read_boxes(config.boxes).assign(names)
-    for problem in assigned.problems:
-        terminal.complain(f"{config.boxes}: {problem}")
+    assigned = read_boxes(config.boxes).assign(names, units=config.box_units)
+    for finding in (*assigned.problems, *assigned.notes):
+        terminal.complain(f"{config.boxes}: {finding}")
     return {names[name]: found.boxes for name, found in zip(assigned.paths, assigned.found, strict=True)}
 
 

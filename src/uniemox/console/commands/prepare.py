@@ -32,6 +32,7 @@ def _prepare(config: PrepareConfig, _: object) -> Iterator[Answer]:
         config.name,
         config.root,
         people=config.boxes,
+        box_units=config.box_units,
         ratios=config.shares,
         seed=config.seed,
         fraction=config.fraction,

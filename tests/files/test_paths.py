@@ -1,0 +1,71 @@
+"""Paths that are written in other ways than the files are called."""
+
+import random
+import unicodedata
+
+import pytest
+
+from uniemox.files.paths import PathIndex, alike, clean_path, path_key
+
+PATHS = ["a/b.jpg", "Été/Über.JPG", "x y/z (1).png", "deep/er/c.jpg", "d.jpg"]
+
+
+def otherwise(path, generator):
+    """Write a path as another system or program might."""
+    changes = [
+        lambda p: p.replace("/", "\\"),
+        lambda p: f"./{p}",
+        lambda p: f" {p} ",
+        lambda p: p.upper(),
+        lambda p: p.lower(),
+        lambda p: p.replace("/", "//"),
+        lambda p: unicodedata.normalize("NFD", p),
+        lambda p: unicodedata.normalize("NFC", p),
+    ]
+    for change in generator.sample(changes, generator.randrange(len(changes))):
+        path = change(path)
+    return path
+
+
+def test_a_path_is_found_however_it_is_written():
+    index, generator = PathIndex(PATHS), random.Random(0)
+    for _ in range(500):
+        path = generator.choice(PATHS)
+        text = otherwise(path, generator)
+        assert index.find(text) == [path], text
+
+
+def test_a_path_that_is_one_means_itself_alone():
+    index = PathIndex(["a.jpg", "A.jpg", " a.jpg", "b\\c.jpg", "b/c.jpg"])
+    for path in index.paths:
+        assert index.find(path) == [path]
+    assert index.find("a.JPG") == ["a.jpg", "A.jpg", " a.jpg"]
+    assert index.find("none.jpg") == []
+
+
+def test_ends_are_whole_names():
+    index = PathIndex(["x/a.jpg", "x/ba.jpg", "y/x/A.jpg"])
+    assert index.ending_in("a.jpg") == ["x/a.jpg", "y/x/A.jpg"]
+    assert index.ending_in("y\\X/a.jpg") == ["y/x/A.jpg"]
+    assert index.ending_in("z/a.jpg") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("data/train/x/a.jpg", ["x/a.jpg"]),
+        ("C:\\data\\y\\a.jpg", ["y/a.jpg"]),
+        ("z/a.jpg", ["x/a.jpg", "y/a.jpg"]),
+        ("z/b.jpg", ["x/b.jpg"]),
+        ("z/c.jpg", []),
+    ],
+)
+def test_the_longest_common_end_decides(path, found):
+    assert PathIndex(["x/a.jpg", "y/a.jpg", "x/b.jpg"]).sharing_an_end(path) == found
+
+
+def test_ways_to_write_a_path():
+    assert clean_path(" .\\a\\\\b/../c.jpg ") == "a/c.jpg"
+    assert path_key("A\\É.JPG") == path_key("a/e\u0301.jpg ")
+    assert alike("Joy ") == alike("joy")
+    assert alike("ẞ") == alike("ss")
