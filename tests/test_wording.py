@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+import unicodedata
 
 import pytest
 
@@ -30,7 +31,18 @@ def test_texts_come_to_one_short_line():
     assert shorten(["a"]) == "['a']"
 
 
-@pytest.mark.parametrize("text", ["plain", "Müller, Ωmega 漢字 🙂", "[bold]", ""])
+SEEN = [
+    *("plain", "Müller, Ωmega 漢字 🙂", "[bold]", "", "a\xa0b", "1\u202f234", "漢\u3000字"),
+    *("می\u200cخواهم", "\u0915\u094d\u200d\u0937", "👨\u200d👩\u200d👧", "❤️"),
+]
+HIDDEN = [
+    *("\u202ayoj", "\u202byoj", "\u202cyoj", "\u202dyoj", "\u202eyoj", "\u2066yoj", "\u2067yoj", "\u2068yoj", "\u2069"),
+    *("\u200ejoy", "\u200fjoy", "\u061cjoy", "jo\u200by", "\ufeffjoy", "jo\xady", "jo\u2060y", "joy\U000e0041"),
+    *("jo\u200dy", "joy\u200d", "\u200cjoy", "я\u200dя", "joy\ue000", "joy\u0378", "joy\u2028", "\u180ejoy"),
+]
+
+
+@pytest.mark.parametrize("text", SEEN)
 def test_printable_text_stays(text):
     assert printable(text) == text
 
@@ -41,6 +53,18 @@ def test_what_steers_a_terminal_is_escaped(text):
     assert shown.isprintable()
     assert shown.isascii()
     assert shown.encode().decode("unicode_escape") == text
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_what_is_not_seen_and_what_turns_the_direction_is_escaped(text):
+    shown = printable(text)
+    categories = {unicodedata.category(letter) for letter in shown}
+    assert not categories & {"Cf", "Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+    assert shown.encode("latin-1", "backslashreplace").decode("unicode_escape") == text
+
+
+def test_characters_to_keep_stay():
+    assert printable("a\n\tb", keep="\n") == "a\n\\tb"
 
 
 def test_one_is_told_otherwise_than_several():

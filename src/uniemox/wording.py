@@ -3,10 +3,13 @@
 import difflib
 import os
 import textwrap
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Final
 
 _LONGEST_VALUE: Final = 80
+_JOINERS: Final = "\u200c\u200d"  # Persian parts a word with the first, and emoji of families are joined by the second
+_FIRST_JOINED: Final = "\u0600"  # Arabic; the scripts before it have no use for joiners
 _LONGEST_READ: Final = 10_000
 _LONGEST_REASON: Final = 200
 
@@ -32,9 +35,24 @@ def shorten(value: object) -> str:
     return textwrap.shorten(text[:_LONGEST_READ], _LONGEST_VALUE, placeholder=" …")[:_LONGEST_VALUE]
 
 
-def printable(text: str) -> str:
-    """Write line breaks, control characters and halves of characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """Write what is not seen as escapes: line breaks, marks that turn the direction, halves of characters and the like.
+
+    Blanks of any width stay, and the two joiners where scripts and emoji need them; so do the characters to keep.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if _is_seen(text, place) or letter in keep else letter.encode("unicode_escape").decode()
+        for place, letter in enumerate(text)
+    )
+
+
+def _is_seen(text: str, place: int) -> bool:
+    letter = text[place]
+    if letter in _JOINERS and 0 < place < len(text) - 1:  # between Latin letters they would be a second, equal word
+        return min(text[place - 1], text[place + 1]) >= _FIRST_JOINED
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def counted(number: int, noun: str, *, several: str = "") -> str:

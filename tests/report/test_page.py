@@ -1,4 +1,5 @@
 import errno
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -216,7 +217,7 @@ def test_an_evaluation_without_errors_says_so():
 def test_a_page_is_written_in_a_new_folder_even_with_a_name_that_is_not_unicode(tmp_path):
     path = tmp_path / "new" / "report.html"
     write_page(one(Notice("caf\udce9.jpg")), path)
-    assert "caf?.jpg" in path.read_text("utf-8")
+    assert "caf\\udce9.jpg" in path.read_text("utf-8")
     assert [child.name for child in path.parent.iterdir()] == ["report.html"]
 
 
@@ -296,3 +297,30 @@ def test_pictures_have_their_labels_and_hostile_words_stay_words():
     html = page_of(several(classes=(ATTACK, "b", "c")), gallery=[item])
     assert "<script" not in html
     assert "data:image/webp" in html
+
+
+HIDDEN = "fear \u202eyoj\u202c a\u200bb \u2066c\u2069 \x1b[31m"
+SHOWN = "fear \\u202eyoj\\u202c a\\u200bb \\u2066c\\u2069 \\x1b[31m"
+
+
+def test_what_would_let_a_class_read_otherwise_is_seen_the_same_in_text_table_chart_and_card(tmp_path):
+    page = evaluation_page(
+        report((HIDDEN, "joy", "awe")),
+        title=HIDDEN,
+        provenance={HIDDEN: HIDDEN},
+        gallery=[GalleryItem(picture(), HIDDEN, 0.5, HIDDEN, HIDDEN)],
+    )
+    html = render(page)
+    charts = [block.data.decode() for section in page.sections for block in section.blocks if isinstance(block, Figure)]
+    assert len(charts) >= 2
+    for text in (html, *charts):
+        assert not {unicodedata.category(letter) for letter in text} & {"Cf", "Co", "Cs"}
+    assert html.count(SHOWN) >= 6
+    start = SHOWN[:27]  # names in charts are cut
+    assert sum(start in chart for chart in charts) >= 2  # that of classes and that of confusions
+
+
+def test_line_breaks_of_a_text_and_narrow_blanks_of_numbers_stay():
+    html = render(one(Table(["n"], [[1234567]]), text="one\ntwo"))
+    assert "1\u202f234\u202f567" in html
+    assert "one\ntwo" in html

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from uniemox.importers.specs import SPECS
 from uniemox.targets.kinds import find_target
-from uniemox.wording import one_line
+from uniemox.wording import one_line, printable
 
 if TYPE_CHECKING:
     from uniemox.checkpoints.facts import ModelFacts
@@ -218,4 +218,4 @@ def _intended(facts: ModelFacts) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """Bring a stranger's text into one line that Markdown and HTML leave alone."""
-    return re.sub(r"[`|<>\[\]]", "'", one_line(str(text)))
+    return re.sub(r"[`|<>\[\]]", "'", printable(one_line(str(text))))

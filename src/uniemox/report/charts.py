@@ -22,6 +22,7 @@ from PIL import Image
 
 from uniemox.errors import DataError
 from uniemox.targets.scores import Bars, Calibration, Matrix
+from uniemox.wording import one_line, printable
 
 Pixels = npt.NDArray[np.uint8]
 Lines = Sequence[Mapping[str, Any]]
@@ -73,8 +74,8 @@ class Comparison(NamedTuple):
 
 
 def label(name: str, *, longest: int = 28) -> str:
-    """Make a name safe to draw: one short line of printable letters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in name).strip()
+    """Make a name safe to draw: one short line, in which is seen what a table of the page shows."""
+    line = printable(one_line(name))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

@@ -15,7 +15,7 @@ from uniemox.manifests.table import Box, Manifest, Row
 from uniemox.people.regions import choose_box, clip_box, person_region
 from uniemox.report.charts import BLUE, INK, MUTED, RUST, encode
 from uniemox.report.page import Figure, Page, Section, write_page
-from uniemox.wording import counted
+from uniemox.wording import counted, printable
 
 SIDE: Final = 224  # Side of a crop in pixels; a scene is as high
 _SCENE_WIDTH: Final = 336
@@ -129,7 +129,7 @@ def _to_image(cards: list[Card]) -> Image.Image:
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """Shorten a text at its start, since the end of a path matters more, until it is no wider than `width`."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    shown = printable(text)
     if font.getlength(shown) <= width:
         return shown
     while shown and font.getlength(f"…{shown}") > width:

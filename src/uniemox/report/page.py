@@ -17,6 +17,7 @@ from uniemox.files.whole import write_whole
 from uniemox.report import charts
 from uniemox.targets.scores import Bars, Calibration, Grid, Matrix, Part, Scores
 from uniemox.version import __version__
+from uniemox.wording import printable
 
 Cell = str | int | float | None
 Width = Literal["full", "half"]
@@ -170,12 +171,18 @@ def show_cell(cell: Cell) -> str:
     return f"{cell:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(cell, int) else cell
 
 
+def _show(value: object) -> object:
+    """Make visible what would let a name read otherwise than it is; markup is a text of ours."""
+    return printable(value, keep="\n") if type(value) is str else value
+
+
 def render(page: Page) -> str:
     """Return the page as HTML."""
     environment = Environment(
         loader=PackageLoader("uniemox.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_show,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -185,8 +192,7 @@ def render(page: Page) -> str:
 
 def write_page(page: Page, path: Path) -> Path:
     """Write the page and return its path, or raise `DataError`; an older one stays whole until the new one is."""
-    # A file name that is not UTF-8 comes with surrogates, which cannot be written.
-    html = render(page).encode("utf-8", errors="replace")
+    html = render(page).encode()
     with write_whole(path, DataError) as beside:
         beside.write_bytes(html)
     return path
