@@ -40,11 +40,11 @@ NAN = math.nan
 
 # Class, field, values on the border that are taken, values beyond it that are refused.
 BORDERS = [
-    (ModelConfig, "patch_size", [1, 224], [0, -16, 225]),
+    (ModelConfig, "patch_size", [2, 112], [0, -16, 1, 224, 225]),
     (ModelConfig, "image_size", [16, 512], [0, -224, 223]),
     (ModelConfig, "decoder_width", [16, 1024], [0, -16, 24]),
     (ModelConfig, "decoder_depth", [1], [0, -1]),
-    (ModelConfig, "decoder_heads", [1, 512], [0, -1, 3]),
+    (ModelConfig, "decoder_heads", [1, 256], [0, -1, 3, 512]),
     (PersonConfig, "margin", [0, 2], [-0.01, 2.01, NAN]),
     (ViewsConfig, "flip", [0, 1], [-0.01, 1.01, NAN]),
     (ViewsConfig, "scene_scale", [(1, 1), (1e-6, 1)], [(0, 1), (0.5, 0.4), (0.5, 1.01), (NAN, 1)]),

@@ -1,7 +1,6 @@
 """The facts of a model folder: the section `uniemox` of its `config.json`. Does not import torch."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping  # pydantic reads annotations when it runs
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Gt, Interval, Len
 
+from uniemox.config.checks import MAX_CLASSES, MAX_DEPTH, MAX_GRID, MAX_HEADS, MAX_PATCH, MAX_SIDE, MAX_WIDTH
 from uniemox.config.people import PersonConfig
 from uniemox.config.training import EncoderSize, FusedBy, Fusion, Precision, View
 from uniemox.data.pixels import EvaluationViews
 from uniemox.emotions import Emotion
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files.json_file import read_json
 from uniemox.targets.kinds import DEFAULT, KNOWN, PROBLEM_TYPES, find_target
 from uniemox.validation import validate
-from uniemox.wording import reason_of, shorten
+from uniemox.wording import shorten
 
 FORMAT_VERSION = 3
 """The newest format that is read.
@@ -26,11 +27,6 @@ whose logits a reader of version 2 would pass through a softmax. A field that a 
 needs no version: without bf16 a reader computes in fp32, and its answers agree within a hundredth.
 """
 SECTION = "uniemox"  # Key of the facts in a folder's `config.json`
-# Limits on a stranger's folder before its weights are read: more would be a bomb, not a model.
-_MAX_CONFIG = 4 * 2**20  # bytes
-_MAX_PATCH = 128  # pixels
-MAX_GRID = 128  # patches along a side
-_MAX_CLASSES = 10_000
 _SINCE = {"view": 2, "fusion": 2, "person": 2, "target": 3, "thresholds": 3}  # Versions that brought them; else 1
 
 
@@ -40,9 +36,9 @@ class PretrainingShape:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    decoder_width: Annotated[int, Interval(ge=1, le=4096)]
-    decoder_depth: Annotated[int, Interval(ge=1, le=64)]
-    decoder_heads: Annotated[int, Interval(ge=1, le=256)]
+    decoder_width: Annotated[int, Interval(ge=1, le=MAX_WIDTH)]
+    decoder_depth: Annotated[int, Interval(ge=1, le=MAX_DEPTH)]
+    decoder_heads: Annotated[int, Interval(ge=1, le=MAX_HEADS)]
     fusion: Fusion
     embedding_width: Annotated[int, Interval(ge=1, le=16_384)] | None  # Of the teacher; None if nothing is embedded
     reconstructs: bool  # Whether it has a decoder
@@ -56,17 +52,17 @@ class ModelFacts:
 
     kind: Literal["pretraining", "classifier"]
     size: EncoderSize
-    patch_size: Annotated[int, Interval(ge=1, le=_MAX_PATCH)]
-    image_size: Annotated[int, Interval(ge=1, le=_MAX_PATCH * MAX_GRID)]
+    patch_size: Annotated[int, Interval(ge=1, le=MAX_PATCH)]
+    image_size: Annotated[int, Interval(ge=1, le=MAX_SIDE)]
     dataset: str  # Name of the data set of the last training
     emotion: Emotion | None  # Whether labels name the emotion evoked in viewers or felt by a depicted person
-    classes: Annotated[tuple[str, ...], Len(0, _MAX_CLASSES)] = ()  # Names in label order; none for a pretrained model
+    classes: Annotated[tuple[str, ...], Len(0, MAX_CLASSES)] = ()  # Names in label order; none for a pretrained model
     temperature: Annotated[float, Gt(0)] = 1.0  # Divisor of the logits, fitted on val; the head contains it already
     view: View = "scene"  # What a classifier reads: the whole image, a person's crop, or both
     fusion: Fusion = "none"  # How a classifier of both views fuses them
     person: PersonConfig = field(default_factory=PersonConfig)  # How the person was chosen and cut out
     target: Annotated[str, Len(1, 64)] = DEFAULT  # Kind of a classifier's answers: one label, several, or another
-    thresholds: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(0, _MAX_CLASSES)] = ()
+    thresholds: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(0, MAX_CLASSES)] = ()
     """What the target fitted on the val split, such as the probability from which each of several labels is given."""
     precision: Precision = "fp32"  # Arithmetic that a classifier was calibrated and measured in; its default
     pretraining: Mapping[str, Any] = field(default_factory=dict)  # Fields of `PretrainingShape`; none for a classifier
@@ -112,15 +108,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = member(folder, "config.json")
     if not path.is_file():
         raise CheckpointError(f"{folder} is neither a model folder nor a run: it has no config.json")
-    try:
-        if path.stat().st_size > _MAX_CONFIG:
-            raise CheckpointError(f"{path} is larger than {_MAX_CONFIG} bytes: it is refused")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({reason_of(error)})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold a JSON object: copy the folder again")
-    return config
+    return read_json(path)
 
 
 def read_facts(folder: Path) -> ModelFacts:

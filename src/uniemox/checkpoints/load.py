@@ -10,10 +10,11 @@ from torch import Tensor
 
 from uniemox.checkpoints import folder as model_folder
 from uniemox.checkpoints import foreign
-from uniemox.checkpoints.facts import MAX_GRID, ModelFacts
+from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import Classifier, Pretrained
 from uniemox.checkpoints.layouts import Foreign, is_beside_encoder, own_name
 from uniemox.checkpoints.open import Opened, open_weights
+from uniemox.config.checks import MAX_GRID, MAX_SIDE
 from uniemox.errors import CheckpointError
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import as_floats
@@ -144,8 +145,9 @@ def convert(model: str, out: Path, *, dataset: str | None = None, image_size: in
     source = foreign.open_source(opened.path)
     patch = source.foreign.patch_size
     side = source.foreign.image_size if image_size is None else image_size
-    if side < patch or side % patch or side > patch * MAX_GRID:
-        raise CheckpointError(f"image_size is {side}, but must be a multiple of {patch}, up to {patch * MAX_GRID}")
+    most = min(patch * MAX_GRID, MAX_SIDE)
+    if side < patch or side % patch or side > most:
+        raise CheckpointError(f"image_size is {side}, but must be a multiple of {patch}, up to {most}")
     if source.foreign.kind == "pretraining":
         facts = foreign.pretraining_facts(source, image_size=side)
     else:

@@ -7,12 +7,19 @@ from functools import cache
 from math import inf
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from uniemox.errors import ConfigError
 
-_MAX_SIDE = 4096  # pixels of an image
-_MAX_GRID = 256  # patches along a side; attention over more is no model but a mistake
+# What a model may be: of settings, and of what a stranger's folder declares before anything of it is built. A batch of
+# 32 images of the largest side fills 1.5 GiB; attention over more patches is no model but a mistake.
+MAX_SIDE: Final = 2048  # pixels of an image
+MAX_PATCH: Final = 128  # pixels
+MAX_GRID: Final = 128  # patches along a side
+MAX_WIDTH: Final = 4096  # of a decoder
+MAX_DEPTH: Final = 64
+MAX_HEADS: Final = 256
+MAX_CLASSES: Final = 10_000
 
 Number = TypeVar("Number", int, float)
 
@@ -25,6 +32,13 @@ class Range(NamedTuple):
 
 
 Natural = Annotated[int, Range("at least 1", lambda value: value >= 1)]
+
+
+def up_to(most: int) -> Range:
+    """Make the range of whole numbers from 1."""
+    return Range(f"between 1 and {most}", lambda value: 1 <= value <= most)
+
+
 MAX_WORKERS = max(256, 4 * (os.cpu_count() or 1))
 """More processes or threads than this have never been of use, and take the memory or the process table of a machine."""
 
@@ -84,8 +98,9 @@ def check_grid(image_size: int, patch_size: int, *, prefix: str = "") -> None:
     """Refuse an image that is no whole number of patches, or of too many, by a `ConfigError` that names both sides."""
     image, patch = f"{prefix}image_size {image_size}", f"{prefix}patch_size {patch_size}"
     check(image_size % patch_size == 0, f"{image} is not a multiple of {patch}")
-    check(image_size <= _MAX_SIDE, f"{image} is more than {_MAX_SIDE} pixels")
-    check(image_size // patch_size <= _MAX_GRID, f"{image} is more than {_MAX_GRID} times {patch}")
+    check(image_size <= MAX_SIDE, f"{image} is more than {MAX_SIDE} pixels")
+    check(patch_size <= MAX_PATCH, f"{patch} is more than {MAX_PATCH} pixels")
+    check(image_size // patch_size <= MAX_GRID, f"{image} is more than {MAX_GRID} times {patch}")
 
 
 def check_manifest_out(path: Path) -> None:

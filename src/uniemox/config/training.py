@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from uniemox.config.checks import (
+    MAX_DEPTH,
+    MAX_HEADS,
+    MAX_WIDTH,
     AreaShares,
     BelowOne,
     Natural,
@@ -23,6 +26,7 @@ from uniemox.config.checks import (
     Workers,
     check,
     check_grid,
+    up_to,
 )
 from uniemox.config.people import PersonConfig
 
@@ -71,11 +75,11 @@ class ModelConfig(Settings, group="model"):
     """Side of a patch in pixels."""
     image_size: Natural = 224
     """Side of the square image in pixels; a multiple of the patch."""
-    decoder_width: Natural = 512
+    decoder_width: Annotated[int, up_to(MAX_WIDTH)] = 512
     """Width of the decoder, and of the view embeddings."""
-    decoder_depth: Natural = 8
+    decoder_depth: Annotated[int, up_to(MAX_DEPTH)] = 8
     """Blocks of the decoder."""
-    decoder_heads: Natural = 16
+    decoder_heads: Annotated[int, up_to(MAX_HEADS)] = 16
     """Attention heads of the decoder."""
     fusion: Fusion = "sum"
     """How scene and person become one embedding: none, sum (released), scaled_sum (the paper's figure), or another."""
