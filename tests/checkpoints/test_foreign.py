@@ -311,7 +311,7 @@ def test_a_head_on_the_class_token_is_noted_and_refused(timm_folder, refusal):
     folder, _, _ = timm_folder(pool="token")
     assert open_source(folder).foreign.unused == ("head.bias", "head.weight")
     said = refusal(load_model, folder)
-    assert "head.bias, head.weight read the class token, not the mean of the patches" in said
+    assert "its head.bias, head.weight are a head on the class token, not one on the mean of the patches" in said
 
 
 @pytest.mark.parametrize(

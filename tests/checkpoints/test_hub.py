@@ -126,6 +126,7 @@ def test_no_pickle_is_asked_for(monkeypatch, finetuned):
     assert asked["allow_patterns"] == [
         "config.json", "model.safetensors", "two_views.safetensors", "model.onnx",
         "pretrain.safetensors", "export.json", "README.md",
+        "preprocessor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors",
     ]  # fmt: skip
 
 

@@ -15,15 +15,17 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
+from uniemox.checkpoints import transformers_vit
 from uniemox.checkpoints.card import NON_COMMERCIAL
 from uniemox.checkpoints.facts import ModelFacts, check_facts, member, read_config, read_facts
-from uniemox.checkpoints.layouts import MAE_RUN, Foreign, recognise
+from uniemox.checkpoints.layouts import MAE_RUN, TRANSFORMERS, Foreign, recognise
 from uniemox.checkpoints.open import Opened, open_weights
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.emotions import match_classes
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.digest import hash_file
-from uniemox.files.weights import as_floats, read_file, read_weights
+from uniemox.files.json_file import read_json
+from uniemox.files.weights import as_floats, part_names, read_file, read_parts
 from uniemox.importers.specs import SPECS, DatasetSpec, get_spec
 from uniemox.manifests.facts import Facts
 from uniemox.manifests.table import read_manifest
@@ -31,6 +33,7 @@ from uniemox.models.encoder import resample_positions
 from uniemox.targets.kinds import DEFAULT, PROBLEM_TYPES, kind_of_data, resolve_target
 from uniemox.validation import validate
 from uniemox.version import __version__
+from uniemox.wording import name_first, shorten
 
 log = logging.getLogger(__name__)
 # timm's arguments that tensors show, or that change nothing where nobody trains
@@ -41,6 +44,7 @@ _SHOWN = {
     *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
     *("drop_path_rate", "dynamic_img_size", "strict_img_size"),
 }
+_STATED = ("config.json", "pretrained_cfg.")  # Where timm's folders say what pixels they expect
 _Share = Annotated[float, Interval(ge=0, le=1)]
 _Deviation = Annotated[float, Interval(gt=0, le=1)]
 
@@ -58,7 +62,7 @@ class Source:
     """Weights that others wrote, recognised and not yet read."""
 
     place: Path  # What the user named: a file or a folder
-    path: Path  # The file of weights
+    paths: tuple[Path, ...]  # The file of weights, or its parts
     format: str
     foreign: Foreign
     classes: tuple[str, ...] = ()  # Names in label order, where the folder has them
@@ -68,15 +72,21 @@ class Source:
     """timm's `pretrained_cfg`; empty for a file, whose images are prepared as MAE's."""
 
     @property
+    def path(self) -> Path:
+        """The file of weights, or the first of its parts."""
+        return self.paths[0]
+
+    @property
     def title(self) -> str:
         """Layout and hash, since paths mean nothing elsewhere."""
-        return f"{self.foreign.layout}, sha256 {hash_file(self.path)}"
+        return f"{self.foreign.layout}, sha256 {' '.join(map(hash_file, self.paths))}"
 
     @property
     def colours(self) -> _Colours:
         """Mean and deviation of the pixels that the weights expect, or `CheckpointError`."""
+        stated = ("preprocessor_config.json", "image_") if self.foreign.layout == TRANSFORMERS else _STATED
         try:
-            return validate(_Colours, self.preprocessing, source=f"{self.place}/config.json", prefix="pretrained_cfg.")
+            return validate(_Colours, self.preprocessing, source=f"{self.place}/{stated[0]}", prefix=stated[1])
         except ConfigError as error:
             raise CheckpointError(str(error)) from error
 
@@ -84,7 +94,7 @@ class Source:
         """List what is skipped or changed on the way."""
         notes = list(self.foreign.taken)
         if self.foreign.unused:
-            notes.append(f"{', '.join(self.foreign.unused)}: not used by the model, skipped")
+            notes.append(f"{name_first(self.foreign.unused)}: {self.foreign.unused_as}, skipped")
         if self.foreign.beside:
             notes.append(f"{', '.join(self.foreign.beside[:6])}: beside the weights, skipped")
         if (colours := self.colours) != _Colours():
@@ -109,16 +119,16 @@ def open_source(place: Path) -> Source:
     # MAE's form: what is more than an encoder, what MAE's scripts wrote, and encoders without a head, as MAE's own are.
     is_run = foreign.layout.startswith(MAE_RUN) and not foreign.unused
     licence = NON_COMMERCIAL if foreign.kind != "encoder" or foreign.arguments or is_run else ""
-    return Source(place=place, path=place, format=contents.format, foreign=foreign, licence=licence)
+    return Source(place=place, paths=(place,), format=contents.format, foreign=foreign, licence=licence)
 
 
 def _open_folder(folder: Path) -> Source:
     """Recognise a folder of timm or of transformers; only its configuration and its safetensors are read."""
-    config, path = read_config(folder), member(folder, "model.safetensors")
-    if not path.exists():
-        others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt"))
-        what = f"; {folder / others[0]} can be given by itself" if others else ""
-        raise CheckpointError(f"{folder} has no {path.name}{what}")
+    config = read_config(folder)
+    paths = _weight_files(folder)
+    weights = read_parts(paths)
+    if config.get("model_type") in transformers_vit.MODEL_TYPES:
+        return _open_transformers(folder, config, paths, weights)
     preprocessing, arguments = config.get("pretrained_cfg", {}), config.get("model_args") or {}
     for name, table in (("pretrained_cfg", preprocessing), ("model_args", arguments)):
         if not isinstance(table, dict):
@@ -126,7 +136,13 @@ def _open_folder(folder: Path) -> Source:
     if elsewhere := [name for name in ("file", "state_dict") if preprocessing.get(name)]:
         what = f"pretrained_cfg.{elsewhere[0]} points elsewhere"
         raise CheckpointError(f"{folder}/config.json: {what}: copy the weights here")
-    foreign = recognise(read_weights(path), path)
+    named = preprocessing.get("classifier")
+    heads = tuple(name for name in (named if isinstance(named, list) else [named]) if name and isinstance(name, str))
+    foreign = recognise(weights, paths[0], heads)
+    if foreign.layout == TRANSFORMERS:
+        what = f"model_type is {shorten(config.get('model_type'))}"
+        known = " and ".join(transformers_vit.MODEL_TYPES)
+        raise CheckpointError(f"{folder}/config.json: {what}, and of transformers' models {known} alone are read")
     if foreign.kind == "classifier":
         arguments = {"global_pool": config.get("global_pool", "avg")} | arguments
     _check_arguments(arguments, foreign, folder)
@@ -137,12 +153,54 @@ def _open_folder(folder: Path) -> Source:
             raise CheckpointError(f"{folder}/config.json: label_names must be {foreign.num_classes} distinct names")
     return Source(
         place=folder,
-        path=path,
+        paths=paths,
         format="safetensors",
         foreign=foreign,
         classes=tuple(classes or ()),
         licence=str(preprocessing.get("license") or ""),
         target=PROBLEM_TYPES.get(str(config.get("problem_type"))),
+        preprocessing=preprocessing,
+    )
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the file of weights of a folder, or the parts of it that an index names."""
+    path = member(folder, "model.safetensors")
+    if path.exists():
+        return (path,)
+    index = member(folder, f"{path.name}.index.json")
+    if index.exists():
+        names = part_names(index)
+        return tuple(member(folder, name) for name in names)
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt"))
+    what = f"; {folder / others[0]} can be given by itself" if others else ""
+    raise CheckpointError(f"{folder} has no {path.name}{what}")
+
+
+def _open_transformers(
+    folder: Path, config: Mapping[str, Any], paths: tuple[Path, ...], weights: Mapping[str, Tensor]
+) -> Source:
+    """Recognise a folder of transformers' ViT or ViTMAE, whose images another file of it describes."""
+    foreign = recognise(weights, paths[0])
+    place = folder / "config.json"
+    transformers_vit.check_config(config, foreign.num_heads, place)
+    if foreign.decoder:
+        width = foreign.decoder["decoder_width"]
+        decoder = {**foreign.decoder, "decoder_heads": transformers_vit.decoder_heads(config, width, place)}
+        foreign = dataclasses.replace(foreign, decoder=decoder)
+    path = member(folder, "preprocessor_config.json")
+    found = read_json(path) if path.exists() else {}
+    names = {"mean": "image_mean", "std": "image_std"}
+    preprocessing = {name: found[theirs] for name, theirs in names.items() if theirs in found}
+    is_mae = config["model_type"] == "vit_mae"
+    if not is_mae and not preprocessing:
+        raise CheckpointError(f"{folder} has no {path.name} to say what pixels the model expects: copy it there")
+    return Source(
+        place=folder,
+        paths=paths,
+        format="safetensors",
+        foreign=foreign,
+        licence=NON_COMMERCIAL if is_mae else "",
         preprocessing=preprocessing,
     )
 
@@ -171,8 +229,8 @@ def classifier_facts(source: Source, *, dataset: str | None = None, image_size: 
     foreign = source.foreign
     foreign.check(source.place)
     if foreign.kind != "classifier":
-        unused = ", ".join(foreign.unused)
-        why = f"its {unused} read the class token, not the mean of the patches" if unused else "it has no head"
+        unused = f"its {name_first(foreign.unused)} are {foreign.unused_as}, not one on the mean of the patches"
+        why = unused if foreign.unused else "it has no head"
         step = f"train one with `uniemox finetune --init {source.place}`"
         raise CheckpointError(f"{source.place} ({foreign.layout}) holds no classifier, since {why}: {step}")
     _check_preprocessing(source)

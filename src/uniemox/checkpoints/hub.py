@@ -13,6 +13,9 @@ HUB_PREFIX: Final = "hf-hub:"
 _WEIGHTS: Final = ("model.safetensors", "two_views.safetensors", "model.onnx")
 _FILES: Final = ["config.json", *_WEIGHTS, "pretrain.safetensors", "export.json", "README.md"]
 """The files that are downloaded and uploaded; all others stay where they are."""
+_INDEX: Final = "model.safetensors.index.json"
+_FOREIGN: Final = ["preprocessor_config.json", _INDEX, "model-*-of-*.safetensors"]
+"""What folders of others may have besides, which is only downloaded."""
 
 
 def fetch(model: str) -> Path:
@@ -24,8 +27,8 @@ def fetch(model: str) -> Path:
     with _explained(model):
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
-    if not any((folder / name).exists() for name in _WEIGHTS):
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_FILES, *_FOREIGN]))
+    if not any((folder / name).exists() for name in (*_WEIGHTS, _INDEX)):
         raise CheckpointError(
             f"{model} has no model.safetensors, and pickles are not taken from the hub: choose another model or "
             "revision, or download the file yourself and give its path"

@@ -15,6 +15,7 @@ from uniemox.config.training import ENCODER_SHAPES
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import Fit, is_finite
 from uniemox.importers.specs import SPECS
+from uniemox.wording import name_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +98,14 @@ def _inspect_foreign(source: Source) -> Inspection:
         sets = f"the number of classes does not identify the data set: {' or '.join(likely)}{differ}"
         notes.insert(0, f"{sets}; the released heads are in the alphabetical order of the folders")
     if found.unused and found.kind != "classifier":
-        notes.append(f"{', '.join(found.unused)}: a head on the class token, which is not read here")
+        notes.append(f"{name_first(found.unused)}: {found.unused_as}; it is not read here")
     return Inspection(
         path=str(source.place),
         format=source.format,
         layout=found.layout,
         kind=found.kind,
         architecture=architecture,
-        sha256={source.path.name: hash_file(source.path)},
+        sha256={path.name: hash_file(path) for path in source.paths},
         classes=source.classes,
         likely_datasets=likely,
         unused=found.unused,

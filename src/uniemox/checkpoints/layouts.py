@@ -17,6 +17,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from uniemox.checkpoints import transformers_vit
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config.training import ENCODER_SHAPES, EncoderSize, ModelConfig
 from uniemox.errors import CheckpointError, ConfigError
@@ -28,6 +29,7 @@ from uniemox.wording import name_first
 
 Kind = Literal["pretraining", "classifier", "encoder"]
 MAE_RUN = "run of MAE's form"  # Layout of MAE's own files, and of what its scripts write
+TRANSFORMERS = "transformers"  # Layout of its ViT and ViTMAE
 _EMBEDDING = {"cls_token", "pos_embed", "patch_embed.proj.weight"}
 _NORM = ("norm.weight", "norm.bias")
 _UNUSED: Mapping[Kind, tuple[str, ...]] = {
@@ -35,6 +37,9 @@ _UNUSED: Mapping[Kind, tuple[str, ...]] = {
     "classifier": _NORM,  # the released classifiers keep the norm of pretraining beside the one they use
     "encoder": ("head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"),
 }
+_HEADS = re.compile(r"(head|heads|head_dist|fc|classifier|pooler)\.(\w+\.)*\w+")
+"""Names of heads and of what is before them, which an encoder does not use; `pretrained_cfg` may have others."""
+_CLASS_TOKEN_HEAD = {"head.weight", "head.bias"}  # timm's own, without a norm of its own before it
 _LONGEST_ARGUMENT = 200  # characters
 
 
@@ -59,6 +64,17 @@ class Foreign:
     unused: tuple[str, ...] = ()  # Names that are known and that the model does not use
     fit: Fit = field(default_factory=Fit)  # Against our model of this architecture; empty where `size` is None
 
+    @property
+    def unused_as(self) -> str:
+        """What the unused names are."""
+        if self.kind != "encoder":
+            return "not used by the model"
+        if _CLASS_TOKEN_HEAD.issuperset(self.unused):
+            return "a head on the class token"
+        if set(self.unused) <= {"fc_norm.weight", "fc_norm.bias"}:
+            return "the norm of a head that is missing"
+        return "a head under another name than timm's, which may compute more than its tensors show"
+
     def check(self, source: Path) -> None:
         """Raise `CheckpointError` for weights that would not be understood in full."""
         if self.size is None:
@@ -68,16 +84,22 @@ class Foreign:
         self.fit.check(f"{source} ({self.layout})")
 
 
-def recognise(tree: Mapping[str, Any], source: Path) -> Foreign:
-    """Recognise what a file holds, tensors or tables around them, by names and shapes, or raise `CheckpointError`."""
+def recognise(tree: Mapping[str, Any], source: Path, heads: tuple[str, ...] = ()) -> Foreign:
+    """Recognise what a file holds, tensors or tables around them, by names and shapes, or raise `CheckpointError`.
+
+    `heads` are the parts that a configuration beside the file calls the head of the model.
+    """
     layout, found = _released_run(tree) or _saved(tree)
-    state = found.tensors
-    if state.keys() & {"visual.conv1.weight", "visual.class_embedding", "text_projection"}:
+    if found.tensors.keys() & {"visual.conv1.weight", "visual.class_embedding", "text_projection"}:
         raise CheckpointError(f"{source} is a CLIP, which is the teacher: give it as `teacher.pretrained`")
+    found = _only_model(found, source)
+    state = found.tensors
+    if any(name.endswith(transformers_vit.PATCHES) for name in state):
+        layout, state = TRANSFORMERS, transformers_vit.to_timm(state, source)
     if missing := _EMBEDDING - state.keys():
         raise CheckpointError(
             f"{source} is no vision transformer by MAE's and timm's names: it holds "
-            f"{name_first(sorted(map(str, tree)))}, without {name_first(sorted(missing))}"
+            f"{name_first(sorted(map(str, tree)))}, without {name_first(sorted(missing))}; give its `state_dict()`"
         )
     width, patch_size, grid = _measure(state, source)
     depth = _depth(state, "blocks")
@@ -105,7 +127,28 @@ def recognise(tree: Mapping[str, Any], source: Path) -> Foreign:
         beside=tuple(name[:_LONGEST_ARGUMENT] for name in found.beside if name not in ("args", "epoch")),
         taken=found.notes,
     )
-    return foreign if foreign.size is None else _compared(foreign, source)
+    return foreign if foreign.size is None else _compared(foreign, source, heads)
+
+
+def _only_model(found: StateDict, source: Path) -> StateDict:
+    """Free the names of one vision transformer of the part of a larger module that it is, and skip what is beside it.
+
+    So are the modules of Lightning, which hold losses and metrics too, and models that call it `backbone`.
+    """
+    marks = (f"vit.{transformers_vit.PATCHES}", transformers_vit.PATCHES, "patch_embed.proj.weight")
+    ends = ((name, next((mark for mark in marks if f".{name}".endswith(f".{mark}")), "")) for name in found.tensors)
+    prefixes = sorted(name.removesuffix(mark) for name, mark in ends if mark)
+    if len(prefixes) > 1:
+        several = name_first([prefix or "without a prefix" for prefix in prefixes])
+        step = "save the `state_dict()` of the one that you want"
+        raise CheckpointError(f"{source} holds {len(prefixes)} vision transformers ({several}): {step}")
+    if not prefixes or not prefixes[0]:
+        return found
+    prefix = prefixes[0]
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in found.tensors.items() if name.startswith(prefix)}
+    rest = tuple(name for name in found.tensors if not name.startswith(prefix))
+    wrappers = (*found.wrappers, prefix[:_LONGEST_ARGUMENT])
+    return dataclasses.replace(found, tensors=tensors, wrappers=wrappers, beside=(*found.beside, *rest))
 
 
 def mae_name(name: str) -> str:
@@ -213,7 +256,7 @@ def empty_vit(of: Foreign | ModelFacts, num_classes: int) -> VisionTransformer:
         return build_vit(of.size, patch_size=of.patch_size, image_size=of.image_size, num_classes=num_classes)
 
 
-def _compared(foreign: Foreign, source: Path) -> Foreign:
+def _compared(foreign: Foreign, source: Path, heads: tuple[str, ...]) -> Foreign:
     """Compare weights with the model that they seem to be; those that are known and have no use are no surplus."""
     model: nn.Module
     if foreign.decoder:
@@ -224,7 +267,11 @@ def _compared(foreign: Foreign, source: Path) -> Foreign:
     own = {mae_name(name): tensor for name, tensor in model.state_dict().items()}
     if foreign.kind == "encoder" and "fc_norm.weight" in foreign.state and "norm.weight" not in foreign.state:
         own = {name: tensor for name, tensor in own.items() if name not in _NORM}
-    unused = {name for name in _UNUSED[foreign.kind] if name in foreign.state} - own.keys()
+    unused = {name for name in _UNUSED[foreign.kind] if name in foreign.state}
+    if foreign.kind == "encoder":
+        parts = tuple(f"{part}." for part in heads)
+        unused |= {name for name in foreign.state if _HEADS.fullmatch(name) or name.startswith(parts)}
+    unused -= own.keys()
     used = {name: tensor for name, tensor in foreign.state.items() if name not in unused}
     return dataclasses.replace(foreign, state=used, unused=tuple(sorted(unused)), fit=compare(own, used))
 

@@ -15,7 +15,8 @@ from uniemox.files.weights import read_file
 log = logging.getLogger(__name__)
 
 _AVERAGES: Final = ("state_dict_ema", "model_ema")
-_KEYS: Final = (*_AVERAGES, "state_dict", "model")  # Where scripts keep a model; averages first, as in timm
+_KEYS: Final = (*_AVERAGES, "state_dict", "model", "model_state_dict", "net", "module")
+"""Where scripts keep a model; averages first, as in timm."""
 _PREFIXES: Final = ("module.", "model.", "_orig_mod.")  # Of DDP, averaging, Lightning and torch.compile
 _INSIDE: Final = re.compile(r"(?:(?<=\.)|^)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and checkpointing put into names, wherever the part of the model is."""
@@ -40,7 +41,11 @@ class StateDict:
     def notes(self) -> tuple[str, ...]:
         """What a user should know."""
         notes = [f"{', '.join(self.wrappers)}: removed from the names"] if self.wrappers else []
-        return (*notes, "the average over steps is used") if self.is_average else tuple(notes)
+        if self.is_average:
+            others = [name for name in _KEYS if name in self.beside]
+            rather = f" instead of {', '.join(others)}, as in timm" if others else ""
+            notes.append(f"the average over steps is used{rather}")
+        return tuple(notes)
 
 
 def find_state(tree: Mapping[str, Any]) -> StateDict | None:
@@ -51,7 +56,7 @@ def find_state(tree: Mapping[str, Any]) -> StateDict | None:
     """
     key, beside = "", set[str]()
     for _ in range(4):  # tables within tables
-        found = next((name for name in _KEYS if isinstance(tree.get(name), dict)), None)
+        found = next((name for name in _KEYS if isinstance(tree.get(name), dict) and tree[name]), None)
         if found is None:
             break
         beside |= tree.keys() - {found}

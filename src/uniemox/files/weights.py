@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uniemox.errors import DAMAGED, CheckpointError
+from uniemox.files.json_file import read_json
 from uniemox.files.pickles import check_pickle
 from uniemox.wording import name_first, reason_of
 
@@ -28,6 +29,7 @@ from uniemox.wording import name_first, reason_of
 _MAX_FILE = 64 * 2**30  # bytes
 _MAX_HEADER = 2 * 2**20  # bytes of JSON before the numbers of safetensors; ViT-H needs 60 thousand
 _MAX_ENTRIES = 20_000  # of a zip archive
+_MAX_PARTS = 64  # of a state
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, before 1.6
 _NOT_WEIGHTS = {
     rb"version https://git-lfs": "is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`",
@@ -82,6 +84,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
+
+
+def read_parts(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """Read safetensors files that are one state together; `CheckpointError` if two of them hold the same name."""
+    weights: dict[str, Tensor] = {}
+    for path in paths:
+        part = read_weights(path)
+        if both := sorted(weights.keys() & part.keys()):
+            raise CheckpointError(f"{path} holds {name_first(both)} again, as a part before it does: it is refused")
+        weights |= part
+    return weights
+
+
+def part_names(index: Path) -> list[str]:
+    """Read the names of a state's parts from `model.safetensors.index.json`, or raise `CheckpointError`."""
+    table = read_json(index, max_bytes=_MAX_HEADER).get("weight_map")
+    names = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
+    if not 1 <= len(names) <= _MAX_PARTS or not all(re.fullmatch(r"[\w-]+\.safetensors", name) for name in names):
+        raise CheckpointError(f"{index} must name 1 to {_MAX_PARTS} safetensors files beside it: copy the folder again")
+    return names
 
 
 def is_finite(tensor: Tensor) -> bool:
