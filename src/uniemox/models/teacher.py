@@ -2,7 +2,8 @@
 
 The teacher is no `nn.Module`, so that it can never enter a model, an optimiser or a checkpoint.
 Weights come from a local file, a folder in open_clip's own layout, or a tag that open_clip knows. Only a tag can
-reach for the network, and only if its file is not in the cache. No pickle is executed.
+reach for the network, and only if its file is not in the cache. No pickle is executed. The model of a folder is built
+without memory first, and compared with the weights.
 
 OpenAI's weights, and some others, were trained with a quick GELU, x·sigmoid(1.702 x), which no weight shows. open_clip
 takes a local file of them with plain GELU and no warning. Here the tag decides, or else an `open_clip_config.json`
@@ -17,17 +18,16 @@ import difflib
 import hashlib
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
@@ -36,17 +36,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from uniemox.compute.devices import does_bfloat16_well
 from uniemox.config.training import TeacherConfig
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import DAMAGED, CheckpointError, ConfigError
 from uniemox.files.state_dicts import read_state
-from uniemox.files.weights import load_copy
+from uniemox.files.weights import compare, load_copy
+from uniemox.models.clip_folder import CONFIG_FILE, WEIGHT_FILES, read_clip_config, shown_to_open_clip
 from uniemox.wording import reason_of
 
 log = logging.getLogger(__name__)
 _Precision = Literal["auto", "fp32", "bf16"]
 
 _EMBEDDED = Path(__file__).parents[1] / "demo" / "assets" / "mini_clip"
-_CONFIG_FILE = "open_clip_config.json"
-_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # What OpenAI's archives hold besides weights (openai/CLIP, clip/model.py, build_model).
 _OPENAI_FACTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 # In bfloat16 the cosine to float32 is .9999 for vision transformers with random weights; for the embedded teacher, a
@@ -136,11 +135,13 @@ class _Source(NamedTuple):
     """Where a model and its weights are, and what is known about the weights."""
 
     title: str
-    model: str  # in open_clip's words: an architecture, or local-dir:FOLDER
+    model: str  # in open_clip's words, an architecture; of a folder its path
     architecture: dict[str, Any]
     weights: Path
     preprocess: dict[str, Any]
     quick_gelu: bool | None  # None: unknown
+    folder: dict[str, Any] | None = None  # The configuration of a folder
+    is_tag: bool = False
 
 
 def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
@@ -164,30 +165,64 @@ def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
                 source.title,
                 twin,
             )
-    try:
-        with _quiet():
-            model = open_clip.create_model(
-                source.model,
-                load_weights=False,
-                pretrained_text=False,
-                force_quick_gelu=needs_quick_gelu,
-                force_preprocess_cfg=source.preprocess,
-            )
-            tokenizer = open_clip.get_tokenizer(source.model)
-    except (ImportError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}") from error
+    model, tokenizer = _build(source, state, quick_gelu=needs_quick_gelu)
     load_copy(model, _convert(model, state), f"{source.weights} ({source.title})")
     model.eval().requires_grad_(False).to(device)
     with source.weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps([source.architecture, source.preprocess], sort_keys=True).encode())
-    return Teacher(
-        model,
-        tokenizer,
-        name=source.title,
-        width=int(source.architecture["embed_dim"]),
-        precision=config.precision,
-        digest=digest.hexdigest()[:16],
+    arguments: dict[str, Any] = {
+        "name": source.title,
+        "width": int(source.architecture["embed_dim"]),
+        "digest": digest.hexdigest()[:16],
+    }
+    if source.folder is None:
+        return Teacher(model, tokenizer, precision=config.precision, **arguments)
+    try:
+        teacher = Teacher(model, tokenizer, precision=config.precision, **arguments)
+        features = teacher.encode_images(torch.full((1, 3, 8, 8), 0.5)), teacher.encode_texts(["an image"]).to(device)
+    except DAMAGED as error:
+        step = "its configuration is not that of its weights"
+        raise CheckpointError(f"{source.model} fails on an image or a text ({reason_of(error)}): {step}") from error
+    if any(feature.shape != (1, teacher.width) for feature in features):
+        found = " and ".join(" × ".join(map(str, feature.shape)) for feature in features)
+        step = "its configuration is not that of a CLIP"
+        raise CheckpointError(f"{source.model} gives features of {found} numbers, not 1 × {teacher.width}: {step}")
+    return teacher
+
+
+def _build(source: _Source, state: dict[str, Tensor], *, quick_gelu: bool) -> tuple[Any, Any]:
+    """Build the model, with random weights, and its tokenizer, or raise `CheckpointError`."""
+    text = source.architecture.get("text_cfg", {})
+    only_here = {"local_files_only": True} if text.get("hf_tokenizer_name") and not source.is_tag else {}
+    try:
+        with ExitStack() as around:
+            around.enter_context(_quiet())
+            if not source.is_tag:
+                around.enter_context(_offline())
+            name = source.model
+            if source.folder is not None:
+                name = around.enter_context(shown_to_open_clip(Path(source.model), source.folder))
+                with torch.device("meta"):
+                    empty = _create(source, name, quick_gelu=quick_gelu, device="meta")
+                    found = compare(empty.state_dict(), _convert(empty, state))
+                found.check(f"{source.weights} ({source.title})")
+            return _create(source, name, quick_gelu=quick_gelu), open_clip.get_tokenizer(name, **only_here)
+    except (ImportError, *DAMAGED) as error:
+        step = ""
+        if source.folder is None and only_here:
+            step = f"; it needs {text['hf_tokenizer_name']}: get that with `hf download`, since a file asks no network"
+        raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}{step}") from error
+
+
+def _create(source: _Source, name: str, *, quick_gelu: bool, device: str = "cpu") -> Any:
+    return open_clip.create_model(
+        name,
+        device=device,
+        load_weights=False,
+        pretrained_text=False,
+        force_quick_gelu=quick_gelu,
+        force_preprocess_cfg=source.preprocess,
     )
 
 
@@ -203,7 +238,8 @@ def _find(config: TeacherConfig) -> _Source:
         )
     title, architecture = f"{name}:{Path(pretrained).name}", open_clip.get_model_config(name)
     if tag := open_clip.get_pretrained_cfg(name, pretrained):
-        return _Source(title, name, architecture, _fetch(tag, title), tag, bool(tag.get("quick_gelu", False)))
+        quick_gelu = bool(tag.get("quick_gelu", False))
+        return _Source(title, name, architecture, _fetch(tag, title), tag, quick_gelu, is_tag=True)
     path = Path(pretrained).expanduser()
     if not path.is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -211,10 +247,10 @@ def _find(config: TeacherConfig) -> _Source:
             f"teacher.pretrained is {pretrained!r}, neither a file nor a tag that open_clip knows for {name} "
             f"(known: {known})"
         )
-    if (path.parent / _CONFIG_FILE).is_file():
-        facts = _read_config(path.parent)
+    if (path.parent / CONFIG_FILE).is_file():
+        facts = read_clip_config(path.parent, is_built=False)
         quick_gelu = bool(facts["model_cfg"].get("quick_gelu", False))
-        return _Source(title, name, architecture, path, facts.get("preprocess_cfg", {}), quick_gelu)
+        return _Source(title, name, architecture, path, facts["preprocess_cfg"], quick_gelu)
     return _Source(title, name, architecture, path, {}, "openai" in path.name.lower() or None)
 
 
@@ -230,36 +266,18 @@ def _find_folder(model: str, pretrained: str | None) -> _Source:
             f"teacher.model {model} is a folder, which brings its own weights: set teacher.pretrained to null, "
             f"not {pretrained!r}"
         )
-    architecture = _read_config(folder)["model_cfg"]
-    weights = next((folder / file for file in _WEIGHT_FILES if (folder / file).is_file()), None)
+    facts = read_clip_config(folder)
+    weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
-        raise CheckpointError(f"{folder} holds no weights: put {_WEIGHT_FILES[0]} into it")
+        raise CheckpointError(f"{folder} holds no weights: put {WEIGHT_FILES[0]} into it")
     # What the folder says about GELU and preprocessing, open_clip obeys.
-    return _Source(folder.name, f"local-dir:{folder}", architecture, weights, {}, False)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG_FILE
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
-    if not isinstance(facts, dict) or not isinstance(facts.get("model_cfg"), dict):
-        raise CheckpointError(f"{path} has no `model_cfg`: it is no configuration of open_clip")
-    preprocess = facts.get("preprocess_cfg", {})
-    for name, above in (("mean", -math.inf), ("std", 0)):
-        values = preprocess.get(name, [1.0] * 3) if isinstance(preprocess, dict) else None
-        numbers = values if isinstance(values, list) and len(values) == 3 else [None]
-        if not all(isinstance(number, int | float) and above < number < math.inf for number in numbers):
-            wanted = "three numbers" + (" greater than 0" if name == "std" else "")
-            raise CheckpointError(f"{path}: preprocess_cfg.{name} must be {wanted}")
-    return facts
+    return _Source(folder.name, str(folder), facts["model_cfg"], weights, {}, False, facts)
 
 
 def _fetch(tag: dict[str, Any], title: str) -> Path:
     """Return a tag's weight file from the hub's cache, or else from the hub, which respects HF_HUB_OFFLINE."""
     repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
-    files = (str(Path(file).with_suffix(".safetensors")), file) if file else _WEIGHT_FILES
+    files = (str(Path(file).with_suffix(".safetensors")), file) if file else WEIGHT_FILES
     for candidate in files:
         if isinstance(cached := try_to_load_from_cache(repo, candidate), str):
             return Path(cached)
@@ -325,6 +343,17 @@ def _features(tower: nn.Module, pixels: Tensor) -> Tensor:
     # Some towers, such as CoCa's, return their tokens as well.
     pooled: Tensor = features[0] if isinstance(features, tuple) else features
     return pooled.float()
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep the hub's library, and transformers with it, from the network, as its own switch does for a process."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager
