@@ -177,3 +177,96 @@ def test_a_killed_writer_leaves_the_old_file_and_one_that_is_known_as_unfinished
     assert path.read_text() == "old"
     (left,) = (other for other in tmp_path.iterdir() if other != path)
     assert is_unfinished(left)
+
+
+FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from uniemox.errors import DataError
+from uniemox.files.whole import replace_folder
+
+with replace_folder(Path(sys.argv[1]), DataError) as beside:
+    (beside / "half").write_text("half")
+    print("go", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start(script, target):
+    """Start a writer that waits in the middle."""
+    words, source = [sys.executable, "-c", script, str(target)], str(Path(uniemox.__file__).parents[1])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    child = subprocess.Popen(words, **pipes, text=True, env={**os.environ, "PYTHONPATH": source})
+    assert child.stdout.readline() == "go\n"
+    return child
+
+
+HELD = FOLDER.replace("replace_folder", "write_whole").replace('(beside / "half")', "beside")
+
+
+@pytest.mark.parametrize(("script", "use"), [(FOLDER, fill), (HELD, write)])
+def test_what_a_killed_writer_left_is_cleared_by_the_next_and_what_a_living_one_holds_stays(tmp_path, script, use):
+    target = tmp_path / "target"
+    killed, living = start(script, target), start(script, target)
+    try:
+        assert len(names(tmp_path)) == 2
+        killed.kill()
+        killed.wait()
+        use(target)
+        assert len(names(tmp_path)) == 2
+        assert "target" in names(tmp_path)
+        living.communicate("")
+        assert living.returncode == 0
+        assert names(tmp_path) == ["target"]
+        assert (target / "half" if use is fill else target).read_text() == "half"
+    finally:
+        for child in (killed, living):
+            child.kill()
+            child.communicate()
+
+
+def test_what_is_not_surely_ours_stays(tmp_path):
+    theirs = [
+        *(".target.0a1b2c3.writing", ".target.0a1b2c3d.writing2", ".other.0a1b2c3d.writing", "target.0a1b2c3d.writing"),
+        *(".target.0a1b2c3g.writing", ".target.x.0a1b2c3d.writing", ".targets.0a1b2c3d.writing"),
+    ]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / ".target.00000000.writing").symlink_to(tmp_path / "home")
+    (tmp_path / ".target.11111111.writing").mkdir()
+    (tmp_path / ".target.22222222.writing").touch()
+    os.mkfifo(tmp_path / ".target.33333333.writing")
+    fill(tmp_path / "target")
+    assert names(tmp_path) == sorted([*theirs, "home", ".target.00000000.writing", "target"])
+
+
+def test_the_former_folder_stays_until_there_is_a_new_one(tmp_path):
+    for name in (".target.11111111.writing", ".target.11111111.writing.old"):
+        (tmp_path / name).mkdir()
+    with replace_folder(tmp_path / "target", DataError):
+        assert {".target.11111111.writing", ".target.11111111.writing.old"} < set(names(tmp_path))
+    fill(tmp_path / "target")
+    assert names(tmp_path) == ["target"]
+
+
+def test_nothing_is_cleared_where_there_are_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    (tmp_path / ".target.11111111.writing").mkdir()
+    fill(tmp_path / "target")
+    assert names(tmp_path) == [".target.11111111.writing", "target"]
+
+
+def test_a_writer_whose_place_was_cleared_before_it_was_held_takes_another(tmp_path, monkeypatch):
+    hold, cleared = whole._hold, []
+
+    def clear_once(path):
+        if not cleared:
+            cleared.append(path)
+            path.rmdir()
+        return hold(path)
+
+    monkeypatch.setattr(whole, "_hold", clear_once)
+    fill(tmp_path / "target")
+    assert len(cleared) == 1
+    assert names(tmp_path) == ["target"]

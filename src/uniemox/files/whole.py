@@ -2,13 +2,15 @@
 
 What is new is written beside its place under a hidden name, flushed to the disk, then renamed, so that a crash, a full
 disk or a power cut leaves what was there before. Modes follow the umask, whatever a library chose for its own files.
+A writer holds a lock of what it has not finished; the next one to the same place clears what nobody holds any more.
 """
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,9 +39,9 @@ def write_whole(
         elsewhere: As of `explain_failure`, like `then`.
         then: What follows that step.
     """
-    beside = _beside(path, inside or path.parent)
-    with explained(path, error, elsewhere=elsewhere, then=then):
+    with explained(path, error, elsewhere=elsewhere, then=then), ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside = stack.enter_context(_held(path, inside or path.parent, Path.touch))
         try:
             yield beside
             flush(beside)
@@ -62,10 +64,10 @@ def replace_folder(
 
     The arguments are those of `write_whole` and `explained`.
     """
-    beside = _beside(folder, folder.absolute().parent)
-    with explained(folder, error, elsewhere=elsewhere, then=then, failures=failures):
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
+    home = folder.absolute().parent
+    with explained(folder, error, elsewhere=elsewhere, then=then, failures=failures), ExitStack() as stack:
+        home.mkdir(parents=True, exist_ok=True)
+        beside = stack.enter_context(_held(folder, home, Path.mkdir))
         try:
             yield beside
             _put(beside, folder)
@@ -97,8 +99,57 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _beside(path: Path, folder: Path) -> Path:
-    return folder / f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}"
+@contextmanager
+def _held(path: Path, folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make what will take the place of a path, under a hidden name in a folder, and hold it."""
+    _clear(path, folder)
+    with ExitStack() as stack:
+        while True:
+            beside = folder / f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}"
+            make(beside)
+            handle = _hold(beside)
+            if handle is not None:
+                stack.callback(os.close, handle)
+            if beside.exists():  # else another writer cleared it before it was held
+                break
+        yield beside
+
+
+def _clear(path: Path, folder: Path) -> None:
+    """Remove what killed writers of a path left, unless it is all that there is of it.
+
+    What has another's name, or cannot be locked for sure, stays.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(_UNFINISHED)}({re.escape(OLD_SUFFIX)})?")
+    left = [one for one in folder.iterdir() if name.fullmatch(one.name)] if folder.is_dir() else []
+    if not path.exists() and any(one.name.endswith(OLD_SUFFIX) for one in left):
+        return  # killed between two renames: the former and the new one are for the user to choose from
+    for one in left:
+        handle = _hold(one)
+        if handle is not None:
+            shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _hold(path: Path) -> int | None:
+    """Lock a file or a folder until the handle is closed; None where it is held, or where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    with ExitStack() as stack:
+        try:
+            # Not a record lock: those end when the process closes the file anywhere, as a library that writes it does.
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(handle), path.lstat())
+        except OSError:
+            return None
+        if is_there:
+            stack.pop_all()
+            return handle
+    return None
 
 
 def _put(beside: Path, folder: Path) -> None:

@@ -302,7 +302,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         DataError: The file cannot be written, for example on a full disk; an older file is then untouched.
     """
     table = manifest.table.replace_schema_metadata(facts_to_metadata(manifest.facts, path))
-    with write_whole(path, DataError) as beside, beside.open("xb") as file:
+    with write_whole(path, DataError) as beside, beside.open("wb") as file:
         pq.write_table(table, file, compression="zstd")
 
 
