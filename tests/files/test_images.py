@@ -5,15 +5,29 @@ import os
 import random
 import resource
 import struct
+import sys
 import threading
+import time
+import types
 import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
-from uniemox.files.images import Unreadable, adopt_image, decode_image, decode_picture, read_file, read_image
+from uniemox.files import images
+from uniemox.files.images import (
+    Unreadable,
+    adopt_image,
+    decode_image,
+    decode_picture,
+    explain_ending,
+    is_image_name,
+    read_file,
+    read_image,
+    read_size,
+)
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}, "GIF": {}}
 TURNS = {
@@ -580,3 +594,151 @@ def test_an_opened_bomb_is_refused_without_being_decoded():
     found = adopt_image(image, max_pixels=10_000_000)
     assert isinstance(found, Unreadable)
     assert found.reason == "60000 x 1000 pixels, over the limit of 10000000"
+
+
+# Formats that not every Pillow reads
+
+
+def test_an_avif_is_read_where_pillow_can():
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    assert explain_ending("a.AVIF") is None
+    found = pixels_of(encode(Image.fromarray(paint()), "AVIF", quality=100, subsampling="4:4:4"))
+    assert np.abs(found.astype(int) - paint()).max() <= 6
+
+
+def test_of_a_picture_of_several_views_the_first_is_read():
+    first, second = Image.fromarray(paint()), Image.fromarray(paint()[::-1].copy())
+    data = encode(first, "MPO", save_all=True, append_images=[second], quality=95, subsampling=0)
+    assert np.abs(pixels_of(data).astype(int) - paint()).max() <= 12
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic" + bytes(64)
+
+
+class Plugged(ImageFile.ImageFile):
+    """Stands for a plug-in's reader of HEIC: one plain colour."""
+
+    format = "HEIF"
+
+    def _open(self):
+        self._mode, self._size = "RGB", (30, 20)
+
+    def load(self):
+        self.im = Image.new("RGB", self.size, (1, 2, 3)).im
+        return self.im.pixel_access(False)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Forget which plug-ins were looked for, before and after."""
+    images._if_plugged.cache_clear()
+    yield monkeypatch
+    for known in (Image.OPEN, Image.MIME, Image.EXTENSION):
+        known.pop("HEIF", None)
+    if "HEIF" in Image.ID:
+        Image.ID.remove("HEIF")
+    images._if_plugged.cache_clear()
+
+
+def test_a_heic_is_read_by_an_installed_plug_in(fresh):
+    module = types.ModuleType("pillow_heif")
+    module.register_heif_opener = lambda: Image.register_open("HEIF", Plugged, lambda start: b"ftyp" in start)
+    fresh.setitem(sys.modules, "pillow_heif", module)
+    assert (pixels_of(HEIC) == (1, 2, 3)).all()
+    assert explain_ending("a.heic") is None
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "package"),
+    [
+        (HEIC, "a.heic", "HEIC, which is read only if pillow-heif is installed: install it, or convert it"),
+        (b"\xff\x0a" + bytes(64), "a.jxl", "JPEG XL, which is read only if pillow-jxl-plugin is installed"),
+    ],
+)
+@pytest.mark.parametrize("broken", [None, "half"])
+def test_without_the_plug_in_it_is_named(fresh, start, name, package, broken):
+    """A plug-in that is installed by half is none."""
+    for module in ("pillow_heif", "pillow_jxl"):
+        half = types.ModuleType(module)
+        half.register_heif_opener = lambda: 1 // 0
+        fresh.setitem(sys.modules, module, None if broken is None or module == "pillow_jxl" else half)
+    assert reason_of(start).startswith(package)
+    assert explain_ending(name).startswith(package)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("a.JPeG", True), ("a.heic", True), ("a.b/c.mpo", True), ("jpg", False), (".jpg", False), ("a.txt", False)],
+)
+def test_images_are_told_by_their_names(name, is_one):
+    assert is_image_name(name) == is_one
+
+
+# Size without decoding
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_an_upright_image_is_read_without_decoding_it(tmp_path, monkeypatch, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "image"
+    path.write_bytes(encode(Image.fromarray(paint()), form, exif=exif))
+    expected = read_image(path).size
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    assert read_size(path) == expected
+
+
+def test_the_size_of_what_is_no_image_is_a_reason(tmp_path):
+    (tmp_path / "a").write_bytes(b"no image")
+    assert read_size(tmp_path / "a") == Unreadable("not an image")
+    assert read_size(tmp_path / "b") == Unreadable("no such file or directory")
+
+
+# Work that a file asks for
+
+
+def scans_of(data, count):
+    """Repeat the last scan of a progressive JPEG, which refines what it has refined before."""
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("size", [(30, 20), (640, 480)])
+def test_a_progressive_jpeg_is_read_as_encoders_write_it(size):
+    image = Image.fromarray(paint(size[1], size[0]))
+    data = encode(image, "JPEG", progressive=True, quality=95, subsampling=0)
+    assert 2 < images._count_scans(data) < 15
+    assert np.abs(pixels_of(data).astype(int) - paint(size[1], size[0])).max() <= 40
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_in_time():
+    data = scans_of(encode(Image.new("RGB", (4000, 4000)), "JPEG", progressive=True), 3000)
+    start = time.monotonic()
+    assert reason_of(data) == "a JPEG of 4000 x 4000 pixels in 101 scans, which would take minutes"
+    assert time.monotonic() - start < 5
+
+
+def test_markers_in_metadata_and_in_a_video_behind_the_image_are_no_scans():
+    image = Image.fromarray(paint())
+    noise = np.random.default_rng(0).integers(0, 256, 2_000_000, np.uint8).tobytes()
+    data = encode(
+        image, "JPEG", progressive=True, exif=b"Exif\x00\x00" + b"\xff\xda" * 9000, comment=b"\xff\xda" * 9000
+    )
+    assert images._count_scans(data + noise) == images._count_scans(encode(image, "JPEG", progressive=True))
+
+
+def test_strips_give_the_pixels_of_the_whole(monkeypatch):
+    """Transparent and deep pictures are converted strip by strip where they are large."""
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (37, 29, 4), np.uint8), "RGBA"),
+        Image.fromarray(rng.integers(0, 256, (37, 29, 2), np.uint8), "LA"),
+        Image.fromarray(rng.integers(0, 65536, (37, 29), np.uint16)),
+    ]
+    for picture in pictures:
+        whole = pixels_of(encode(picture, "PNG"))
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "_STRIP", 29 * 5)
+            np.testing.assert_array_equal(pixels_of(encode(picture, "PNG")), whole)

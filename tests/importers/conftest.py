@@ -256,9 +256,9 @@ def look():
 def png():
     """The bytes of an image of one colour."""
 
-    def make(colour):
+    def make(colour, size=(4, 4)):
         buffer = io.BytesIO()
-        Image.new("RGB", (4, 4), colour).save(buffer, "PNG")
+        Image.new("RGB", size, colour).save(buffer, "PNG")
         return buffer.getvalue()
 
     return make

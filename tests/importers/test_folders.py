@@ -1,6 +1,7 @@
 """Folders named by class, and by split and class."""
 
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -267,3 +268,67 @@ def test_the_order_of_labels_of_any_folders_may_be_said(trees, look, tmp_path):
     assert result.manifest.class_counts() == {"happy": 2, "sadness": 2}
     assert look.problems(result) == {"unknown class": 1}
     assert result.notes == ("1 x class called otherwise (Sad is sadness)",)
+
+
+# What systems keep beside images, and names that users see as one
+
+
+CLUTTER = ("@eaDir/0.jpg/THUMB_M.jpg", "$RECYCLE.BIN/x.jpg", "lost+found/x.jpg", ".thumbnails/x.jpg", "._0.jpg")
+
+
+@pytest.mark.parametrize("name", ["folders", "split-folders"])
+@pytest.mark.parametrize("place", ["", "joy", "joy/deeper"])
+def test_what_systems_keep_is_neither_class_nor_image_and_is_counted(trees, tmp_path, name, place):
+    base = tmp_path / "train" if name == "split-folders" else tmp_path
+    trees.folders(base, ["joy", "fear"], 3)
+    trees.touch(base / "joy" / "deeper" / "a.jpg")
+    for path in (*CLUTTER, "__MACOSX/joy/._0.jpg", ".ipynb_checkpoints/0-checkpoint.jpg"):
+        trees.touch(base / place / path)
+    options = {} if name == "split-folders" else {"ratios": (1, 0, 0)}
+    result = import_dataset(name, tmp_path, **options)
+    assert result.problems == ()
+    assert result.manifest.facts.classes == ("fear", "joy")
+    assert len(result.manifest) == 7
+    (note,) = [note for note in result.notes if "skipped" in note]
+    assert note.startswith("7 x skipped, since a system or a program keeps it (")
+
+
+FORMS = [
+    lambda n: n,
+    lambda n: unicodedata.normalize("NFD", n),
+    str.upper,
+    str.title,
+    lambda n: f"{n} ",
+    lambda n: f" {n}",
+]
+
+
+@pytest.mark.parametrize("second", FORMS)
+@pytest.mark.parametrize("first", FORMS)
+def test_class_folders_that_users_see_as_one_are_one_and_that_is_told(trees, tmp_path, first, second):
+    names = ("géné", "joy")
+    for split, form in (("train", first), ("test", second)):
+        trees.folders(tmp_path / split, map(form, names), 2)
+    result = import_dataset("split-folders", tmp_path)
+    assert result.problems == ()
+    manifest = result.manifest
+    assert len(manifest.facts.classes) == 2
+    assert manifest.class_counts() == dict.fromkeys(manifest.facts.classes, 4)
+    is_told = any("joined with another way to write it" in note for note in result.notes)
+    are_alike = all(
+        unicodedata.normalize("NFC", first(n)).strip() == unicodedata.normalize("NFC", second(n)).strip() for n in names
+    )
+    assert is_told or are_alike
+
+
+def test_an_image_of_a_format_that_is_not_read_here_is_a_problem(trees, tmp_path, monkeypatch):
+    trees.folders(tmp_path, ["joy", "fear"], 2)
+    trees.touch(tmp_path / "joy" / "a.HEIC")
+    monkeypatch.setattr("uniemox.importers.tree.explain_ending", lambda name: "no" if name.endswith("HEIC") else None)
+    result = import_dataset("folders", tmp_path, ratios=(1, 0, 0))
+    assert [str(problem) for problem in result.problems] == [
+        "1 x image of a format that is not read here (joy/a.HEIC: no)"
+    ]
+    assert len(result.manifest) == 4
+    monkeypatch.setattr("uniemox.importers.tree.explain_ending", lambda name: None)
+    assert len(import_dataset("folders", tmp_path, ratios=(1, 0, 0)).manifest) == 5

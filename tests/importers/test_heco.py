@@ -1,5 +1,7 @@
 """HECO: a row for each person."""
 
+import re
+
 import pytest
 
 from uniemox.errors import DataError
@@ -109,3 +111,29 @@ def test_a_class_that_nobody_has_is_counted(trees, look, tmp_path):
     text = "Image,xmin,ymin,xmax,ymax,Category\nx.jpg,1,2,3,4,Fear\n"
     (tmp_path / "Labels/HECO_Labels.csv").write_text(text)
     assert look.problems(import_dataset("heco", tmp_path)) == {"class without an image": 7}
+
+
+@pytest.mark.parametrize("change", [lambda n: f".\\{n}", lambda n: f" {n} ", str.upper])
+def test_images_may_be_written_in_another_way(trees, tmp_path, change):
+    root = trees.heco(tmp_path / "set")
+    labels = root / "Labels" / "HECO_Labels.csv"
+    head, *lines = labels.read_text().splitlines()
+    lines = [",".join([change(line.split(",")[0]), *line.split(",")[1:]]) for line in lines]
+    labels.write_text("\n".join([head, *lines]))
+    result = import_dataset("heco", root)
+    assert (result.problems, len(result.manifest)) == ((), 160)
+
+
+def test_a_european_spreadsheet_keeps_every_box(trees, look, tmp_path):
+    expected = look.by_path(import_dataset("heco", trees.heco(tmp_path / "set")).manifest)
+    labels = tmp_path / "set" / "Labels" / "HECO_Labels.csv"
+    text = labels.read_text().replace(",", ";")
+    head, _, rest = text.partition("\n")
+    rest = re.sub(r"(\d)\.(\d)", r"\1,\2", rest.replace(";6;", ";6.25;"))
+    labels.write_text(f"\ufeffsep=;\n{head}\n{rest.replace('.jpg;10;', '.jpg;10,5;')}")
+    result = import_dataset("heco", tmp_path / "set")
+    assert result.problems == ()
+    found = look.by_path(result.manifest)
+    assert found.keys() == expected.keys()
+    assert {vad["valence"] for vad in look.cells(result.manifest, "vad")} == {6.25}
+    assert found["Data/00003.jpg"].boxes == (Box(10.5, 0, 18, 20),)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniemox.errors import DataError
-from uniemox.importers.tables import batch_records, read_table, read_text
+from uniemox.importers.tables import batch_records, read_table
 from uniemox.manifests.findings import Findings
 
 ROWS = [{"path": "a.jpg", "label": "joy"}, {"path": "b, c.jpg", "label": "fear, of it"}]

@@ -290,6 +290,8 @@ def _decode(
 
 def _size_of(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
+    if isinstance(image, TiffImageFile):  # whose size some versions of Pillow exchange when they open it
+        width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
     # Of the base class: that of a PNG would decode it.
     return (height, width) if _orientation_of(image, Image.Image.getexif) >= 5 else (width, height)
 

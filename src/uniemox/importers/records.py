@@ -46,7 +46,7 @@ _KINDS: Final[dict[str, Take]] = {
     **cells.ATTRIBUTES,
     "objects": as_names,
 }  # What reads the cells of a role; a path, a split and a box are read by themselves
-_NUMBERS: Final = (*get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
+_NUMBERS: Final = ("label", "group", *get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
 _LIKE_LABELS: Final = re.compile(r"label|emotion|class|categor|sentiment|mood|affect|feeling", re.IGNORECASE)
 _NO_LABEL: Final = "-1"  # Hugging Face's number for none
 _SHOWN: Final = 12

@@ -1,0 +1,276 @@
+"""One table means the same whatever type of file holds it, and no fact of one file changes what another says."""
+
+import csv
+import io
+import itertools
+import json
+import math
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uniemox.errors import DataError
+from uniemox.importers.importing import import_dataset
+from uniemox.manifests.table import Box
+
+ALL = (1, 0, 0)
+NAMES = ("joy", "fear", "awe")
+
+
+def text_of(value, *, comma):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = str(value)
+    return text.replace(".", ",") if comma and isinstance(value, float) else text
+
+
+def as_text(separator, *, comma=False, mark="", coding="utf-8"):
+    def write(rows, path):
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=separator)
+        writer.writerow(rows[0])
+        writer.writerows([text_of(value, comma=comma) for value in row.values()] for row in rows)
+        path.write_bytes((mark + text.getvalue()).encode(coding))
+
+    return write
+
+
+def as_json_lines(rows, path):
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def as_parquet(rows, path):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+FILES = {
+    "t.csv": as_text(","),
+    "excel.csv": as_text(";", comma=True, mark="\ufeffsep=;\r\n"),
+    "semicolons.csv": as_text(";", comma=True),
+    "utf-16.txt": as_text("\t", coding="utf-16"),
+    "t.tsv": as_text("\t"),
+    "bars.txt": as_text("|"),
+    "t.jsonl": as_json_lines,
+    "t.json": lambda rows, path: path.write_text(json.dumps(rows)),
+    "t.parquet": as_parquet,
+}
+every_file = pytest.mark.parametrize("file", FILES)
+
+
+@pytest.fixture
+def table(trees, tmp_path):
+    """Write rows in a type of file beside a folder with images a.jpg to h.jpg, and import it."""
+    root = tmp_path / "pictures"
+    for name in "abcdefgh":
+        trees.touch(root / f"{name}.jpg")
+
+    def make(rows, file, **options):
+        FILES[file](rows, tmp_path / file)
+        return import_dataset("table", root, table=tmp_path / file, **{"ratios": ALL, **options})
+
+    return make
+
+
+def rows_with(name, values):
+    return [{"path": f"{letter}.jpg", name: value} for letter, value in zip("abcdefgh", values, strict=False)]
+
+
+def kinds(result):
+    return {problem.kind: problem.count for problem in result.problems}
+
+
+@every_file
+@pytest.mark.parametrize("classes", [(), NAMES])
+def test_whole_numbers_beside_a_gap_are_whole_numbers(table, look, file, classes):
+    result = table(rows_with("label", [0.0, 2.0, 1.0, None, float("nan"), 2.0]), file, classes=classes)
+    assert result.problems == ()
+    assert result.manifest.facts.classes == (classes or ("0", "1", "2"))
+    assert look.cells(result.manifest, "label") == [0, 2, 1, None, None, 2]
+
+
+@every_file
+def test_numbers_are_sorted_as_numbers(table, file):
+    assert table(rows_with("label", [10.0, 2.0, 0.0, None]), file).manifest.facts.classes == ("0", "2", "10")
+
+
+@every_file
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NULL", "null", "N/A", "<NA>", " ", ""])
+def test_words_for_nothing_are_no_class(table, look, file, word):
+    result = table(rows_with("label", ["joy", word, "fear"]), file)
+    assert result.manifest.facts.classes == ("fear", "joy")
+    assert look.cells(result.manifest, "label") == [1, None, 0]
+
+
+LISTS = {
+    "python": repr,
+    "json": json.dumps,
+    "tuple": lambda names: repr(tuple(names)),
+    "set": lambda names: f"{{{', '.join(map(repr, names))}}}",
+    "numpy": lambda names: f"[{' '.join(map(repr, names))}]",
+    "array": lambda names: f"array({names!r}, dtype=object)",
+    "bars": "|".join,
+}
+
+
+@every_file
+@pytest.mark.parametrize("write", LISTS.values(), ids=LISTS)
+def test_a_list_in_a_cell_is_its_labels(table, look, file, write):
+    cells = [write(names) for names in (["joy"], ["joy", "fear"], ["fear"])]
+    result = table(rows_with("labels", cells), file)
+    assert result.problems == ()
+    assert result.manifest.facts.classes == ("fear", "joy")
+    assert look.cells(result.manifest, "label_set") == [[1], [0, 1], [0]]
+
+
+@every_file
+@pytest.mark.parametrize("name", ["label", "labels"])
+@pytest.mark.parametrize("cell", ["['joy'", "[['joy']]", "{'joy': [1}", "['joy', {}]"])
+def test_a_list_of_no_known_form_is_counted_and_never_a_class(table, file, name, cell):
+    result = table(rows_with(name, ["fear", cell, "fear"]), file)
+    assert kinds(result) == {f"{name} of unknown form": 1}
+    assert result.manifest.facts.classes == ("fear",)
+
+
+@every_file
+def test_numbers_and_boxes_have_their_value(table, look, file):
+    row = {"path": " a.jpg ", "label": "joy", "valence": 3.5, "arousal": 1.25, "xmin": 1.5, "ymin": 2.0, "xmax": 30.25}
+    row |= {"ymax": 40.0, "confidence": 0.75, "brightness": 0.5}
+    result = table([row], file)
+    assert kinds(result) == {}
+    found = result.manifest.row(0)
+    assert found.boxes == (Box(1.5, 2, 30.25, 40, 0.75),)
+    assert found.attributes.brightness == 0.5
+    assert look.cells(result.manifest, "vad") == [{"valence": 3.5, "arousal": 1.25, "dominance": None}]
+
+
+@every_file
+def test_labels_listed_several_times_are_votes(table, look, file):
+    cells = ["['joy', 'joy', 'fear', 'joy']", "['fear']", "[]"]
+    result = table(rows_with("labels", cells), file)
+    assert look.cells(result.manifest, "distribution") == [[0.25, 0.75], [1.0, 0.0], None]
+    assert look.cells(result.manifest, "label_set") == [[0, 1], [0], []]
+    assert any("are votes" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("labels", [[["joy"], ["fear"]], [b"joy", b"fear"], ["['joy']", "['fear']"]])
+def test_labels_as_lists_of_one_or_as_bytes_are_labels(table, look, labels):
+    result = table(rows_with("label", labels), "t.parquet")
+    assert (kinds(result), look.cells(result.manifest, "label")) == ({}, [1, 0])
+
+
+def test_a_column_of_lists_is_several_labels_in_every_row(table, look):
+    result = table(rows_with("label", [["joy"], ["fear", "joy"], ["fear"]]), "t.parquet")
+    assert look.cells(result.manifest, "label_set") == [[1], [0, 1], [0]]
+    assert look.cells(result.manifest, "label") == [None] * 3
+
+
+@every_file
+def test_columns_that_could_be_labels_are_named_if_none_is_taken(table, file):
+    rows = [{"path": "a.jpg", "emotion_1": "joy", "emotion_2": "fear", "caption": "x"}]
+    result = table(rows, file)
+    (problem,) = result.problems
+    assert problem.kind == "several columns could be labels, none is taken"
+    assert "emotion_1, emotion_2 of" in problem.example
+    assert "--columns label=emotion_1" in problem.example
+    assert kinds(table(rows, file, columns={"label": "emotion_2"})) == {}
+
+
+def test_a_label_of_thousands_of_digits_is_no_number(table):
+    result = table(rows_with("label", ["9" * 5000, "joy"]), "t.csv")
+    assert kinds(result) == {"label of unknown form": 1}
+    result = table(rows_with("label", ["9" * 200, "joy"]), "t.csv", classes=NAMES)
+    assert kinds(result)["unknown class"] == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "arrow"])
+def test_a_pointer_of_git_lfs_is_named(trees, tmp_path, suffix):
+    trees.touch(tmp_path / "set" / "a.jpg")
+    (tmp_path / f"t.{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n")
+    with pytest.raises(DataError, match="is a Git LFS pointer, not the file itself: run `git lfs pull`"):
+        import_dataset("table", tmp_path / "set", table=tmp_path / f"t.{suffix}", ratios=ALL)
+
+
+def test_boxes_in_shares_are_pixels_where_the_image_has_a_size(table, tmp_path, png):
+    (tmp_path / "pictures" / "a.jpg").write_bytes(png((0, 0, 0), size=(200, 100)))
+    row = {"path": "a.jpg", "label": "joy", "x0": 0.1, "y0": 0.2, "x1": 0.6, "y1": 0.9}
+    result = table([row], "t.csv")
+    assert result.manifest.row(0).boxes == (Box(20, 20, 120, 90),)
+    assert any("taken for shares" in note for note in result.notes)
+    assert table([row], "t.csv", box_units="pixels").manifest.row(0).boxes == (Box(0.1, 0.2, 0.6, 0.9),)
+    result = table([row | {"path": "b.jpg"}], "t.csv")
+    assert kinds(result) == {"box in shares of an image whose size cannot be read": 1}
+    assert not result.manifest.row(0).boxes
+
+
+# Facts of one file and another's
+
+
+def shard(path, rows, names, *, numbered=True, order=("image", "label")):
+    """Write a shard whose rows are (image, class), with numbers by its own names, or with the names."""
+    values = [names.index(label) if numbered else label for _, label in rows]
+    columns = {"image": [{"bytes": data, "path": None} for data, _ in rows], "label": values}
+    table = pa.table({name: columns[name] for name in order})
+    label = {"_type": "ClassLabel", "names": list(names)} if numbered else {"_type": "Value", "dtype": "string"}
+    note = json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({"huggingface": note}), path)
+
+
+@pytest.mark.parametrize("classes", [(), NAMES, ("fear", "awe", "joy")])
+@pytest.mark.parametrize("second", list(itertools.permutations(NAMES)))
+def test_each_shard_s_numbers_are_of_its_own_classes(tmp_path, png, second, classes):
+    """Permuted names, names instead of numbers, columns in another order: each image keeps its class."""
+    generator = random.Random(0)
+    truth = {}
+    for number, (names, numbered) in enumerate([(NAMES, True), (second, True), (second, False)]):
+        rows = []
+        for place in range(4):
+            data, label = png((number * 60, place * 40, 5)), generator.choice(NAMES)
+            truth[data] = label
+            rows.append((data, label))
+        order = ("image", "label") if number % 2 else ("label", "image")
+        shard(tmp_path / f"set/data/train-{number:05d}.parquet", rows, names, numbered=numbered, order=order)
+    result = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out", classes=classes)
+    assert result.problems == ()
+    manifest = result.manifest
+    assert manifest.facts.classes == (classes or NAMES)
+    found = {
+        row.path.read_bytes(): manifest.facts.classes[row.label] for row in map(manifest.row, range(len(manifest)))
+    }
+    assert found == truth
+    assert any("numbers its classes otherwise" in note for note in result.notes) == (second != NAMES)
+
+
+def test_a_shard_with_a_class_of_its_own_adds_it(tmp_path, png):
+    shard(tmp_path / "set/train-0.parquet", [(png((1, 0, 0)), "joy")], ["joy", "fear"])
+    shard(tmp_path / "set/val-0.parquet", [(png((2, 0, 0)), "awe")], ["awe", "joy"])
+    manifest = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out").manifest
+    assert manifest.facts.classes == ("joy", "fear", "awe")
+    assert [manifest.facts.classes[manifest.row(i).label] for i in range(2)] == ["joy", "awe"]
+
+
+def test_a_number_beyond_a_shard_s_classes_is_counted(tmp_path, png):
+    shard(tmp_path / "set/train-0.parquet", [(png((1, 0, 0)), "joy")], ["joy"])
+    table = pa.table({"image": [{"bytes": png((2, 0, 0)), "path": None}], "label": [7]})
+    note = json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": ["joy"]}}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "set/train-1.parquet")
+    result = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out")
+    assert kinds(result) == {"number that no class has": 1}
+
+
+def test_two_columns_of_classes_are_named_and_one_can_be_chosen(tmp_path, png):
+    features = {name: {"_type": "ClassLabel", "names": ["joy", "fear"]} for name in ("evoked", "shown")}
+    images = [{"bytes": png((number, 0, 0)), "path": None} for number in range(2)]
+    table = pa.table({"image": images, "evoked": [0, 0], "shown": [1, 0]})
+    note = json.dumps({"info": {"features": {"image": {"_type": "Image"}, **features}}})
+    (tmp_path / "set").mkdir()
+    pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "set/train-0.parquet")
+    result = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out")
+    (problem,) = result.problems
+    assert "evoked, shown of train-0.parquet: choose one with --columns label=evoked" in problem.example
+    chosen = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out", columns={"label": "shown"})
+    assert chosen.problems == ()
+    assert chosen.manifest.facts.classes == ("joy", "fear")
+    assert chosen.manifest.row(0).label == 1
