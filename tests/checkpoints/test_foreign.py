@@ -7,10 +7,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models import save_for_hf
+from timm.models import load_state_dict, save_for_hf
 
 from uniemox.checkpoints.foreign import likely_datasets, open_source
-from uniemox.checkpoints.load import load_model, load_pretraining
+from uniemox.checkpoints.inspection import inspect
+from uniemox.checkpoints.load import load_model, load_pretraining, load_start
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.errors import DataError
 from uniemox.importers.specs import SPECS
@@ -20,7 +21,15 @@ FI = SPECS["fi"].classes
 
 
 def ddp(state):
-    return {f"module.{name}": tensor for name, tensor in state.items()}
+    return under("module.", state)
+
+
+def under(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def spoilt(state):
+    return {name: tensor + 1 for name, tensor in state.items()}
 
 
 WRAPPERS = {
@@ -28,6 +37,14 @@ WRAPPERS = {
     "model": lambda state, args: {"model": state, "epoch": 99, "args": args, "scaler": {}},
     "ddp": lambda state, args: {"model": ddp(state), "epoch": 99, "args": args},
     "timm": lambda state, args: {"state_dict": state, "epoch": 3, "args": args},
+    "compiled": lambda state, args: ddp(under("_orig_mod.", state)),
+    "averaged": lambda state, args: {"n_averaged": torch.tensor(3), **ddp(state)},
+    "average first": lambda state, args: {"model": spoilt(state), "model_ema": state},
+    "lightning": lambda state, args: {"state_dict": under("model.", state), "pytorch-lightning_version": "2.5"},
+    "lightning with a loss": lambda state, args: {
+        "state_dict": {**under("net.", state), "loss.weight": torch.ones(3), "top1.correct": torch.tensor(4)}
+    },
+    "a part": lambda state, args: {**under("encoder.backbone.", state), "text.weight": torch.ones(2)},
 }
 
 
@@ -443,3 +460,137 @@ def test_the_sizes_of_the_tests_are_those_of_the_package():
     assert ENCODER_SHAPES["base"] == (768, 12, 12)
     assert ENCODER_SHAPES["large"] == (1024, 24, 16)
     assert ENCODER_SHAPES["huge"] == (1280, 32, 16)
+
+
+# Names
+
+
+def test_what_is_beside_a_part_and_what_was_removed_are_noted(plain, tmp_path):
+    state = {**under("net.", plain("base").classifier(8)), "loss.weight": torch.ones(3)}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    notes = open_source(tmp_path / "a.ckpt").notes()
+    assert "net.: removed from the names" in notes
+    assert "loss.weight: beside the weights, skipped" in notes
+
+
+def test_the_average_that_is_used_and_what_is_not_are_noted(plain, tmp_path):
+    state = plain("base").classifier(8)
+    torch.save({"model": spoilt(state), "model_ema": state}, tmp_path / "a.pth")
+    assert "the average over steps is used instead of model, as in timm" in open_source(tmp_path / "a.pth").notes()
+    state = load_state_dict(str(tmp_path / "a.pth"))  # timm's own
+    assert torch.equal(state["cls_token"], load_model(tmp_path / "a.pth", dataset="fi").model.cls_token)
+
+
+def test_several_models_in_one_file_are_refused_by_their_names(plain, tmp_path, refusal):
+    state = plain("base").classifier(8)
+    torch.save({"state_dict": {**under("model.", state), **under("ema_model.", spoilt(state))}}, tmp_path / "a.ckpt")
+    said = refusal(open_source, tmp_path / "a.ckpt")
+    assert "holds 2 vision transformers (ema_model., model.): save the `state_dict()` of the one" in said
+
+
+def renamed(state, name):
+    return {key.replace("head.", f"{name}.", 1) if key.startswith("head.") else key: t for key, t in state.items()}
+
+
+def with_two_layers(state):
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    return (
+        rest
+        | {f"head.{n}.weight": torch.ones(128, 128) for n in (0, 2)}
+        | {"head.1.num_batches_tracked": torch.ones(())}
+    )
+
+
+HEADS = {
+    **{
+        name: lambda state, name=name: renamed(state, name)
+        for name in ("head.fc", "head.0", "head.1", "classifier", "fc")
+    },
+    "head_dist": lambda state: state | {"head_dist.weight": state["head.weight"], "head_dist.bias": state["head.bias"]},
+    "two layers": with_two_layers,
+}
+
+
+@pytest.mark.parametrize("pool", ["avg", "token"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_by_another_name_is_called_a_head_and_the_encoder_is_read(timm_folder, tmp_path, pool, head, refusal):
+    _, model, _ = timm_folder(pool=pool)
+    if pool == "avg":  # with the norm of pretraining, which an encoder needs
+        model.norm, model.fc_norm = model.fc_norm, torch.nn.Identity()
+    torch.save(HEADS[head](model.state_dict()), tmp_path / "a.pth")
+    start = load_start(str(tmp_path / "a.pth"))
+    assert any("a head under another name than timm's" in note for note in start.notes)
+    assert torch.equal(start.encoder["blocks.5.mlp.fc2.weight"], model.state_dict()["blocks.5.mlp.fc2.weight"])
+    assert not any(name.startswith(("head", "classifier", "fc.")) for name in start.encoder)
+    assert "are a head under another name than timm's" in refusal(load_model, tmp_path / "a.pth", dataset="emotion6")
+
+
+def test_a_head_that_the_configuration_names_is_a_head(timm_folder, refusal):
+    folder, _, _ = timm_folder(pool="token", classifier=["left", "right.fc"])
+    state = load_file(folder / "model.safetensors")
+    state |= {"left.weight": state.pop("head.weight"), "right.fc.bias": state.pop("head.bias")}
+    save_file(state, folder / "model.safetensors")
+    assert open_source(folder).foreign.unused == ("left.weight", "right.fc.bias")
+    load_start(str(folder))
+
+
+@pytest.mark.parametrize("named", [None, 3, {"a": 1}, [["head"], 3, ""], ""])
+def test_a_head_that_is_named_by_no_word_is_none(timm_folder, named):
+    folder, _, _ = timm_folder(classifier=named)
+    assert open_source(folder).foreign.kind == "classifier"
+
+
+# Folders in parts
+
+
+@pytest.fixture
+def in_parts(timm_folder):
+    """A timm folder whose weights are in two parts."""
+    folder, model, _ = timm_folder()
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    path.unlink()
+    table = {}
+    for part in (1, 2):
+        names = sorted(state)[part - 1 :: 2]
+        save_file({name: state[name] for name in names}, folder / f"model-0000{part}-of-00002.safetensors")
+        table |= dict.fromkeys(names, f"model-0000{part}-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    return folder, model
+
+
+def test_a_folder_in_parts_gives_the_logits_of_the_whole(in_parts):
+    folder, model = in_parts
+    (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(folder).model(images), model(images), atol=1e-5, rtol=0)
+    assert len(inspect(str(folder)).sha256) == 2
+
+
+def test_the_name_of_weights_in_parts_depends_on_each(in_parts):
+    folder, _ = in_parts
+    before = open_source(folder).title
+    path = folder / "model-00002-of-00002.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    assert open_source(folder).title != before
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{}, [], None, {"a": "../b.safetensors"}, {"a": "/etc/passwd"}, {"a": ["b"]}, {"a": "pytorch_model.bin"},
+     {"a": None}, {str(n): f"part-{n}.safetensors" for n in range(65)}],
+    ids=lambda table: str(table)[:30],
+)  # fmt: skip
+def test_an_index_of_anything_but_files_beside_it_is_refused(in_parts, table, refusal):
+    (in_parts[0] / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    assert "must name 1 to 64 safetensors files beside it" in refusal(open_source, in_parts[0])
+
+
+def test_a_part_that_is_missing_or_repeats_another_is_refused(in_parts, refusal):
+    folder, _ = in_parts
+    first, second = (folder / f"model-0000{part}-of-00002.safetensors" for part in (1, 2))
+    second.write_bytes(first.read_bytes())
+    assert "again, as a part before it does" in refusal(open_source, folder)
+    second.unlink()
+    assert "it does not exist" in refusal(open_source, folder)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import time
 
 import open_clip
@@ -145,6 +146,7 @@ def hostile(tiny_clip, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_every_hostile_folder_is_one_line_in_little_memory_and_time(hostile, run_hostile):
     ended = run_hostile(CHILD % str(hostile), seconds=120)
     assert ended.returncode == 0, ended.err
@@ -205,12 +207,7 @@ def make_tokenizer(folder):
 
 
 def test_a_tokenizer_in_the_folder_is_used_without_the_network(folder, monkeypatch):
-    import socket
-
-    def refuse(*_args, **_more):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: pytest.fail("the network was asked"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     make_tokenizer(folder)
     model = model_of(folder)

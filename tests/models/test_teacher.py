@@ -122,7 +122,7 @@ def mini(monkeypatch):
 @pytest.fixture
 def no_network(monkeypatch):
     def refuse(*_args, **_kwargs):
-        raise AssertionError("the network was asked")
+        pytest.fail("the network was asked")  # which nothing that handles errors catches
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -669,6 +669,28 @@ def test_a_folder_with_a_wrong_configuration_is_one_line(vit_folder, facts, mess
     with pytest.raises(CheckpointError, match=message) as caught:
         load_folder(vit_folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hf_tokenizer_name", "hf_model_name"])
+def test_a_file_does_not_look_its_tokenizer_up_on_the_hub(mini, tmp_path, hub_cache, no_network, monkeypatch, name):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    config = clip_config()
+    config["text_cfg"][name] = "someone/words"
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "mini", config)
+    save_file(weights_of(clip_config()), tmp_path / "clip.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer someone/words is not in the cache .*`hf download someone/words`"
+    ):
+        load_file_of(mini, tmp_path / "clip.safetensors")
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
+def test_a_file_in_the_folder_of_another_model_takes_its_preprocessing_alone(mini, tmp_path):
+    folder = write_folder(tmp_path / "clip", clip_config())
+    facts = json.loads((folder / "open_clip_config.json").read_text())
+    facts["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "someone/words"  # whose files are not there
+    (folder / "open_clip_config.json").write_text(json.dumps(facts))
+    load_file_of(mini, folder / "open_clip_model.safetensors")
 
 
 # The hub ---------------------------------------------------------------------------------------------------------

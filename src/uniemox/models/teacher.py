@@ -209,10 +209,11 @@ def _build(source: _Source, state: dict[str, Tensor], *, quick_gelu: bool) -> tu
                 found.check(f"{source.weights} ({source.title})")
             return _create(source, name, quick_gelu=quick_gelu), open_clip.get_tokenizer(name, **only_here)
     except (ImportError, *DAMAGED) as error:
-        step = ""
-        if source.folder is None and only_here:
-            step = f"; it needs {text['hf_tokenizer_name']}: get that with `hf download`, since a file asks no network"
-        raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}{step}") from error
+        named = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+        if named and source.folder is None and not source.is_tag and isinstance(error, OSError):
+            what = f"its tokenizer {named} is not in the cache of the hub, which a file of weights does not ask"
+            raise CheckpointError(f"{source.title}: {what}: fetch it once with `hf download {named}`") from error
+        raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}") from error
 
 
 def _create(source: _Source, name: str, *, quick_gelu: bool, device: str = "cpu") -> Any:
