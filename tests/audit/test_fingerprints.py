@@ -18,6 +18,7 @@ from uniemox.audit import fingerprints
 from uniemox.audit.fingerprints import SCHEMA, take_fingerprints, thumbs_of
 from uniemox.audit.likeness import SIDE, shrink
 from uniemox.errors import DataError
+from uniemox.files.images import MAX_PIXELS
 
 
 def paint(path, *, seed=0, size=(60, 40), **options):
@@ -201,7 +202,7 @@ def test_workers_leave_interrupts_to_the_parent(monkeypatch):
     monkeypatch.setattr(fingerprints, "_end_with_parent", lambda: None)
     before = signal.getsignal(signal.SIGINT)
     try:
-        fingerprints._belong_to_parent()
+        fingerprints._belong_to_parent(MAX_PIXELS)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

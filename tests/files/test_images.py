@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, features
 from uniemox.files import images
 from uniemox.files.images import (
     Unreadable,
+    admitting,
     adopt_image,
     decode_image,
     decode_picture,
@@ -391,7 +392,7 @@ def test_a_bomb_inside_the_metadata_is_harmless():
 def test_the_limit_of_pixels_is_the_last_size_that_passes():
     data = encode(Image.fromarray(paint(20, 30)), "PNG")
     assert pixels_of(data, max_pixels=600).shape == (20, 30, 3)
-    assert reason_of(data, max_pixels=599) == "30 x 20 pixels, over the limit of 599"
+    assert reason_of(data, max_pixels=599) == "30 x 20 pixels, over the limit of 599 (max_pixels)"
 
 
 def test_a_shrunken_jpeg_keeps_its_short_side_and_its_look():
@@ -420,7 +421,7 @@ def test_a_file_is_read_like_its_bytes(tmp_path):
     path = tmp_path / "picture.txt"  # the name tells nothing
     path.write_bytes(encode(Image.fromarray(paint()), "PNG"))
     assert np.array_equal(np.asarray(read_image(path)), paint())
-    assert read_image(path, max_pixels=10).reason.endswith("over the limit of 10")
+    assert read_image(path, max_pixels=10).reason.endswith("over the limit of 10 (max_pixels)")
 
 
 def test_a_file_over_the_limit_of_bytes_is_not_opened(tmp_path):
@@ -593,7 +594,7 @@ def test_an_opened_bomb_is_refused_without_being_decoded():
     image = Image.open(io.BytesIO(png(60_000, 1_000, rows=b"")))
     found = adopt_image(image, max_pixels=10_000_000)
     assert isinstance(found, Unreadable)
-    assert found.reason == "60000 x 1000 pixels, over the limit of 10000000"
+    assert found.reason == "60000 x 1000 pixels, over the limit of 10000000 (max_pixels)"
 
 
 # Formats that not every Pillow reads
@@ -742,3 +743,16 @@ def test_strips_give_the_pixels_of_the_whole(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(images, "_STRIP", 29 * 5)
             np.testing.assert_array_equal(pixels_of(encode(picture, "PNG")), whole)
+
+
+def test_an_image_is_as_large_as_was_admitted():
+    data = encode(Image.new("L", (300, 200)), "PNG")
+    before = images.admitted_pixels()
+    with admitting(59_999):
+        assert reason_of(data) == "300 x 200 pixels, over the limit of 59999 (max_pixels)"
+        with admitting(None):
+            assert images.admitted_pixels() == 59_999
+        assert decode_image(data, max_pixels=60_000).size == (300, 200)
+    assert images.admitted_pixels() == before == images.MAX_PIXELS
+    with admitting(10**9):
+        assert images.admitted_pixels() == 10**9

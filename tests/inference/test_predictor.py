@@ -627,3 +627,14 @@ def test_a_damaged_model_is_told_before_any_picture_is_read(finetuned, tmp_path)
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
         Predictor.load(folder, device="cpu")
+
+
+def test_of_a_folder_what_systems_keep_is_left_out_and_told_and_what_is_not_read_has_a_row(tmp_path, caplog):
+    for name in ("a.jpg", "b.HEIC", "@eaDir/a.jpg/THUMB.jpg", "sub/__MACOSX/._c.jpg", "sub/c.JXL", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING"):
+        found = find_images([tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jpg", "b.HEIC", "sub/c.JXL"]
+    (line,) = caplog.messages
+    assert line.startswith(f"left out 2 folders and files that a system or a program keeps in {tmp_path}: ")

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from uniemox.audit.likeness import SHRINK_TO, SIDE, shrink
 from uniemox.errors import DataError
 from uniemox.files.archives import file_behind
-from uniemox.files.images import Unreadable, decode_picture, read_file
+from uniemox.files.images import Unreadable, admit, admitted_pixels, decode_picture, read_file
 from uniemox.files.progress import Track, untracked
 from uniemox.files.room import ROOM
 from uniemox.files.whole import write_whole
@@ -108,7 +108,9 @@ def _read_all(names: Sequence[bytes], workers: int) -> Generator[dict[str, Any],
         yield from map(_read, names)
         return
     # Spawned: a fork would copy this process's locks as its other threads hold them.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_belong_to_parent)
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_belong_to_parent, initargs=(admitted_pixels(),)
+    )
     part: Sequence[bytes] = ()
     try:
         # Part by part, so that millions of names or rows do not wait in memory.
@@ -125,8 +127,9 @@ def _read_all(names: Sequence[bytes], workers: int) -> Generator[dict[str, Any],
         pool.shutdown(cancel_futures=True)
 
 
-def _belong_to_parent() -> None:
+def _belong_to_parent(max_pixels: int) -> None:
     """Ignore Ctrl-C, which a terminal sends to workers too, and exit with the parent, however that ends."""
+    admit(max_pixels)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, Range, Settings, SomeWorkers, check
+from uniemox.config.checks import JsonConfig, Natural, Range, ReadsImages, Settings, SomeWorkers, check
 
 Kind = Literal["unreadable", "tiny", "blank", "placeholder", "leak", "conflict", "repeat", "overlap", "box"]
 MEANINGS: Final[dict[Kind, str]] = {
@@ -49,7 +49,7 @@ class AuditRules(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(AuditRules, JsonConfig):
+class AuditConfig(AuditRules, ReadsImages, JsonConfig):
     """An audit of manifests, and where its report goes."""
 
     manifests: Sequence[Path] = field(kw_only=False)

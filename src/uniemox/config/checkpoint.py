@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uniemox.config.checks import JsonConfig, Settings
+from uniemox.config.checks import JsonConfig, ReadsImages, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class PushConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(JsonConfig):
+class ExportConfig(ReadsImages, JsonConfig):
     """Writing a classifier as ONNX."""
 
     model: str = field(kw_only=False)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_ori
 from uniemox.errors import ConfigError
 
 # What a model may be: of settings, and of what a stranger's folder declares before anything of it is built. A batch of
-# 32 images of the largest side fills 1.5 GiB; attention over more patches is no model but a mistake.
-MAX_SIDE: Final = 2048  # pixels of an image
+# 32 images of the largest side takes 3 GB with its copies; attention over more patches is no model but a mistake.
+MAX_SIDE: Final = 1536  # pixels of an image
 MAX_PATCH: Final = 128  # pixels
 MAX_GRID: Final = 128  # patches along a side
 MAX_WIDTH: Final = 4096  # of a decoder
@@ -86,6 +86,15 @@ class JsonConfig(Settings):
 
     json: bool = False
     """Print JSON instead of tables or lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsImages(Settings):
+    """What every command has in common that decodes images."""
+
+    max_pixels: Natural | None = None
+    """Largest image that is read, in pixels (width × height); larger ones are skipped like damaged ones. Null takes
+    89478485. Each pixel takes 8 bytes of memory, and what is decoded at once no more than 1 GB or one image."""
 
 
 def check(holds: bool, message: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uniemox.config.checks import JsonConfig, Natural, Workers, check
+from uniemox.config.checks import JsonConfig, Natural, ReadsImages, Workers, check
 from uniemox.config.people import DetectorConfig
 from uniemox.config.training import Precision
 
@@ -14,7 +14,7 @@ AskedPrecision = Literal["auto", Precision]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeConfig(JsonConfig):
+class ComputeConfig(ReadsImages, JsonConfig):
     """Which classifier runs, where and how fast."""
 
     model: str = field(kw_only=False)

@@ -9,6 +9,7 @@ from uniemox.config.checks import (
     Natural,
     NotNegative,
     Range,
+    ReadsImages,
     Settings,
     Share,
     Workers,
@@ -83,7 +84,7 @@ class DetectorConfig(Limits):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeopleConfig(DetectorConfig, JsonConfig):
+class PeopleConfig(DetectorConfig, ReadsImages, JsonConfig):
     """Finding, importing or comparing the people of a manifest."""
 
     manifest: Path = field(kw_only=False)

@@ -21,6 +21,7 @@ from uniemox.config.checks import (
     NotNegative,
     Positive,
     Range,
+    ReadsImages,
     Settings,
     Share,
     Workers,
@@ -215,7 +216,7 @@ class AugmentConfig(Settings, group="augment"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Settings):
+class RunConfig(ReadsImages):
     """Where and how a run computes, the same for every kind of run."""
 
     data: Path

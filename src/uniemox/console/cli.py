@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
@@ -148,12 +148,22 @@ def _run_command(name: str, words: Sequence[str]) -> int:
         config = _configure(command, given)
         if config is None:
             return SUCCESS
-        answers = command.run(config, terminal)
-        try:
-            while True:
-                _print(next(answers), as_json=getattr(config, "json", False))
-        except StopIteration as end:
-            return end.value or SUCCESS
+        with _admitting(config):
+            answers = command.run(config, terminal)
+            try:
+                while True:
+                    _print(next(answers), as_json=getattr(config, "json", False))
+            except StopIteration as end:
+                return end.value or SUCCESS
+
+
+def _admitting(config: Any) -> AbstractContextManager[None]:
+    """Admit images as large as the settings say, if they say anything."""
+    if getattr(config, "max_pixels", None) is None:
+        return nullcontext()
+    from uniemox.files.images import admitting  # brings Pillow, which most commands do without
+
+    return admitting(config.max_pixels)
 
 
 def _configure(command: Command, given: Values) -> Any:

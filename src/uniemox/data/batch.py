@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from uniemox.data.dataset import LabelledSample, Place, PretrainSample, Skipped
 from uniemox.data.transforms import seed_of
 from uniemox.errors import DataError, UniEmoXError
+from uniemox.files.images import admit, admitted_pixels
 from uniemox.manifests.table import Box
 from uniemox.wording import one_line, reason_of
 
@@ -242,7 +243,10 @@ def evaluation_loader(dataset: Dataset[LabelledSample], *, batch_size: int, num_
 
 def _loader(dataset: Dataset[S], collate: Callable[[list[S]], B], **settings: Any) -> DataLoader[Any]:
     return DataLoader(
-        _Delivering(dataset), collate_fn=partial(_collate, collate), worker_init_fn=_start_worker, **settings
+        _Delivering(dataset),
+        collate_fn=partial(_collate, collate),
+        worker_init_fn=partial(_start_worker, max_pixels=admitted_pixels()),
+        **settings,
     )
 
 
@@ -265,13 +269,14 @@ _DEAD_WORKER = "DataLoader worker (pid"  # How torch's own report starts
 _SHARED_MEMORY = Path("/dev/shm")  # Workers send their batches through it
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(worker: int, *, max_pixels: int) -> None:
     """Leave signals to the training process, which needs its workers to finish the step; exit if a batch is lost.
 
     A terminal sends Ctrl-C to workers too, and a batch system its signals. SIGTERM of the training process itself stops
     a worker that hangs.
     """
     del worker
+    admit(max_pixels)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

@@ -122,7 +122,7 @@ class Decoded(NamedTuple):
 
 
 def read_image(
-    path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, shrink_to: int | None = None
+    path: Path, *, max_pixels: int | None = None, max_bytes: int = MAX_BYTES, shrink_to: int | None = None
 ) -> Image.Image | Unreadable:
     """Read an image file by `read_file` and `decode_image`."""
     data = read_file(path, max_bytes=max_bytes)
@@ -153,13 +153,14 @@ def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | Unreadable:
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+    data: bytes, *, max_pixels: int | None = None, shrink_to: int | None = None
 ) -> Image.Image | Unreadable:
     """Decode an image from the bytes of its file.
 
     Args:
         data: The whole file.
-        max_pixels: Largest width × height; a larger image is refused before it is decoded.
+        max_pixels: Largest width × height; a larger image is refused before it is decoded. None takes what
+            `admitting` allows, by default `MAX_PIXELS`.
         shrink_to: Side in pixels that suffices. A JPEG is then decoded at a half, a quarter or an eighth of its size
             where its short side stays at least this long. That is several times faster, but pixels differ by a few
             grey levels from those of the whole image shrunk, and boxes must be scaled by the caller.
@@ -171,7 +172,7 @@ def decode_image(
     return decoded if isinstance(decoded, Unreadable) else decoded.image
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None) -> Decoded | Unreadable:
+def decode_picture(data: bytes, *, max_pixels: int | None = None, shrink_to: int | None = None) -> Decoded | Unreadable:
     """Decode like `decode_image`, and give the size of the whole image, which `shrink_to` hides."""
     return _opened(data, lambda image: _decode(image, max_pixels, shrink_to, scans=_count_scans(data)))
 
@@ -197,13 +198,13 @@ def _opened(data: bytes, use: Callable[[Image.Image], Found | Unreadable]) -> Fo
             return Unreadable(f"damaged {name}: {reason_of(error)}")
 
 
-def adopt_image(image: Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Image.Image | Unreadable:
+def adopt_image(image: Image.Image | np.ndarray, *, max_pixels: int | None = None) -> Image.Image | Unreadable:
     """Convert an image in memory by the rules of `decode_image`.
 
     Args:
         image: Of Pillow, loaded or not, with its EXIF orientation applied if it still has one; or an array of uint8,
             (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) or (H, W, 1) grey. It is not changed.
-        max_pixels: Largest width × height.
+        max_pixels: Largest width × height; None as in `decode_image`.
     """
     if isinstance(image, np.ndarray):
         channels = image.shape[2:]
@@ -263,12 +264,13 @@ def _if_plugged(name: str) -> str | Unreadable:
 
 
 def _decode(
-    image: Image.Image, max_pixels: int, shrink_to: int | None = None, *, scans: int = 1
+    image: Image.Image, max_pixels: int | None, shrink_to: int | None = None, *, scans: int = 1
 ) -> Decoded | Unreadable:
     """Convert an opened image; a damaged one raises one of `_DAMAGED`."""
     width, height = image.size
-    if width * height > max_pixels:
-        return Unreadable(f"{width} x {height} pixels, over the limit of {max_pixels}")
+    most = max_pixels or admitted_pixels()
+    if width * height > most:
+        return Unreadable(f"{width} x {height} pixels, over the limit of {most} (max_pixels)")
     if scans > _MAX_SCANS or width * height * scans > max(_MAX_SCANNED, width * height):
         return Unreadable(f"a JPEG of {width} x {height} pixels in {scans} scans, which would take minutes")
     if image.mode in ("I", "F"):
@@ -351,6 +353,35 @@ def _scale_grey(strip: Image.Image, image: Image.Image) -> Image.Image:
     if key is not None:
         grey[values == key] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+_admitted = MAX_PIXELS
+
+
+def admitted_pixels() -> int:
+    """Return the largest width × height that is read where nothing else is said."""
+    return _admitted
+
+
+@contextmanager
+def admitting(max_pixels: int | None) -> Iterator[None]:
+    """Read images of up to so many pixels while the block runs; None changes nothing."""
+    before = _admitted
+    admit(max_pixels or before)
+    try:
+        yield
+    finally:
+        admit(before)
+
+
+def admit(max_pixels: int) -> None:
+    """Read images of up to so many pixels in all threads of this process from now on.
+
+    It is a limit of the process, as the room that images are decoded in (DECISIONS 112): whoever starts other processes
+    passes it on.
+    """
+    global _admitted
+    _admitted = max_pixels
 
 
 _quiet_lock = threading.Lock()

@@ -13,6 +13,7 @@ from uniemox.compute.devices import computing_on
 from uniemox.compute.signals import StopSignals
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.errors import CheckpointError
+from uniemox.files.images import admitting
 from uniemox.manifests.table import Manifest
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, Observer, ignore
@@ -83,6 +84,7 @@ def started(config: PretrainConfig | FinetuneConfig, observer: Observer) -> Iter
     """Choose where to compute, hear signals, and take the run folder until the block ends."""
     signals, folder = StopSignals(), RunFolder(config)
     with (
+        admitting(config.max_pixels),
         closing(folder),
         signals.listening(),
         computing_on(config.device, precision=config.precision, accumulate=config.optim.accumulate) as accelerator,

@@ -545,3 +545,14 @@ def test_boxes_that_cannot_be_read_are_told_before_the_model_is_loaded(run, pred
     code, _, err = run("predict", "m", "a.png", "--boxes", tmp_path / "boxes.csv")
     assert code == cli.FAILURE
     assert "boxes need a header such as path,x0,y0,x1,y1,score" in err
+
+
+@pytest.mark.slow
+def test_an_image_of_many_pixels_is_read_where_that_is_asked_for(run, tmp_path):
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "scan.png")
+    words = ("predict", "demo", tmp_path / "scan.png", "--json")
+    code, out, _ = run(*words)
+    assert code == cli.FAILURE
+    assert json.loads(out)["reason"] == "12000 x 9000 pixels, over the limit of 89478485 (max_pixels)"
+    code, out, _ = run(*words, "--max-pixels", "108000000")
+    assert (code, json.loads(out)["reason"]) == (cli.SUCCESS, None)
