@@ -85,7 +85,7 @@ FILES = {
     "a folder": lambda p: p.mkdir(),
 }
 FOLDERS = {}  # Of whom, what is changed in its configuration
-SIDES = [(11_776, 128), (16_384, 128), (2048, 128), (10**9, 8), (-32, 8), (32.0, 8), (float("nan"), 8), (10**400, 8)]
+SIDES = [(11_776, 128), (16_384, 128), (1536, 128), (10**9, 8), (-32, 8), (32.0, 8), (float("nan"), 8), (10**400, 8)]
 for side, patch in [*SIDES, (32, 0), ("32", 8), (None, 8), ([32], 8), (True, 1)]:
     change = {"image_size": side, "patch_size": patch}
     FOLDERS[f"own, image {str(side)[:20]} patch {patch}"] = ("own", lambda c, new=change: c["uniemox"].update(new))

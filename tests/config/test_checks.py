@@ -61,15 +61,20 @@ def test_a_range_is_inherited_and_the_group_is_not():
             House(**{name: 0})
 
 
-@pytest.mark.parametrize("sides", [(224, 16), (8, 8), (2048, 16), (2048, 128)])
+@pytest.mark.parametrize("sides", [(224, 16), (8, 8), (1536, 16), (1536, 128), (1024, 8)])
 def test_a_grid_of_whole_patches_passes(sides):
     checks.check_grid(*sides)
 
 
-@pytest.mark.parametrize(("sides", "reason"), [((224, 15), "multiple"), ((4096, 32), "2048"), ((2048, 8), "128")])
+@pytest.mark.parametrize(("sides", "reason"), [((224, 15), "multiple"), ((1544, 8), "1536"), ((1032, 8), "128")])
 def test_a_grid_that_is_no_grid_or_too_large_is_refused(sides, reason):
     with pytest.raises(ConfigError, match=f"x.image_size {sides[0]} is .*{reason}"):
         checks.check_grid(*sides, prefix="x.")
+
+
+def test_a_patch_larger_than_any_folder_may_have_is_refused():
+    with pytest.raises(ConfigError, match=r"^patch_size 256 is more than 128 pixels"):
+        checks.check_grid(512, 256)
 
 
 def test_a_manifest_goes_into_a_parquet_file(tmp_path):

@@ -47,7 +47,7 @@ REFUSED = {
     "a thousand stages": (vision(layers=[1] * 1000), "vision_cfg.layers is longer or deeper"),
     "a giant image": (vision(image_size=11_776, patch_size=128), "vision_cfg.image_size is 11776"),
     "a giant image in two sides": (vision(image_size=[32, 10**30]), "vision_cfg.image_size is 1000000000"),
-    "a giant grid": (vision(image_size=2048, patch_size=1), "more than 128 times patch_size 1"),
+    "a giant grid": (vision(image_size=1024, patch_size=1), "more than 128 times patch_size 1"),
     "a side below 0": (vision(image_size=-32), "vision_cfg.image_size is -32"),
     "half a pixel": (vision(image_size=32.5), "vision_cfg.image_size is 32.5"),
     "a side that is no number": (vision(image_size=float("nan")), "vision_cfg.image_size is nan"),
