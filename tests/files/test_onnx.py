@@ -67,6 +67,8 @@ def test_a_run_is_told_to_stop_when_its_time_is_over(monkeypatch):
     with pytest.raises(Exceeded, match=r"needs more than 0\.1 s"):
         run_session(Session(), ["y"], {})
     assert stopped.is_set()
+    with pytest.raises(Exceeded, match=r"needs more than 0\.3 s"):
+        run_session(Session(), ["y"], {}, patience=3)
 
 
 def test_a_missing_onnxruntime_says_what_to_install(monkeypatch):

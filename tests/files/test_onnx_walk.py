@@ -213,6 +213,44 @@ def test_what_onnxruntime_refuses_is_one_line(write):
     refused(write(model_of(helper.make_node("Add", ["x"], ["y"]))), "no model that onnxruntime")
 
 
+def products(count, *between, scalar=False):
+    """Read one weight so often, maybe through operations that give it another name."""
+    weight = numpy_helper.from_array(np.zeros(2 if scalar else 2**20, np.float32), "w")
+    nodes = []
+    for index in range(count):
+        ends = ["w", *(f"w{index}_{step}" for step in range(len(between)))]
+        for operation, first, second in zip(between, ends, ends[1:], strict=False):
+            nodes.append(helper.make_node(operation, [first], [second]))
+        nodes.append(helper.make_node("Add", ["x", ends[-1]], [f"y{index}"]))
+    return model_of(*nodes, weights=[weight])
+
+
+@pytest.mark.parametrize("between", [(), ("Identity",), ("Transpose", "Identity")])
+def test_a_weight_may_be_read_again_up_to_a_gigabyte(write, between):
+    """The weight has 4 MiB and some bytes, so 257 readings are 1 GiB beside the file."""
+    walk(write(products(256, *between)), RULES)
+    refused(write(products(260, *between)), r"weights of 4\d{6} bytes, of which operations read 109\d{7}")
+    walk(write(products(2000, *between, scalar=True)), RULES)
+
+
+def test_a_constant_counts_as_a_weight(write):
+    value = numpy_helper.from_array(np.zeros(2**20, np.float32), "any")
+    nodes = [helper.make_node("Add", ["x", "w"], [f"y{index}"]) for index in range(260)]
+    refused(write(model_of(helper.make_node("Constant", [], ["w"], value=value), *nodes)), "of which operations read")
+
+
+@pytest.mark.parametrize("attribute", ["value_string", "value_strings"])
+def test_texts_are_refused(write, attribute):
+    text = "x" if attribute == "value_string" else ["x"]
+    refused(write(model_of(helper.make_node("Constant", [], ["y"], **{attribute: text}))), "it holds texts")
+    tensor = helper.make_tensor("w", TensorProto.STRING, [1], [b"x"])
+    refused(write(model_of(helper.make_node("Identity", ["w"], ["y"]), weights=[tensor])), "it holds texts")
+
+
+def test_a_file_says_which_operations_it_holds(write):
+    assert walk(write(model_of(condition(1), weights=[YES])), RULES).operations == {"If", "Identity", "Neg"}
+
+
 def test_metadata_are_given_as_they_stand(write):
     model = model_of(helper.make_node("Identity", ["x"], ["y"]))
     model.metadata_props.add(key="names", value="{0: 'person'}")

@@ -101,6 +101,34 @@ def wide_filter():
     return model_of(nodes, weights_of(s=np.array([1, 1, 3000, 3000]), c=NOBODY))
 
 
+def counted(nodes, last, **weights):
+    nodes = [*nodes, node("Size", last, "n"), node("Cast", "n", "f", to=1), node("Add", "f", "c", "o")]
+    return model_of(nodes, weights_of(c=NOBODY, **weights))
+
+
+def places():
+    """Numbers for each of many places, in memory of no allocator."""
+    yes = numpy_helper.from_array(np.array([True]), "yes")
+    nodes = [node("ConstantOfShape", "s", "a", value=yes), node("NonZero", "a", "z")]
+    return counted(nodes, "z", s=np.array([7 * 10**8]))
+
+
+def unlike():
+    """A tree of so many numbers, in memory of no allocator."""
+    nodes = [node("Range", "a", "b", "s", "r"), node("Unique", "r", "u")]
+    return counted(nodes, "u", a=np.array(0), b=np.array(6 * 10**7), s=np.array(1))
+
+
+def regions():
+    """So many samples of each region that there is no memory for their places."""
+    sides = {"s": [1, 1, 64, 64], "r": [100, 4], "i": [100]}
+    zero = numpy_helper.from_array(np.array([0]), "zero")
+    nodes = [node("ConstantOfShape", "s", "a"), node("ConstantOfShape", "r", "b")]
+    nodes.append(node("ConstantOfShape", "i", "p", value=zero))
+    nodes.append(node("RoiAlign", "a", "b", "p", "z", sampling_ratio=30_000, output_height=7, output_width=7))
+    return counted(nodes, "z", **{name: np.array(side) for name, side in sides.items()})
+
+
 # Models, and what is said of them.
 AT_ONCE = {
     "expand": (
@@ -134,6 +162,9 @@ AT_ONCE = {
     "products on copies": (chain(3000, 1500, between=("Identity",)), "of which operations read"),
     "products on turned copies": (chain(3000, 1500, between=("Transpose", "Transpose")), "of which operations read"),
     "texts": (texts(), "it holds texts"),
+    "places": (places(), "3 GiB of memory|2 s"),
+    "unlike numbers": (unlike(), "3 GiB of memory|2 s"),
+    "regions": (regions(), "of memory"),
     "a loop that keeps all": (loop(collects=True), "memory|2 s"),
 }
 IN_TIME = {
@@ -190,9 +221,9 @@ def test_a_detector_that_does_not_come_to_an_end_is_ended(run_hostile, words, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collects", [False, True])
-def test_an_endless_loop_ends_at_the_true_limits(run_hostile, words, collects):
-    one_line(run_hostile(words(loop(collects=collects))), "needs more than (40 s|1.5 GiB of memory) for 8 images")
+@pytest.mark.parametrize("make", [lambda: loop(collects=False), lambda: loop(collects=True), places, unlike])
+def test_what_does_not_end_ends_at_the_true_limits(run_hostile, words, make):
+    one_line(run_hostile(words(make())), r"needs more than (40 s|(1\.5|3) GiB of memory) for 8 images")
 
 
 @pytest.mark.parametrize("name", IN_TIME)

@@ -2,16 +2,20 @@
 
 What `onnx_walk` allows may still ask for all memory, or never end. So sessions share an allocator with a limit, nothing
 is computed while a file is opened, and both opening and a run are waited for in another thread: onnxruntime is told to
-stop when the time is over or at Ctrl-C, and left alone where it does not listen, as within one operation.
+stop when the time is over, when it takes memory beside the allocator, or at Ctrl-C; and left alone where it does not
+listen, as within one operation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from uniemox.errors import CheckpointError, ConfigError
@@ -24,9 +28,11 @@ if TYPE_CHECKING:
     from uniemox.files.onnx_walk import Walked
 
 SECONDS: Final = 40.0
-"""Time to open a model, and for a run. Two busy cores take a tenth of this for eight images of the largest YOLO."""
+"""Time to open a model, and for a run. Two busy cores take a third of this for what is computed at once."""
 _MEMORY: Final = 3 * 2**29  # Bytes that all sessions may take between input and output
-_OUT_OF_MEMORY: Final = "bfc_arena"  # In the message of onnxruntime's allocator, which has no type of its own
+_OUT_OF_MEMORY: Final = ("bfc_arena", "bad_alloc")  # In messages of onnxruntime, which have no type of their own
+_STRAY: Final = 2 * _MEMORY  # Bytes that the process may grow by, since some operations ask no allocator
+_LOOK: Final = 0.05  # Seconds between looks at that
 _GRACE: Final = 3.0  # Seconds to stop when told so
 _CPU: Final = "CPUExecutionProvider"
 _Made = TypeVar("_Made")
@@ -58,6 +64,10 @@ def open_session(file: Walked, *, providers: Sequence[str] = (_CPU,), then: str)
         "session.use_env_allocators": "1",
         "session.use_device_allocator_for_initializers": "1",
     }
+    if "RoiAlign" in file.operations:
+        # In each of its threads it takes memory that no allocator knows. Where that fails, onnxruntime frees what the
+        # other threads still write to.
+        options.intra_op_num_threads = 1
     for name, value in settings.items():
         options.add_session_config_entry(name, value)
 
@@ -72,18 +82,21 @@ def open_session(file: Walked, *, providers: Sequence[str] = (_CPU,), then: str)
             options.set_load_cancellation_flag(True)
 
     try:
-        return _wait_for(open_it, stop)
+        # Room for the weights, and for onnxruntime's copies of them.
+        return _wait_for(open_it, stop, room=_STRAY + 2 * file.num_bytes, seconds=SECONDS)
     except Exceeded as error:
         raise CheckpointError(f"{file.path} {error} to be opened: {then}") from error
     except session_errors() as error:
         raise CheckpointError(f"{file.path} is no model that onnxruntime runs ({reason_of(error)}): {then}") from error
 
 
-def run_session(session: InferenceSession, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run_session(
+    session: InferenceSession, names: Sequence[str], feed: Mapping[str, np.ndarray], *, patience: float = 1.0
+) -> list[np.ndarray]:
     """Compute the outputs of those names.
 
     Raises:
-        Exceeded: The model needs more than `SECONDS`, or than the memory of all sessions.
+        Exceeded: The model needs more than `patience` times `SECONDS`, or than the memory of all sessions.
         session_errors(): onnxruntime cannot compute them.
     """
     import onnxruntime
@@ -91,10 +104,12 @@ def run_session(session: InferenceSession, names: Sequence[str], feed: Mapping[s
     options = onnxruntime.RunOptions()
     stop = functools.partial(setattr, options, "terminate", True)
     try:
-        return _wait_for(lambda: session.run(list(names), dict(feed), options), stop)
+        return _wait_for(
+            lambda: session.run(list(names), dict(feed), options), stop, room=_STRAY, seconds=patience * SECONDS
+        )
     except session_errors() as error:
-        if _OUT_OF_MEMORY in str(error):
-            raise Exceeded(f"needs more than {_MEMORY / 2**30:g} GiB of memory") from error
+        if any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise _too_large(_MEMORY) from error
         raise
 
 
@@ -119,7 +134,7 @@ def session_errors() -> tuple[type[BaseException], ...]:
     return (*(getattr(state, name) for name in names), RuntimeError, ValueError)
 
 
-def _wait_for(work: Callable[[], _Made], stop: Callable[[], None]) -> _Made:
+def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int, seconds: float) -> _Made:
     """Do work in another thread; in this one, a signal would be heard only at its end."""
     future: Future[_Made] = Future()
 
@@ -134,16 +149,34 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None]) -> _Made:
             stack.push(hand_over)
             future.set_result(work())
 
+    grace, end, most = _GRACE, time.monotonic() + seconds, _own_memory() + room
     # A daemon: work that does not stop must not keep the process alive.
     threading.Thread(target=do, name="onnxruntime", daemon=True).start()
     try:
-        if wait([future], SECONDS).done:
-            return future.result()
-        raise Exceeded(f"needs more than {SECONDS:g} s")
+        while not wait([future], _LOOK).done:
+            if time.monotonic() > end:
+                raise Exceeded(f"needs more than {seconds:g} s")
+            if _own_memory() > most:
+                grace = 0.0  # it would go on growing
+                raise _too_large(room)
+        return future.result()
     finally:  # at Ctrl-C too
         if not future.done():
             stop()
-            wait([future], _GRACE)
+            wait([future], grace)
+
+
+def _too_large(room: int) -> Exceeded:
+    return Exceeded(f"needs more than {room / 2**30:.2g} GiB of memory")
+
+
+def _own_memory() -> int:
+    """Return the bytes of memory that are resident and this process's alone; 0 where the system does not tell."""
+    try:
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * mmap.PAGESIZE
 
 
 @functools.cache
@@ -153,6 +186,6 @@ def _limit_memory() -> None:
 
     runtime.create_and_register_allocator(
         runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT),
-        # 1: grow by what is asked for, not by powers of two
-        runtime.OrtArenaCfg({"max_mem": _MEMORY, "arena_extend_strategy": 1}),
+        # 0: by powers of two. Pieces of what is asked for are not joined: a Mask R-CNN of 1 GiB fills 2.5 with them
+        runtime.OrtArenaCfg({"max_mem": _MEMORY, "arena_extend_strategy": 0}),
     )

@@ -64,6 +64,8 @@ class Walked:
     """A file that was walked and may be opened."""
 
     path: Path
+    num_bytes: int  # of it and those beside it
+    operations: frozenset[str]  # that it holds
     metadata: tuple[tuple[str, bytes], ...]  # Keys of at most 64 bytes, and their values
     beside: tuple[Path, ...]  # Files of weights beside it
 
@@ -81,10 +83,10 @@ def walk(path: Path, rules: Rules) -> Walked:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             steps = _Walk(data, path, rules)
             steps.check("model", range(len(data)))
-            steps.check_uses()
+            num_bytes = steps.check_uses()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({reason_of(error)})") from error
-    return Walked(path, tuple(steps.metadata), tuple(sorted(steps.beside)))
+    return Walked(path, num_bytes, frozenset(steps.operations), tuple(steps.metadata), tuple(sorted(steps.beside)))
 
 
 _Fields = dict[int, list[int | range]]  # Of a message, by number: whole numbers, and places of bytes
@@ -132,7 +134,7 @@ class _Walk:
         self._data, self._path, self._rules = data, path, rules
         self._num_fields = 0
         self.metadata: list[tuple[str, bytes]] = []
-        self.beside = set[Path]()
+        self.beside, self.operations = set[Path](), set[str]()
         self._uses = _Uses()
 
     def check(self, kind: str, span: range, *, node: _Fields | None = None, depth: int = 0) -> None:
@@ -159,11 +161,12 @@ class _Walk:
             for part in self._spans(message, number):
                 self.check(inner, part, node=node, depth=depth)
 
-    def check_uses(self) -> None:
-        """Bound what the operations read of the weights, once all were met."""
+    def check_uses(self) -> int:
+        """Bound what the operations read of the weights, once all were met; return the bytes of the files."""
         held, read = self._num_held(), self._uses.num_bytes()
         if read > held + _MAX_COPIED:
             raise self._refused(f"weights of {held} bytes, of which operations read {read}")
+        return held
 
     def _num_held(self) -> int:
         held = len(self._data) + sum(path.stat().st_size for path in self.beside)
@@ -181,6 +184,7 @@ class _Walk:
         operation = self._operation(node)
         if operation not in self._rules.operations:
             raise self._refused(f"the operation {operation!r}")
+        self.operations.add(operation)
         read, made = self._names(node, _NODE_INPUT), self._names(node, _NODE_OUTPUT)
         self._uses.add_node(read, made, renames=operation in _RENAMING)
         if operation == "Constant":

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _MAX_IMAGES = 32  # Images in one run; more are no faster on a CPU
 _MAX_ATTENTION = 2**24  # Numbers in the attention of one layer in one run
-_MAX_PRODUCTS = 2**38  # Multiplications of numbers in one run: seconds on two cores, of the time that it may take
+_MAX_PRODUCTS = 2**37  # Multiplications of numbers in one run: 8 s on two busy cores, of the 40 that it may take
+_MOST_PATIENCE = 5.0  # Times the usual limit, for a model of which one image needs more than these
 _AGAIN = "export the model again"
 
 
@@ -36,6 +37,7 @@ class OnnxBackend:
         products = shape.depth * tokens * shape.width * (12 * shape.width + 2 * tokens)
         most = min(_MAX_ATTENTION // (shape.num_heads * tokens**2), _MAX_PRODUCTS // products)
         self._at_once = max(1, min(_MAX_IMAGES, most))
+        self._patience = min(max(1.0, products / _MAX_PRODUCTS), _MOST_PATIENCE)
 
     def digest(self) -> str:
         """SHA-256 of the file, which holds everything."""
@@ -51,7 +53,7 @@ class OnnxBackend:
         views = {name: pixels[:, index] for index, name in enumerate(input_names(self.facts.view))}
         logits: npt.NDArray[np.float32]
         try:
-            (logits,) = run_session(self.session, [OUTPUT_NAME], views)
+            (logits,) = run_session(self.session, [OUTPUT_NAME], views, patience=self._patience)
         except Exceeded as error:
             raise CheckpointError(f"{path} {error} for {counted(len(pixels), 'image')}: {_AGAIN}") from error
         except session_errors() as error:

@@ -199,6 +199,13 @@ def test_a_model_of_any_batch_gets_all_pictures_at_once_and_each_keeps_its_boxes
     assert [[box.x1 for box in boxes] for boxes in found] == [[96], [20], []]
 
 
+def test_a_large_input_is_filled_by_few_pictures_at_once(onnx_model):
+    rows = [[*PERSON, 0.9, 0]], [[*CAT, 0.8, 0]]
+    path = onnx_model({"o": rows}, shape=("B", 3, 640, 640))  # 2 are 0.8 million pixels, 3 would be 1.2
+    found = detector(path, "yolo-nms").detect([PICTURE.resize((640, 640))] * 4)
+    assert [[box.x1 for box in boxes] for boxes in found] == [[48], [10], [48], [10]]
+
+
 def test_a_model_of_a_fixed_batch_gets_it_full(onnx_model):
     rows = [[*PERSON, 0.9, 0]], [[*CAT, 0.8, 0]]
     path = onnx_model({"o": rows}, shape=(2, 3, 64, 64))
@@ -330,6 +337,9 @@ def test_an_output_that_does_not_fit_is_named_with_its_shape(onnx_model, name, o
         ((0, 3, 64, 64), r"the shape \(0, 3, 64, 64\)"),
         ((1, 3, 9000, 64), r"input images of \(1, 3, 9000, 64\) is too large"),
         ((10**6, 3, 64, 64), r"is too large"),
+        ((129, 3, 8, 8), r"is too large"),
+        ((1, 3, 8, 4097), r"is too large"),
+        ((41, 3, 640, 640), r"is too large"),
     ],
 )
 def test_an_input_that_is_no_picture_is_named_with_its_shape(onnx_model, shape, complaint):
