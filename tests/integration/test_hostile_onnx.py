@@ -4,6 +4,7 @@ Each ends in one line, within 4 GB and 60 s. Where only the time ends a run, the
 one test waits for the real one.
 """
 
+import functools
 import itertools
 import os
 import re
@@ -221,7 +222,11 @@ def test_a_detector_that_does_not_come_to_an_end_is_ended(run_hostile, words, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [lambda: loop(collects=False), lambda: loop(collects=True), places, unlike])
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(functools.partial(loop, collects=kept), id=f"loop {kept}") for kept in (False, True)]
+    + [places, unlike],
+)
 def test_what_does_not_end_ends_at_the_true_limits(run_hostile, words, make):
     one_line(run_hostile(words(make())), r"needs more than (40 s|(1\.5|3) GiB of memory) for 8 images")
 
