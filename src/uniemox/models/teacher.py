@@ -180,7 +180,9 @@ def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
         return Teacher(model, tokenizer, precision=config.precision, **arguments)
     try:
         teacher = Teacher(model, tokenizer, precision=config.precision, **arguments)
-        features = teacher.encode_images(torch.full((1, 3, 8, 8), 0.5)), teacher.encode_texts(["an image"]).to(device)
+        with torch.no_grad():
+            texts = model.encode_text(tokenizer(["an image"]).to(device), normalize=False)
+        features = teacher.encode_images(torch.full((1, 3, 8, 8), 0.5)), texts
     except DAMAGED as error:
         step = "its configuration is not that of its weights"
         raise CheckpointError(f"{source.model} fails on an image or a text ({reason_of(error)}): {step}") from error
