@@ -224,18 +224,24 @@ def test_each_shard_s_numbers_are_of_its_own_classes(tmp_path, png, second, clas
     """Permuted names, names instead of numbers, columns in another order: each image keeps its class."""
     generator = random.Random(0)
     truth = {}
-    for number, (names, numbered) in enumerate([(NAMES, True), (second, True), (second, False)]):
+    shards = {
+        "train-0": (NAMES, True),
+        "train-1": (second, True),
+        "validation-0": (second, False),
+        "test-0": (second, True),
+    }
+    for number, (name, (names, numbered)) in enumerate(shards.items()):
         rows = []
         for place in range(4):
             data, label = png((number * 60, place * 40, 5)), generator.choice(NAMES)
             truth[data] = label
             rows.append((data, label))
         order = ("image", "label") if number % 2 else ("label", "image")
-        shard(tmp_path / f"set/data/train-{number:05d}.parquet", rows, names, numbered=numbered, order=order)
+        shard(tmp_path / f"set/data/{name}.parquet", rows, names, numbered=numbered, order=order)
     result = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out", classes=classes)
     assert result.problems == ()
     manifest = result.manifest
-    assert manifest.facts.classes == (classes or NAMES)
+    assert manifest.facts.classes == (classes or second)  # as the first file that is read, test-0, numbers them
     found = {
         row.path.read_bytes(): manifest.facts.classes[row.label] for row in map(manifest.row, range(len(manifest)))
     }

@@ -101,3 +101,21 @@ def test_a_batch_that_contradicts_itself_is_refused():
     batch = pa.RecordBatch.from_arrays([text], ["path"])
     with pytest.raises(DataError, match=r"cannot read x\.arrow: .*get the file again"):
         list(batch_records([batch], "x.arrow"))
+
+
+@pytest.mark.parametrize("name", ["path", "note"])
+def test_a_text_that_a_few_bytes_repeat_a_thousand_times_is_refused_in_time(tmp_path, name):
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * 50_000_000]))
+    columns = {"path": pa.array(["a.jpg"] * 5000), "note": pa.array(["b"] * 5000), name: texts}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    with pytest.raises(DataError, match=rf"t\.parquet has a text of 50,000,000 bytes in its column {name}: drop it"):
+        read(path)
+
+
+def test_images_in_a_table_may_be_long_and_repeat(tmp_path):
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 40, pa.int32()), pa.array([b"x" * 10_000_000], pa.binary()))
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": images}), path, compression="zstd")
+    assert [len(record.cells["image"]) for record in read_table(path, Findings()).records] == [10_000_000] * 40

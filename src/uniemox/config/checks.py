@@ -19,7 +19,7 @@ MAX_GRID: Final = 128  # patches along a side
 MAX_WIDTH: Final = 4096  # of a decoder
 MAX_DEPTH: Final = 64
 MAX_HEADS: Final = 256
-MAX_CLASSES: Final = 10_000
+MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
 
 Number = TypeVar("Number", int, float)
 

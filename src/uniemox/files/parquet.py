@@ -21,6 +21,7 @@ MAX_COLUMNS: Final = 4096  # Values that a row may hold beside each other; a man
 MAX_GROUPS: Final = 4096  # Row groups; writers put 65,000 rows and more in one, and each takes a millisecond
 MAX_UNFOLDED: Final = 7 * 2**28  # Bytes in memory of any file; ten million plain rows of a manifest take 1.1 GB
 _MAX_RATIO: Final = 32  # Times its own size, for a larger file: one with hashes and boxes unfolds to three times
+_LONGEST_TEXT: Final = 2**22  # Bytes of a cell of a table; repeated for each row, a longer one takes hours
 _BATCH_BYTES: Final = 2**27  # That the texts of a batch can take at most
 _BATCH_ROWS: Final = 2**16
 _TEXT: Final = "BYTE_ARRAY"
@@ -78,6 +79,29 @@ def read_columns(file: pq.ParquetFile, names: Sequence[str], path: Path) -> pa.T
     return pa.table(columns, schema=pa.schema([file.schema_arrow.field(name) for name in names]))
 
 
+def stream_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows, so many at a time or as few as their texts need; `DataError` as `open_parquet`."""
+    with open_parquet(path, then="; get the file again") as file:
+        declared = file.metadata
+        texts = [declared.schema.column(n).path for n in range(declared.num_columns)]
+        with pq.ParquetFile(path, metadata=declared, read_dictionary=texts) as folded:
+            for number in range(declared.num_row_groups):
+                group = declared.row_group(number)
+                chunks = [group.column(n) for n in range(declared.num_columns)]
+                _refuse_prefixes(chunks, path)
+                long = {n: _longest_of(folded, number, chunk) for n, chunk in enumerate(chunks)}
+                for n, longest in long.items():
+                    column = declared.schema.column(n)
+                    if longest > _LONGEST_TEXT and str(column.logical_type) == "String":
+                        raise DataError(f"{path} has a text of {longest:,} bytes in its column {column.path}: drop it")
+                yield from file.iter_batches(max(1, min(rows, _BATCH_BYTES // max(1, sum(long.values())))), row_groups=[number])
+
+
+def _refuse_prefixes(chunks: Sequence[pq.ColumnChunkMetaData], path: Path) -> None:
+    if any(_PREFIXED in chunk.encodings for chunk in chunks):
+        raise DataError(f"{path} is stored in {_PREFIXED}, which is not read: write it with pyarrow's defaults")
+
+
 def _read_batches(file: pq.ParquetFile, name: str, groups: Sequence[_Group], room: int) -> Iterator[pa.RecordBatch]:
     """Read a column in batches that are safe to unfold, up to the first that no longer fits into the room."""
     for number, group in enumerate(groups):
@@ -126,8 +150,7 @@ def _bound_groups(file: pq.ParquetFile, names: Sequence[str], path: Path) -> Ite
             total += max(fixed, stored)
             if total > budget:
                 raise _too_large(path, budget)
-            if any(_PREFIXED in chunk.encodings for chunk in chunks):
-                raise DataError(f"{path} is stored in {_PREFIXED}, which is not read: write it with pyarrow's defaults")
+            _refuse_prefixes(chunks, path)
             long = sum(_longest_of(folded, number, chunk) * chunk.num_values for chunk in chunks)
             yield _Group(max(1, group.num_rows), fixed, max(1, stored + long))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uniemox.errors import DataError
 from uniemox.files.delimited import (
@@ -19,6 +18,7 @@ from uniemox.files.delimited import (
     refuse_pointer,
     rows_of,
 )
+from uniemox.files.parquet import open_parquet, stream_batches
 from uniemox.manifests.findings import Findings
 
 _MAX_JSON: Final = 2 * 1024**3  # Bytes of a JSON file of a data set
@@ -72,8 +72,9 @@ def _read_arrow(path: Path) -> Table:
         with path.open("rb") as file:
             refuse_pointer(file.read(64), path)
         if path.suffix.lower() == ".parquet":
-            parquet = pq.ParquetFile(path)
-            schema, batches = parquet.schema_arrow, parquet.iter_batches(batch_size=_ROWS)
+            with open_parquet(path, then="; get the file again") as parquet:
+                schema = parquet.schema_arrow
+            batches = stream_batches(path, _ROWS)
         else:  # not mapped into memory: a file that is cut while it is read would end the process
             batches = pa.ipc.open_stream(pa.OSFile(str(path)))
             schema = batches.schema

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from uniemox.config.checks import MAX_CLASSES
 from uniemox.emotions import Emotion
 from uniemox.errors import ConfigError, DataError
 from uniemox.validation import validate
@@ -14,7 +15,6 @@ from uniemox.wording import name_first, reason_of, shorten
 VERSION: Final = 2  # Version of the format that this module writes, and the newest that it reads
 
 METADATA_KEY: Final = b"uniemox"
-MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
 _MAX_NAME: Final = 255  # Characters of a class, as of the folder that is named after one
 _MAX_BYTES: Final = 2**22  # Of the facts as JSON; those of a merge of a hundred data sets take a tenth
 
