@@ -106,7 +106,7 @@ def report(where: str, rows: list[dict[str, Any]]) -> list[str]:
         "# Memory of large images",
         "",
         f"`python benchmarks/memory.py`, {where}. Each thread of each process decodes the image and prepares it for a",
-        "model, all at once; the figures are the most that all processes together held. Without the room, nobody waits.",
+        "model, all at once; the figures are the most that all together held. Without the room, nobody waits.",
         "",
         "| image | processes × threads | room of 1 GB: MB | seconds | without: MB | seconds |",
         "|---|---|---|---|---|---|",

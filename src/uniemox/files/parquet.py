@@ -94,7 +94,9 @@ def stream_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
                     column = declared.schema.column(n)
                     if longest > _LONGEST_TEXT and str(column.logical_type) == "String":
                         raise DataError(f"{path} has a text of {longest:,} bytes in its column {column.path}: drop it")
-                yield from file.iter_batches(max(1, min(rows, _BATCH_BYTES // max(1, sum(long.values())))), row_groups=[number])
+                yield from file.iter_batches(
+                    max(1, min(rows, _BATCH_BYTES // max(1, sum(long.values())))), row_groups=[number]
+                )
 
 
 def _refuse_prefixes(chunks: Sequence[pq.ColumnChunkMetaData], path: Path) -> None:

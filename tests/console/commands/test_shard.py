@@ -42,7 +42,7 @@ def test_a_picture_that_is_gone_is_shown_and_refused_where_that_is_asked_for(run
     ("words", "told"),
     [
         (["--shard-size", 0], "--shard-size is 0, but must be at least 1"),
-        (["--workers", 0], "--workers is 0, but must be at least 1"),
+        (["--workers", 0], "--workers is 0, but must be between 1 and "),
         (["--seed", -1], "--seed is -1, but must be at least 0"),
     ],
 )
