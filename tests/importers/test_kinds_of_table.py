@@ -146,6 +146,23 @@ def test_numbers_and_boxes_have_their_value(table, look, file):
 
 
 @every_file
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"x": 10.5, "y": 20.0, "w": 60.0, "h": 30.25},
+        {"X": 10.5, "Y": 20.0, "Width": 60.0, "Height": 30.25},
+        {"cx": 40.5, "cy": 35.125, "w": 60.0, "h": 30.25},
+        {"x_center": 40.5, "y_center": 35.125, "width": 60.0, "height": 30.25},
+    ],
+    ids="-".join,
+)
+def test_boxes_by_their_sides_or_centre_are_the_same_boxes(table, file, box):
+    result = table([{"path": "a.jpg", "label": "joy", **box}], file)
+    assert kinds(result) == {}
+    assert result.manifest.row(0).boxes == (Box(10.5, 20, 70.5, 50.25),)
+
+
+@every_file
 def test_labels_listed_several_times_are_votes(table, look, file):
     cells = ["['joy', 'joy', 'fear', 'joy']", "['fear']", "[]"]
     result = table(rows_with("labels", cells), file)

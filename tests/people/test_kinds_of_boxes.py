@@ -118,6 +118,19 @@ def test_what_the_numbers_are_can_be_said(boxes, picture):
     assert found.assign(["a.png"], root=picture).found[0].boxes == (Box(0, 0, 200, 100),)
 
 
+def test_shares_may_reach_over_the_edge(boxes, picture):
+    rows = [("a.png", -0.02, 0.1, 0.5, 1.05), ("a.png", 0.5, 0.5, 1.25, 1)]
+    assigned = boxes(table(["path", "x0", "y0", "x1", "y1"], rows)).assign(["a.png"], root=picture)
+    assert assigned.found[0].boxes == (Box(0, 10, 100, 105), Box(100, 50, 250, 100))
+
+
+@pytest.mark.parametrize("score", ["", "nan", "NaN", "NA", "None", "NULL"])
+def test_a_box_without_a_score_is_a_box(boxes, score):
+    found = boxes(table(["path", "x0", "y0", "x1", "y1", "score"], [("a.png", 5, 6, 30, 40, score)]))
+    assert found.people == {"a.png": [Box(5, 6, 30, 40)]}
+    assert found.problems == ()
+
+
 def test_one_box_of_pixels_makes_all_of_them_pixels(boxes, picture):
     rows = [("a.png", 0, 0, 1, 1), ("a.png", 0, 0, 50, 60)]
     assigned = boxes(table(["path", "x0", "y0", "x1", "y1"], rows)).assign(["a.png"], root=picture)

@@ -48,7 +48,7 @@ class PrepareConfig(JsonConfig):
     """File of people's boxes: CSV, TSV or COCO's JSON."""
     box_units: BoxUnits = "auto"
     """What the numbers of boxes in a file or a table are: pixels, or shares of the image's sides; auto takes them for
-    shares if none is larger than 1."""
+    shares if none reaches beyond 1.5."""
     labels: Labelling | None = None
     """What a label of Emotion6 is: the folder, what most raters chose, or their shares."""
     table: Path | None = None

@@ -64,7 +64,7 @@ class DetectorConfig(Limits):
     """File of boxes to use instead of a detector: CSV, TSV or COCO's JSON."""
     box_units: BoxUnits = "auto"
     """What the numbers in the file of boxes are: pixels, or shares of the image's sides; auto takes them for shares if
-    none is larger than 1."""
+    none reaches beyond 1.5."""
     detector: str | None = field(default=None, metadata={"metavar": "NAME|FILE.onnx"})
     """Detector that finds people: ssdlite, fasterrcnn or fasterrcnn-320 of torchvision, or a model in ONNX."""
     detector_weights: str | None = field(default=None, metadata={"metavar": "default|FILE"})

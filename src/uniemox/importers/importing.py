@@ -71,7 +71,7 @@ def import_dataset(
         people: File of person boxes, in pixels of upright images, in the forms of `boxes.read_boxes`: CSV or TSV
             with the header `path,x0,y0,x1,y1[,score]` and one line per person, or COCO's JSON.
         box_units: What the numbers of these boxes, and of those in the table of `table` or `hf`, are: pixels, or shares
-            of the image's sides; `auto` takes them for shares if none is larger than 1.
+            of the image's sides; `auto` takes them for shares if none reaches beyond 1.5.
         ratios: Shares of train, val and test, for a set that is not split. None takes the published ones.
         seed: Seed of that split, and of the fraction.
         fraction: Share of train to keep, per class; a smaller one is part of every larger one of the same seed.

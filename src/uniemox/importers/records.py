@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from uniemox.errors import ConfigError, DataError
@@ -105,7 +105,12 @@ class Source:
     columns: Columns
     classes: tuple[str, ...] = ()  # Names of its numbers, if it states them
     has_decimal_comma: bool = False
-    form: BoxForm = "corners"  # What the numbers of a box mean
+
+    @cached_property
+    def form(self) -> BoxForm:
+        """What the numbers of a box mean, by the headings of their columns."""
+        found = find_box_columns(name for role in get_args(_Corner) for name in self.columns.get(role, ()))
+        return "corners" if found is None else found[1]
 
 
 class _Draft(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uniemox.config.people import BoxUnits
 from uniemox.emotions import TAXONOMIES, resolve
 from uniemox.errors import DataError
-from uniemox.files.cells import number
+from uniemox.files.cells import is_missing, number
 from uniemox.files.delimited import Delimited, damage_named, read_bytes, read_delimited, rows_of
 from uniemox.files.images import Unreadable, read_size
 from uniemox.files.paths import PATH_HEADINGS, PathIndex, clean_path
@@ -44,7 +44,8 @@ _CLASSES: Final = ("name", "class_name", "category_name", "class", "label", "cat
 _NUMBERED: Final = ("class", "class_id", "category_id")  # Columns of its number, which alone names nobody
 _OURS: Final = "box_score"  # Column of a table of `predict` with people, where a row without a box is the whole image
 _COCO_PERSON: Final = 1  # Number of COCO's class where the file does not name its classes
-_LARGEST_SHARE: Final = 1.0 + 1e-3  # Of a side: what is rounded may reach a little over the edge
+_LARGEST_SHARE: Final = 1.5
+"""Of a side: a detector's boxes reach over the edge, but nobody has a box that ends within two pixels."""
 
 
 class Assigned(NamedTuple):
@@ -74,10 +75,7 @@ class BoxList:
         Args:
             paths: The images.
             root: Folder that paths are relative to; names may be given from the working directory as well.
-            units: Of the boxes. `auto` takes them for shares of the image's sides if none in the file is larger than 1.
-
-        Raises:
-            DataError: The boxes are shares of sides that cannot be read.
+            units: Of the boxes. `auto` takes them for shares of the image's sides if none reaches beyond 1.5.
         """
         findings = Findings()
         findings.include(self.problems)
@@ -149,15 +147,15 @@ def find_box_columns(headings: Iterable[str]) -> tuple[tuple[str, ...], BoxForm]
 
 
 def are_shares(boxes: Iterable[Box], units: BoxUnits, findings: Findings) -> bool:
-    """Whether boxes are shares of an image's sides; by themselves they are if none is larger than 1, which is told."""
+    """Whether boxes are shares of an image's sides; `auto` takes them for that, with a note, if none is beyond 1.5."""
     if units != "auto":
         return units == "shares"
     ends = [end for box in boxes for end in (box.x1, box.y1)]
     found = bool(ends) and max(ends) <= _LARGEST_SHARE
     if found:
         findings.remark(
-            "no box is larger than 1, so all are taken for shares of the image's sides: if they are pixels, say so "
-            "with --box-units pixels"
+            "no box reaches beyond 1.5, so all are taken for shares of the image's sides: if they are pixels, repeat "
+            "the command with --box-units pixels"
         )
     return found
 
@@ -310,7 +308,7 @@ def to_box(values: Sequence[Any], score: Any = None, *, form: BoxForm = "corners
     """Make a box of texts or numbers; None where they are not finite, or leave no area in an image."""
     try:
         x0, y0, x1, y1 = map(float, values)
-        sure = None if score in (None, "") else float(score)
+        sure = None if is_missing(score) else float(score)
     except (TypeError, ValueError, OverflowError):
         return None
     match form:
