@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -178,6 +179,9 @@ def spoilt():
         "['joy' fear]",
         "[{'a': 1}]",
         "['joy', ['fear']]",
+        "[0 1 2 ... 97 98 99]",
+        "['joy' 'fear' ... 'awe']",
+        "list(list(list(list(['joy']))))",
         "[" * 100_000,
         "{'a': 1}",
     ],
@@ -220,5 +224,11 @@ def test_a_number_of_a_class_has_a_few_digits():
 
 
 def test_long_texts_are_read_in_time():
-    for text in ("[" + "'a', " * 200_000 + "'a']", "[" * 1_000_000, "'" * 1_000_000, "array(" * 150_000):
+    started = time.monotonic()
+    for text in (
+        *("[" + "'a', " * 200_000 + "'a']", "[" * 1_000_000, "'" * 1_000_000, "array(" * 150_000),
+        *("array(" * 50_000 + ")" * 50_000, f"list({',name=' * 150_000})", f"list({',name=' * 150_000}()"),
+        *("{" + "'\\" * 450_000 + "}", "{" + "'a':" * 100_000 + "}", f"[{' ' * 900_000}(]"),
+    ):
         as_names(text)
+    assert time.monotonic() - started < 20  # 0.3 s; 30,000 characters took 5 s where it was quadratic

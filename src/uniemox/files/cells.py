@@ -10,6 +10,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
@@ -28,10 +29,10 @@ _INFINITE: Final = (math.inf, -math.inf)
 _OPENING, _CLOSING = "[{(", "]})"
 # array(['joy', 'fear'], dtype=object), {'joy', 'fear'}, frozenset({'joy'}), Index(['joy'], dtype='object')
 _CALL: Final = re.compile(
-    r"(?:np\.|numpy\.|pd\.)?(?:array|Array|Index|set|frozenset|list|tuple|dict|Counter|OrderedDict|dict_\w+|deque)"
-    r"\((?P<inside>.*?)(?:,\s*(?:dtype|name|length|maxlen)=[^\[\](){}]*)?\)",
-    re.DOTALL,
+    r"(?:np\.|numpy\.|pd\.)?(?:array|Array|Index|set|frozenset|list|tuple|dict|Counter|OrderedDict|dict_\w+|deque)\("
 )
+_OPTION: Final = re.compile(r"\s*(?:dtype|name|length|maxlen)=[^\[\](){}]*")
+_MOST_WRAPPED: Final = 3  # Calls around a list, and options of a call
 _SCALAR: Final = re.compile(r"(?:np|numpy)\.\w+\(([^()]*)\)")  # np.str_('joy'), np.float64(0.5)
 _QUOTED: Final = r"""[bu]?'(?:[^'\\]|\\.)*'|[bu]?"(?:[^"\\]|\\.)*\""""
 _TOKEN: Final = re.compile(rf"\s*(?:(?P<quoted>{_QUOTED})|(?P<bare>[^\s,'\"\[\]{{}}()]+)|(?P<comma>,))\s*", re.DOTALL)
@@ -146,22 +147,44 @@ def _is_balanced(text: str) -> bool:
 
 def _looks_packed(text: str) -> bool:
     """Whether a text begins as a list of Python, NumPy or JSON does."""
-    return text[:1] in tuple(_OPENING) or _CALL.fullmatch(text) is not None
+    return text[:1] in tuple(_OPENING) or _argument(text) is not None
+
+
+def _argument(text: str) -> str | None:
+    """Return what a call stands around, without its options; None where a text is no call."""
+    call = _CALL.match(text)
+    if call is None or not text.endswith(")"):
+        return None
+    inside = text[call.end() : -1]
+    for _ in range(_MOST_WRAPPED):
+        before, comma, last = inside.rpartition(",")
+        if comma and _OPTION.fullmatch(last):
+            inside = before
+    return inside.strip()
 
 
 def _unpack_literal(text: str) -> Any:
     """Read a literal of Python or NumPy; None for anything else."""
-    while (call := _CALL.fullmatch(text)) is not None:
-        text = call["inside"].strip()
+    for _ in range(_MOST_WRAPPED):
+        inside = _argument(text)
+        text = text if inside is None else inside
     text = _SCALAR.sub(r"\1", text)
     if not text:
         return []
     if text[:1] not in _OPENING or text[-1:] != _CLOSING[_OPENING.index(text[0])]:
         return None
     inside = text[1:-1]
-    if text[0] == "{" and ":" in re.sub(_QUOTED, "", inside):
+    if text[0] == "{" and any(":" in (token["bare"] or "") for token in _tokens(inside)):
         return _unpack_mapping(text)
     return _items(inside)
+
+
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Yield the tokens of a text, up to what is none."""
+    position = 0
+    while (match := _TOKEN.match(text, position)) is not None:
+        yield match
+        position = match.end()
 
 
 def _unpack_mapping(text: str) -> dict[Any, Any] | None:
@@ -175,16 +198,15 @@ def _unpack_mapping(text: str) -> dict[Any, Any] | None:
 def _items(inside: str) -> list[Any] | None:
     """Read the items of a flat list; None where one has no known form, or nothing stands between two commas."""
     parts: list[list[re.Match[str]]] = [[]]
-    position = 0
-    while position < len(inside):
-        match = _TOKEN.match(inside, position)
-        if match is None:
-            return None
-        position = match.end()
-        if match["comma"]:
+    end = 0
+    for token in _tokens(inside):
+        end = token.end()
+        if token["comma"]:
             parts.append([])
         else:
-            parts[-1].append(match)
+            parts[-1].append(token)
+    if end < len(inside):
+        return None
     if not parts[-1]:  # a tuple of one has a comma at its end
         parts.pop()
     items: list[Any] = []
@@ -203,6 +225,8 @@ def _between_commas(tokens: list[re.Match[str]]) -> list[Any] | None:
     if quoted:
         texts = list(map(_unquote, quoted))
         return None if bare or None in texts else texts
+    if "..." in bare:  # where NumPy left items out
+        return None
     if all(_NUMBER.fullmatch(text) or text in MISSING for text in bare):
         return [None if text in MISSING else text for text in bare]
     return [" ".join(bare)]
