@@ -6,12 +6,13 @@ stored in another form. It means a file if that is the only one it can mean; wha
 
 import posixpath
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 PATH_HEADINGS: Final = ("path", "image", "image_path", "img", "file_name", "filename", "file")
 """What tables call the column of paths, in the order in which it is looked for."""
 _Index = dict[str, list[str]]
+_DEEPEST: Final = 64  # Names of a path that are compared from its end
 
 
 def clean_path(path: str) -> str:
@@ -58,16 +59,23 @@ class PathIndex:
         """List the paths that end in a path, whole names for whole names."""
         if not self._ends:
             for known in self.paths:
-                self._ends.setdefault(alike(posixpath.basename(known)), []).append(known)
-        end = f"/{path_key(path)}"
-        among = self._ends.get(posixpath.basename(end), [])
-        return [known for known in among if f"/{alike(known)}".endswith(end)]
+                for end in _ends(known):
+                    self._ends.setdefault(end, []).append(known)
+        return self._ends.get(path_key(path), [])
 
     def sharing_an_end(self, path: str) -> list[str]:
         """List the paths that have the longest end in common with a path, at least the name of the file."""
-        parts = clean_path(path).split("/")
-        for first in range(len(parts)):
-            found = self.ending_in("/".join(parts[first:]))
-            if found:
-                return found
-        return []
+        found: list[str] = []
+        for end in _ends(path):
+            longer = self.ending_in(end)
+            if not longer:
+                break
+            found = longer
+        return found
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yield the ends of a path as keys, the name of its file first; not all of a path that is deeper than any is."""
+    parts = path_key(path).split("/")
+    for first in reversed(range(max(0, len(parts) - _DEEPEST), len(parts))):
+        yield "/".join(parts[first:])
