@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -260,13 +261,35 @@ def test_nothing_is_cleared_where_there_are_no_locks(tmp_path, monkeypatch):
 def test_a_writer_whose_place_was_cleared_before_it_was_held_takes_another(tmp_path, monkeypatch):
     hold, cleared = whole._hold, []
 
-    def clear_once(path):
+    def clear_once(path, **how):
         if not cleared:
             cleared.append(path)
             path.rmdir()
-        return hold(path)
+        return hold(path, **how)
 
     monkeypatch.setattr(whole, "_hold", clear_once)
     fill(tmp_path / "target")
     assert len(cleared) == 1
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_writer_waits_for_one_that_clears_its_place(tmp_path, monkeypatch):
+    hold, clearing = whole._hold, []
+
+    def held_by_another(path, **how):
+        if not clearing:
+            handle = hold(path)
+
+            def clear():
+                path.rmdir()
+                os.close(handle)
+
+            clearing.append(threading.Timer(0.2, clear))
+            clearing[0].start()
+        return hold(path, **how)
+
+    monkeypatch.setattr(whole, "_hold", held_by_another)
+    with replace_folder(tmp_path / "target", DataError) as beside:
+        clearing[0].join()
+        (beside / "t.txt").write_text("new")
     assert names(tmp_path) == ["target"]

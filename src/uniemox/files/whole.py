@@ -107,7 +107,7 @@ def _held(path: Path, folder: Path, make: Callable[[Path], None]) -> Iterator[Pa
         while True:
             beside = folder / f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}"
             make(beside)
-            handle = _hold(beside)
+            handle = _hold(beside, waits=True)  # for one that is about to clear it
             if handle is not None:
                 stack.callback(os.close, handle)
             if beside.exists():  # else another writer cleared it before it was held
@@ -131,7 +131,7 @@ def _clear(path: Path, folder: Path) -> None:
             os.close(handle)
 
 
-def _hold(path: Path) -> int | None:
+def _hold(path: Path, *, waits: bool = False) -> int | None:
     """Lock a file or a folder until the handle is closed; None where it is held, or where there are no such locks."""
     try:
         import fcntl
@@ -142,7 +142,7 @@ def _hold(path: Path) -> int | None:
             # Not a record lock: those end when the process closes the file anywhere, as a library that writes it does.
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             stack.callback(os.close, handle)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             is_there = os.path.samestat(os.fstat(handle), path.lstat())
         except OSError:
             return None
