@@ -19,6 +19,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.files.onnx import Exceeded, import_onnxruntime, open_session, run_session, session_errors
 from uniemox.files.onnx_walk import Rules, walk
 from uniemox.manifests.table import Box
+from uniemox.people.boxes import is_person
 from uniemox.people.detectors.detector import fingerprint, select_people
 from uniemox.people.detectors.formats import CENTRE, CORNERS
 from uniemox.wording import counted, printable, reason_of, shorten
@@ -41,7 +42,6 @@ _MAX_PIXELS: Final = 2**24  # of all images at once: one of the largest; more is
 _PIXELS_AT_ONCE: Final = 2**20  # Where the model takes any number on the CPU; more are no faster there
 _CPU: Final = "CPUExecutionProvider"
 _ROUNDING: Final = 1e-3
-_PEOPLE: Final = ("person", "people", "persons", "human", "pedestrian")  # What models call the class
 _LONGEST_NAMES: Final = 100_000
 
 _STANDARD: Final = """
@@ -191,7 +191,7 @@ class OnnxDetector:
         names = self._session.get_modelmeta().custom_metadata_map.get("names", "")
         number = self._form.person
         found = re.search(rf"[{{,]\s*{number}:\s*['\"]([^'\"]*)", names[:_LONGEST_NAMES])
-        if found and found[1].casefold() not in _PEOPLE:
+        if found and not is_person(found[1]):
             log.warning(
                 "%s calls class %d %s: those are now the people; person in a format takes another class",
                 self._path,
