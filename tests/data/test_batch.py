@@ -2,6 +2,7 @@ import itertools
 import multiprocessing
 import re
 import signal
+import time
 import traceback
 from collections import Counter
 
@@ -145,6 +146,24 @@ def test_a_worker_killed_while_it_sends_a_batch_is_a_dead_worker(error):
         next(batches)
     assert describe_dead_worker(told.value).startswith("a process that decodes images died: DataLoader worker")
     assert told.value.__cause__ is error
+
+
+def test_the_report_of_a_signal_takes_the_place_of_ours_and_does_not_come_after_it():
+    """Torch's handler raises wherever the process is by then, which must not be beyond those who expect it."""
+
+    def report(number, frame):
+        raise RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. ")
+
+    before = signal.signal(signal.SIGALRM, report)
+    try:
+        batches = batches_of(Breaking(ConnectionResetError(104, "reset")))
+        next(batches)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(RuntimeError, match="pid 4711"):
+            next(batches)
+        time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("text", ["", "CUDA out of memory", "mat1 and mat2 shapes"])

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -213,6 +214,7 @@ def _delivered(batches: Iterator[Any], *, has_workers: bool) -> Iterator[Any]:
         except StopIteration:
             return
         except broken as error:
+            time.sleep(_REPORTED)  # torch's own report, which a signal brings, must not come after ours
             raise RuntimeError(f"{_DEAD_WORKER} unknown) broke its connection: {reason_of(error)}") from error
         if isinstance(batch, _Failure):
             del batches  # so that the workers end now: the error's traceback keeps this frame alive
@@ -265,6 +267,7 @@ def describe_dead_worker(error: RuntimeError) -> str | None:
     )
 
 
+_REPORTED = 1.0  # Seconds within which the system reports a process that died
 _DEAD_WORKER = "DataLoader worker (pid"  # How torch's own report starts
 _SHARED_MEMORY = Path("/dev/shm")  # Workers send their batches through it
 

@@ -151,8 +151,9 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int,
 
     grace, end, most = _GRACE, time.monotonic() + seconds, _own_memory() + room
     # A daemon: work that does not stop must not keep the process alive.
-    threading.Thread(target=do, name="onnxruntime", daemon=True).start()
+    thread = threading.Thread(target=do, name="onnxruntime", daemon=True)
     try:
+        thread.start()  # which a signal may interrupt once the work has begun
         while not wait([future], _LOOK).done:
             if time.monotonic() > end:
                 raise Exceeded(f"needs more than {seconds:g} s")
@@ -163,7 +164,8 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int,
     finally:  # at Ctrl-C too
         if not future.done():
             stop()
-            wait([future], grace)
+        if thread.ident is not None:  # one that comes back when Python has ended would end the process with a signal
+            thread.join(grace)
 
 
 def _too_large(room: int) -> Exceeded:
