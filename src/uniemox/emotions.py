@@ -9,6 +9,7 @@ Behavior Research Methods 37. Shaver et al. 1987: Emotion knowledge: further exp
 """
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _by_key(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[s
 
 def _word(name: str) -> str:
     text = unicodedata.normalize("NFC", name).casefold()
-    return " ".join(text.replace("_", " ").replace("-", " ").split())
+    sign = "-" if re.match(r"-\d", text) else ""  # -1 is another class than 1
+    return sign + " ".join(text.replace("_", " ").replace("-", " ").split())
 
 
 def _concept(name: str) -> str:

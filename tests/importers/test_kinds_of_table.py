@@ -221,6 +221,15 @@ def test_boxes_in_shares_are_pixels_where_the_image_has_a_size(table, tmp_path, 
     assert not result.manifest.row(0).boxes
 
 
+@every_file
+@pytest.mark.parametrize("none", ["-1", "[-1]"])
+def test_minus_one_is_no_label_and_never_the_class_one(table, look, file, none):
+    result = table(rows_with("label", [none, *(["0", "1"] if none == "-1" else ["[0]", "[1]"])]), file)
+    assert result.manifest.facts.classes == ("0", "1")
+    assert [row.label for row in map(result.manifest.row, range(3))] == [None, 0, 1]
+    assert result.notes == ()
+
+
 # Facts of one file and another's
 
 
@@ -272,6 +281,18 @@ def test_a_shard_with_a_class_of_its_own_adds_it(tmp_path, png):
     manifest = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out").manifest
     assert manifest.facts.classes == ("joy", "fear", "awe")
     assert [manifest.facts.classes[manifest.row(i).label] for i in range(2)] == ["joy", "awe"]
+
+
+def test_shares_by_number_are_of_the_shard_s_own_classes(tmp_path, png):
+    """Numbers, names and places mean the same three classes."""
+    shares = ["{0: 0.5, 2: 0.5}", "{'joy': 0.5, 'awe': 0.5}", "[0.5, 0, 0.5]"]
+    path = tmp_path / "set/train-0.parquet"
+    shard(path, [(png((place * 40, 0, 5)), "joy") for place in range(3)], NAMES)
+    rows = pq.read_table(path)
+    pq.write_table(rows.append_column("distribution", pa.array(shares)), path)
+    manifest = import_dataset("hf", tmp_path / "set", pictures=tmp_path / "out").manifest
+    assert manifest.facts.classes == NAMES
+    assert manifest.table["distribution"].to_pylist() == [[0.5, 0.0, 0.5]] * 3
 
 
 def test_a_number_beyond_a_shard_s_classes_is_counted(tmp_path, png):

@@ -165,7 +165,9 @@ class Collector:
             group=found["group"],
             vad=cells.vad(found),
         )
-        label, labels = None if found["label"] == _NO_LABEL else found["label"], found["labels"]
+        label, labels = found["label"], found["labels"]
+        if label in (_NO_LABEL, (_NO_LABEL,)):
+            label = None
         is_listed = isinstance(label, tuple)
         if is_listed:
             label, labels = None, labels or label
@@ -207,7 +209,7 @@ class Collector:
                 name = partial(self._named, names, draft)
                 labels = None if draft.labels is None else tuple(filter(None, map(name, draft.labels)))
                 label = None if draft.label is None else name(draft.label)
-                shares = _by_name(draft.distribution, names)
+                shares = _by_name(draft.distribution, names, name)
                 self._drafts[place] = draft._replace(label=label, labels=labels, distribution=shares)
 
     def _named(self, names: tuple[str, ...], draft: _Draft, label: str) -> str | None:
@@ -295,8 +297,16 @@ def _shares_of(votes: tuple[str, ...] | None) -> dict[str, float] | None:
     return {name: count / counts.total() for name, count in counts.items()} or None
 
 
-def _by_name(shares: Any, names: tuple[str, ...]) -> Any:
-    """Name shares that a file gives in the order of its classes."""
+def _by_name(shares: Any, names: tuple[str, ...], name: Callable[[str], str | None]) -> Any:
+    """Name shares that a file gives in the order of its classes, or by their numbers; None if one is of no class."""
+    if isinstance(shares, dict):
+        named: dict[str, float] = {}
+        for key, value in shares.items():
+            own = name(key)
+            if own is None:
+                return None
+            named[own] = named.get(own, 0.0) + value
+        return named
     in_order = isinstance(shares, tuple) and len(shares) == len(names)
     return dict(zip(names, shares, strict=True)) if in_order else shares
 
