@@ -113,6 +113,14 @@ def test_texts_that_are_not_utf_8_are_refused(tmp_path):
             read(tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_texts_longer_than_any_cell_are_refused_wherever_they_stand(tmp_path, dictionary):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"c": ["x", "y" * (2**22 + 1)]}), path, use_dictionary=dictionary)
+    with pytest.raises(DataError, match=r"a text of 4,194,305 bytes in its column c: drop it"):
+        list(parquet.stream_batches(path, 128))
+
+
 def test_texts_that_repeat_their_start_are_refused_with_advice(tmp_path):
     pq.write_table(
         pa.table({"c": ["x" * 1000] * 3}),

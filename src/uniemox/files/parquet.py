@@ -92,11 +92,20 @@ def stream_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
                 long = {n: _longest_of(folded, number, chunk) for n, chunk in enumerate(chunks)}
                 for n, longest in long.items():
                     column = declared.schema.column(n)
-                    if longest > _LONGEST_TEXT and str(column.logical_type) == "String":
-                        raise DataError(f"{path} has a text of {longest:,} bytes in its column {column.path}: drop it")
-                yield from file.iter_batches(
-                    max(1, min(rows, _BATCH_BYTES // max(1, sum(long.values())))), row_groups=[number]
-                )
+                    if str(column.logical_type) == "String":
+                        _refuse_long(longest, column.path, path)
+                size = max(1, min(rows, _BATCH_BYTES // max(1, sum(long.values()))))
+                for batch in file.iter_batches(size, row_groups=[number]):
+                    # Texts that are in no dictionary; as Python's they would take as much again.
+                    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+                            _refuse_long(pc.max(pc.binary_length(values)).as_py() or 0, name, path)
+                    yield batch
+
+
+def _refuse_long(longest: int, name: str, path: Path) -> None:
+    if longest > _LONGEST_TEXT:
+        raise DataError(f"{path} has a text of {longest:,} bytes in its column {name}: drop it")
 
 
 def _refuse_prefixes(chunks: Sequence[pq.ColumnChunkMetaData], path: Path) -> None:
