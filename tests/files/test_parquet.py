@@ -135,7 +135,7 @@ def test_texts_that_repeat_their_start_are_refused_with_advice(tmp_path):
 def test_what_is_no_parquet_file_is_said_in_one_line(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text").write_text(json.dumps([1]))
-    for name, words in (("pipe", "is not a file"), ("none", "there is no file"), ("text", "cannot read .* as Parquet")):
+    for name, words in (("pipe", "is not a file"), ("none", "no file at"), ("text", "cannot read .* as Parquet")):
         with pytest.raises(DataError, match=words):
             read(tmp_path / name)
 

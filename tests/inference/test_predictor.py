@@ -637,4 +637,4 @@ def test_of_a_folder_what_systems_keep_is_left_out_and_told_and_what_is_not_read
         found = find_images([tmp_path])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jpg", "b.HEIC", "sub/c.JXL"]
     (line,) = caplog.messages
-    assert line.startswith(f"left out 2 folders and files that a system or a program keeps in {tmp_path}: ")
+    assert line.startswith(f"skipped 2 folders and files that a system or a program keeps in {tmp_path}: ")

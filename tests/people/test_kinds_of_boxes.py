@@ -52,7 +52,7 @@ def test_of_a_detector_s_table_only_persons_are_read_with_their_scores(boxes, fo
     found = boxes(table(["image", *form, score, kind], rows))
     assert found.people == {"p0.jpg": [PERSON]}
     assert found.problems == ()
-    assert found.notes == (f"1 box left out: no person by the column {kind}",)
+    assert found.notes == (f"1 box skipped: no person by the column {kind}",)
 
 
 def test_the_name_of_a_class_counts_more_than_its_number(boxes):

@@ -20,7 +20,7 @@ from uniemox.config.checks import (
 PersonChoice = Literal["largest", "confident", "central", "union"]
 CropShape = Literal["squeeze", "pad"]
 BoxUnits = Literal["auto", "pixels", "shares"]
-"""What the numbers of a box count: pixels of the upright image, or shares of its sides; auto tells by their size."""
+"""What the numbers of a box count: pixels of the upright image, or shares of its sides; auto decides by their size."""
 
 
 @dataclass(frozen=True, kw_only=True)

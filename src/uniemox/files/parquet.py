@@ -49,7 +49,7 @@ def open_parquet(path: Path, *, what: str = "Parquet", then: str = "") -> Iterat
         then: Such as a question.
     """
     if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
+        raise DataError(f"{path} is not a file" if path.exists() else f"no file at {path}")
     try:
         with pq.ParquetFile(path) as file:
             if reason := next(_faults(file.metadata, _budget(path)), None):

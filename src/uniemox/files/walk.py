@@ -10,14 +10,8 @@ from uniemox.files.images import is_image_name
 _CLUTTER: Final = frozenset(
     (
         *("@eadir", "@recycle", "#recycle", "#snapshot", "@tmp"),  # disk stations: thumbnails, deleted files
-        *(
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-            "thumbs.db",
-            "ehthumbs.db",
-            "desktop.ini",
-        ),  # Windows
+        *("$recycle.bin", "recycler", "system volume information"),  # Windows
+        *("thumbs.db", "ehthumbs.db", "desktop.ini"),
         *("lost+found", "__pycache__", "__macosx", "icon\r"),  # Unix, Python, archives and folders of a Mac
     )
 )  # In lower case; whatever starts with a dot is hidden by its owner, or a Mac's shadow of a file

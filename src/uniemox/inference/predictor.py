@@ -351,7 +351,7 @@ def _prepare(facts: ModelFacts, image: Image.Image, box: Box | None) -> Pixels |
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List files, and the images below folders in the order of their names; links to folders are not followed.
 
-    What systems and programs keep beside images, such as thumbnails, is left out, and a warning counts it.
+    What systems and programs keep beside images, such as thumbnails, is skipped, and a warning counts it.
 
     Raises:
         DataError: A path does not exist or is a URL, or a folder has no image or cannot be listed.
@@ -362,7 +362,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             below = find_images_below(path, refuse=_refuse)
             if below.skipped:
                 what = counted(len(below.skipped), "folder or file", several="folders and files")
-                log.warning("left out %s that a system or a program keeps in %s: %s", what, path, below.skipped[0])
+                log.warning("skipped %s that a system or a program keeps in %s: %s", what, path, below.skipped[0])
             if not below.paths:
                 known = ", ".join(sorted({*EXTENSIONS, *OTHER_EXTENSIONS}))
                 raise DataError(f"the folder {path} has no image below it (looked for {known})")

@@ -220,7 +220,7 @@ def _keep_people(path: Path, table: Delimited, rows: list[_Row], findings: Findi
         return rows
     people = [row for row in rows if is_person(row[1][named])]
     if others := len(rows) - len(people):
-        findings.remark(f"{counted(others, 'box', several='boxes')} left out: no person by the column {named}")
+        findings.remark(f"{counted(others, 'box', several='boxes')} skipped: no person by the column {named}")
     return people
 
 

@@ -70,7 +70,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         return []
     found = [_read_line(line) for line in path.read_bytes().splitlines()]
     if damaged := found[:-1].count(None):
-        log.warning("%s in %s cannot be read and are left out", counted(damaged, "line"), path)
+        log.warning("%s in %s cannot be read and are skipped", counted(damaged, "line"), path)
     return [line for line in found if line is not None]
 
 

@@ -53,8 +53,8 @@ def _people(config: PeopleConfig, terminal: Terminal) -> Iterator[Answer]:
     if search is not None:
         search.clear()
     population = count_people(manifest)
-    told = (f"note: {note}" for note in notes)
-    shown: list[object] = [population_table(population), problems_table(problems), *told]
+    remarks = (f"note: {note}" for note in notes)
+    shown: list[object] = [population_table(population), problems_table(problems), *remarks]
     data: dict[str, Any] = {"manifest": config.out, "people": population, "problems": problems, "notes": notes}
     if agreement is not None:
         shown.append(agreement_table(agreement, names=(str(config.out or config.manifest), str(config.compare))))
