@@ -451,3 +451,11 @@ def test_paths_get_the_splits_of_a_list_and_what_does_not_fit_is_told():
     assert found.splits == ["train", "test", None, "train"]
     assert found.unlisted == ["c.jpg"]
     assert found.unknown == ["a/2.jpg"]
+
+
+@pytest.mark.parametrize("names", [("A.jpg", "a.jpg"), ("a.jpg", "A.jpg")])
+def test_two_listed_names_that_differ_in_case_are_two_images(names):
+    listed = {name: "val" if name == "a.jpg" else "train" for name in names}
+    assigned = assign_splits(["a.jpg"], listed)
+    assert assigned.splits == ["val"]
+    assert assigned.unknown == ["A.jpg"]

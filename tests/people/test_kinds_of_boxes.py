@@ -131,6 +131,13 @@ def test_a_box_without_a_score_is_a_box(boxes, score):
     assert found.problems == ()
 
 
+def test_two_names_that_differ_in_case_are_two_images(boxes):
+    rows = [("A.png", 50, 60, 70, 80), ("a.png", 5, 6, 30, 40)]
+    assigned = boxes(table(["path", "x0", "y0", "x1", "y1"], rows)).assign(["a.png"])
+    assert assigned.found[0].boxes == (Box(5, 6, 30, 40),)
+    assert [problem.kind for problem in assigned.problems] == ["image that is not among these"]
+
+
 def test_one_box_of_pixels_makes_all_of_them_pixels(boxes, picture):
     rows = [("a.png", 0, 0, 1, 1), ("a.png", 0, 0, 50, 60)]
     assigned = boxes(table(["path", "x0", "y0", "x1", "y1"], rows)).assign(["a.png"], root=picture)

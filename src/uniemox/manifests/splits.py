@@ -276,7 +276,9 @@ def assign_splits(paths: Sequence[str], listed: Mapping[str, str]) -> Assigned:
     unknown = []
     for name, split in listed.items():
         found = index.find(name)
-        if len(found) != 1 or split_of.setdefault(found[0], split) != split:
+        # Of a.jpg and A.jpg in a list, the second is another image than a.jpg.
+        is_another = len(found) != 1 or (found[0] != name and found[0] in listed)
+        if is_another or split_of.setdefault(found[0], split) != split:
             unknown.append(name)
     return Assigned(
         [split_of.get(path) for path in paths],

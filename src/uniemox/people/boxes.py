@@ -84,7 +84,9 @@ class BoxList:
         later: dict[str, list[str]] = {}
         for name, boxes in self.people.items():
             found = _find_path(name, index, root)
-            if len(found) == 1:
+            if len(found) == 1 and found[0] != name and found[0] in self.people:  # a.jpg and A.jpg are two images
+                findings.add("image that is not among these", name)
+            elif len(found) == 1:
                 assigned.setdefault(found[0], []).extend(boxes)
             elif found:
                 findings.add("name that several images end in", name)
