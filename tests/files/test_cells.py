@@ -1,5 +1,6 @@
 """What cells mean, whatever file they come from."""
 
+import datetime
 import json
 import math
 import random
@@ -39,6 +40,7 @@ NAMES = ["joy", "awe", "it's", 'a "good" day', "fear, or so", "ärger", "doubt/c
         ([1], None),
         (10**400, None),
         ("3,5", None),
+        ("1_000", None),
     ],
 )
 def test_a_number_is_finite(value, taken):
@@ -91,6 +93,15 @@ def test_what_is_like_nothing_is_not_missing(value):
         ("joy']", None),
         ("{joy", None),
         ("joy (mild)", "joy (mild)"),
+        ("(a) joy", "(a) joy"),
+        ("'joy'", "joy"),
+        ('"joy"', "joy"),
+        ("b'joy'", "joy"),
+        ("joy\u200b", "joy"),
+        ("\ufeffjoy", "joy"),
+        ("\u202ejoy", "joy"),
+        ("\u0646\u200c\u0627", "\u0646\u200c\u0627"),
+        (datetime.date(2026, 11, 29), "2026-11-29"),
         ("x" * 256, None),
         ("9" * 5000, None),
         ("cafe\u0301", "caf\u00e9"),

@@ -67,7 +67,7 @@ def test_separators_in_quoted_headings_do_not_count(tmp_path):
         ("\n\n", "has no headings"),
         ("sep=;\n", "has no headings"),
         ("a,b,a\n", "has two columns called a: rename one"),
-        ("a,,\n", "has two columns called nothing"),
+        (",,\n", "has no headings"),
         ("a\x1b[31m,a\x1b[31m\n", r"two columns called a\\x1b\[31m"),
     ],
 )
@@ -167,3 +167,29 @@ def test_a_cell_has_a_limit(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"cannot read .*t\.csv, line 2: field larger"):
         table_of(written(tmp_path, "a,b\n" + "x" * 2000 + ",1\n"))
     assert csv.field_size_limit() == before
+
+
+def test_columns_without_a_heading_are_nobody_s(tmp_path):
+    """Spreadsheets write separators for empty columns, and R names of rows without a heading."""
+    rows, problems = problems_of(written(tmp_path, ";path;label;;;\n1;a.jpg;joy;;;\n2;b.jpg;fear;;;\n"))
+    assert [(cells["path"], cells["label"]) for _, cells in rows] == [("a.jpg", "joy"), ("b.jpg", "fear")]
+    assert problems == []
+
+
+def test_blanks_before_a_quote_are_blanks(tmp_path):
+    assert table_of(written(tmp_path, '"path", "label"\n"a.jpg", "joy, or so"\n')) == [
+        ["path", "label"],
+        ["a.jpg", "joy, or so"],
+    ]
+
+
+def test_a_row_that_a_quote_took_others_into_is_skipped(tmp_path):
+    rows, problems = problems_of(written(tmp_path, 'path,label\na.jpg,"joy\nb.jpg,fear\nc.jpg,"\nd.jpg,awe\n'))
+    assert [cells["path"] for _, cells in rows] == ["d.jpg"]
+    assert problems[0][0] == "quotes that reach over several lines"
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_a_text_without_its_mark_is_told(tmp_path, coding):
+    with pytest.raises(DataError, match=r"is not UTF-8.*save it as UTF-8"):
+        read_delimited(written(tmp_path, "path,label\na.jpg,joy\n", encoding=coding))

@@ -332,3 +332,31 @@ def test_an_image_of_a_format_that_is_not_read_here_is_a_problem(trees, tmp_path
     assert len(result.manifest) == 4
     monkeypatch.setattr("uniemox.importers.tree.explain_ending", lambda name: None)
     assert len(import_dataset("folders", tmp_path, ratios=(1, 0, 0)).manifest) == 5
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "valid", "test"),
+        ("Training", "validation", "Testing"),
+        ("tr", "dev", "test"),
+        ("TRAIN", "Val", "test"),
+    ],
+)
+def test_splits_are_folders_by_any_usual_word(trees, tmp_path, names):
+    for name, count in zip(names, (4, 2, 3), strict=True):
+        trees.folders(tmp_path / name, ["joy", "fear"], count)
+    (tmp_path / "annotations").mkdir()
+    result = import_dataset("split-folders", tmp_path, strict=True)
+    assert result.manifest.split_counts() == {"train": 8, "val": 4, "test": 6}
+    with pytest.raises(DataError, match="import it as split-folders"):
+        import_dataset("folders", tmp_path, ratios=(1, 0, 0))
+
+
+def test_a_folder_with_images_beside_the_splits_is_a_problem(trees, tmp_path):
+    trees.split_folders(tmp_path, ["joy", "fear"])
+    trees.folders(tmp_path / "extra", ["joy", "fear"], 2)
+    result = import_dataset("split-folders", tmp_path)
+    assert [str(problem) for problem in result.problems] == ["1 x folder that is no split (extra)"]
+    with pytest.raises(DataError, match="import it as split-folders"):
+        import_dataset("folders", tmp_path, ratios=(1, 0, 0))

@@ -318,3 +318,102 @@ def test_two_columns_of_classes_are_named_and_one_can_be_chosen(tmp_path, png):
     assert chosen.problems == ()
     assert chosen.manifest.facts.classes == ("joy", "fear")
     assert chosen.manifest.row(0).label == 1
+
+
+# What a breaker found
+
+
+@every_file
+def test_shares_in_an_order_that_nobody_states_are_counted_and_not_given_to_classes(table, look, file):
+    rows = [{"path": "a.jpg", "label": "joy", "distribution": "[0.75, 0.25]"}]
+    rows += [{"path": "b.jpg", "label": "fear", "distribution": "[0.25, 0.75]"}]
+    result = table(rows, file)
+    assert kinds(result) == {"list of shares without the order of its classes (--classes)": 2}
+    assert look.cells(result.manifest, "distribution") == [None, None]
+    result = table(rows, file, classes=("joy", "fear"))
+    assert look.cells(result.manifest, "distribution") == [[0.75, 0.25], [0.25, 0.75]]
+
+
+@every_file
+@pytest.mark.parametrize("cell", ["[]", "()", "(null)", "set()", "[nan]"])
+def test_an_empty_list_is_a_missing_label_and_makes_no_sets_of_the_others(table, look, file, cell):
+    result = table(rows_with("label", ["joy", "fear", cell]), file)
+    assert look.cells(result.manifest, "label") == [1, 0, None]
+    assert look.cells(result.manifest, "label_set") == [None] * 3
+
+
+@every_file
+def test_splits_are_read_as_names_are(table, file):
+    rows = [
+        {"path": f"{name}.jpg", "label": "joy", "split": split}
+        for name, split in zip("abcd", ["b'train'", " Test ", "['val']", "trian"], strict=True)
+    ]
+    result = table(rows, file, ratios=None)
+    assert result.manifest.split_counts() == {"train": 1, "test": 1, "trian": 1}
+    assert kinds(result)["split of unknown form"] == 1
+    assert any("split that is not train, val or test (trian)" in note for note in result.notes)
+
+
+def test_splits_as_bytes_are_texts(table):
+    rows = [{"path": "a.jpg", "label": "joy", "split": b"train"}]
+    assert table(rows, "t.parquet", ratios=None).manifest.split_counts() == {"train": 1}
+
+
+@pytest.mark.parametrize("file", ["excel.csv", "semicolons.csv"])
+def test_a_comma_between_two_labels_is_no_decimal_one(table, file):
+    result = table(rows_with("labels", ["1,2", "0"]), file)
+    assert result.manifest.facts.classes == ("0", "1", "2")
+    assert table(rows_with("label", ["1,2", "0"]), file).manifest.facts.classes == ("1,2", "0")
+
+
+@every_file
+def test_ways_to_write_one_class_are_one_class_and_that_is_told(table, look, file):
+    result = table(rows_with("label", ["Joy", "joy", "JOY ", "fear"]), file)
+    assert result.manifest.facts.classes == ("fear", "joy")
+    assert look.cells(result.manifest, "label") == [1, 1, 1, 0]
+    assert any(note.startswith("2 x class written in another way") for note in result.notes)
+
+
+@every_file
+def test_a_column_of_labels_without_any_is_a_problem(table, file):
+    rows = [{"path": "a.jpg", "label": None, "emotion": "joy"}]
+    if file == "t.parquet":
+        rows[0]["label"] = ""
+    assert "column of labels without a label: choose another with --columns label=NAME" in kinds(table(rows, file))
+
+
+@every_file
+@pytest.mark.parametrize(("name", "what"), [("is_train", "splits"), ("fold", "splits"), ("bbox", "boxes")])
+def test_columns_that_look_like_splits_or_boxes_are_noted(table, file, name, what):
+    result = table([{"path": "a.jpg", "label": "joy", name: "1"}, {"path": "b.jpg", "label": "fear", name: "0"}], file)
+    assert any(note.startswith(f"{name} could be {what}") for note in result.notes)
+
+
+@every_file
+def test_only_persons_are_people_where_rows_are_boxes(table, file):
+    box = {"xmin": 1, "ymin": 1, "xmax": 40, "ymax": 30}
+    rows = [
+        {"path": "a.jpg", "label": "joy", "name": "person", **box},
+        {"path": "b.jpg", "label": "fear", "name": "dog", **box},
+    ]
+    result = table(rows, file)
+    assert len(result.manifest) == 1
+    assert "1 row skipped: no person by the column name" in result.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("t.json", as_json_lines), ("t.jsonl", lambda r, p: p.write_text(json.dumps(r, indent=1)))]
+)
+def test_a_list_and_lines_of_json_are_told_apart_by_what_they_are(trees, tmp_path, name, write):
+    trees.touch(tmp_path / "set" / "a.jpg")
+    write([{"path": "a.jpg", "label": "joy"}], tmp_path / name)
+    assert len(import_dataset("table", tmp_path / "set", table=tmp_path / name, ratios=ALL).manifest) == 1
+
+
+def test_one_list_at_the_root_takes_splits_from_folders(trees, tmp_path):
+    for split in ("train", "test"):
+        trees.touch(tmp_path / "set" / split / "a.jpg")
+    lines = [{"file_name": f"{split}/a.jpg", "label": "joy"} for split in ("train", "test")]
+    (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = import_dataset("hf", tmp_path / "set")
+    assert result.manifest.split_counts() == {"train": 1, "test": 1}

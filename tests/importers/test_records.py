@@ -195,11 +195,13 @@ def test_several_rows_of_a_picture_are_people_where_they_have_boxes(table, look)
     }
 
 
-def test_classes_that_differ_only_in_case_are_counted(table, look):
+def test_classes_that_differ_only_in_case_are_one_and_that_is_told(table, look):
     rows = [{"path": f"{name}.jpg", "label": label} for name, label in zip("abc", ["joy", "Joy", "fear"], strict=True)]
     result = table(rows)
-    assert result.manifest.facts.classes == ("Joy", "fear", "joy")
-    assert look.problems(result) == {"classes that differ only in case": 1}
+    assert result.manifest.facts.classes == ("fear", "joy")
+    assert look.cells(result.manifest, "label") == [1, 1, 0]
+    assert result.problems == ()
+    assert "1 x class written in another way (Joy is joy)" in result.notes
 
 
 def test_sets_of_labels_are_cut_each_by_itself(trees, tmp_path):

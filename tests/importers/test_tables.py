@@ -72,7 +72,7 @@ def test_rows_that_are_none_are_counted(tmp_path, name, text, rows):
         ("t.xlsx", b"PK", r"is no table that can be read: give \.csv, \.tsv"),
         ("t.csv", b"", "has no headings"),
         ("t.csv", b"a,b,a\n", "has two columns called a: rename one"),
-        ("t.csv", b"a,,\n", "has two columns called nothing"),
+        ("t.csv", b",,\n", "has no headings"),
         ("t.csv", b"a\n\xff\n", "is not UTF-8 at byte 2: save it as UTF-8"),
         ("t.jsonl", b"", "has no headings"),
         ("t.json", b"{", "is no list of rows"),

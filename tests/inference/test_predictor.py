@@ -618,7 +618,7 @@ def test_what_is_not_there_is_told(tmp_path):
     with pytest.raises(DataError, match=r"no file or folder at C:/none"):
         find_images([Path("C:/none")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty has no image below it \(looked for \.avif, "):
+    with pytest.raises(DataError, match=r"empty has no image below it \(looked for \.bmp, "):
         find_images([tmp_path / "empty"])
 
 

@@ -459,3 +459,10 @@ def test_two_listed_names_that_differ_in_case_are_two_images(names):
     assigned = assign_splits(["a.jpg"], listed)
     assert assigned.splits == ["val"]
     assert assigned.unknown == ["A.jpg"]
+
+
+def test_a_folder_of_lists_may_use_any_usual_word(tmp_path):
+    for name in ("training", "valid", "testing"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}.jpg\n")
+    (tmp_path / "readme.txt").write_text("words\n")
+    assert read_split_list(tmp_path) == {"training.jpg": "train", "valid.jpg": "val", "testing.jpg": "test"}

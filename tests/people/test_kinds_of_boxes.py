@@ -66,7 +66,7 @@ def test_the_name_of_a_class_counts_more_than_its_number(boxes):
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("class", ["dog", "cat"]), ("name", ["car", "joy"]), ("class", [0, 16]), ("class_id", [1, 1])],
+    [("class", ["dog", "cat"]), ("name", ["car", "joy"]), ("class", [0, 16]), ("class_id", [1, 1]), ("label", [3, 4])],
 )
 def test_classes_without_a_person_are_refused(boxes, column, values):
     rows = [("a.jpg", 0, 0, 9, 9, value) for value in values]
@@ -75,8 +75,7 @@ def test_classes_without_a_person_are_refused(boxes, column, values):
 
 
 @pytest.mark.parametrize(
-    ("column", "values"),
-    [("category", ["Fear", "joyful"]), ("label", [3, 4]), ("label", ["Disconnection", "Doubt/Confusion"])],
+    ("column", "values"), [("category", ["Fear", "joyful"]), ("label", ["Disconnection", "Doubt/Confusion"])]
 )
 def test_emotions_are_no_classes_of_a_detector(boxes, column, values):
     rows = [("a.jpg", 0, 0, 9 + place, 9, value) for place, value in enumerate(values)]
@@ -192,3 +191,55 @@ def test_an_image_is_not_found_by_an_end_that_two_names_share(boxes):
 def test_a_pointer_of_git_lfs_is_named(boxes, name):
     with pytest.raises(DataError, match="is a Git LFS pointer"):
         boxes("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", name)
+
+
+@pytest.mark.parametrize("column", ["cls", "object", "type", "class_label", "what the camera saw"])
+def test_a_column_by_any_name_that_calls_some_rows_persons_tells_the_others_apart(boxes, column):
+    rows = [("p0.jpg", 5, 6, 30, 40, "person"), ("p1.jpg", 1, 1, 60, 40, "dog")]
+    assert list(boxes(table(["path", "xmin", "ymin", "xmax", "ymax", column], rows)).people) == ["p0.jpg"]
+
+
+def test_the_sides_of_the_image_are_not_those_of_the_box(boxes):
+    columns = ["filename", "width", "height", "x_center", "y_center", "w", "h"]
+    found = boxes(table(columns, [("p0.jpg", 640, 480, 30, 20, 10, 12)]))
+    assert found.people == {"p0.jpg": [Box(25, 14, 35, 26)]}
+
+
+def test_a_box_smaller_than_a_pixel_is_counted(boxes):
+    rows = [("a.jpg", 0.1, 0.2, 0.6, 0.9), ("b.jpg", 1, 1, 200, 100)]
+    assigned = boxes(table(["path", "x0", "y0", "x1", "y1"], rows)).assign(["a.jpg", "b.jpg"])
+    assert [problem.kind for problem in assigned.problems] == [
+        "box smaller than a pixel: if these are shares, say --box-units shares"
+    ]
+
+
+def with_changes(**changes):
+    return coco(["a.jpg", "b.jpg"]) | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"images": [{"id": 0, "file_name": "a.jpg"}, {"id": 0, "file_name": "b.jpg"}]},
+            "two images of the id 0, a.jpg and b.jpg",
+        ),
+        ({"categories": [{"id": 1, "name": "person"}, {"id": 1, "name": "dog"}]}, "gives person and dog one id"),
+    ],
+)
+def test_facts_of_coco_that_contradict_are_refused(boxes, changes, said):
+    with pytest.raises(DataError, match=said):
+        boxes(with_changes(**changes), "boxes.json")
+
+
+def test_all_categories_of_people_count_and_ids_may_be_texts(boxes):
+    tree = with_changes(categories=[{"id": "1", "name": "person"}, {"id": 5, "name": "Person"}])
+    tree["annotations"].append({"id": 9, "image_id": "0", "category_id": "5", "bbox": [1, 1, 5, 5]})
+    tree["annotations"].append({"id": 10, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": "1"})
+    found = boxes(tree, "boxes.json")
+    assert {name: len(people) for name, people in found.people.items()} == {"a.jpg": 2, "b.jpg": 1}
+    assert [problem.kind for problem in found.problems] == ["crowd, which is no person"]
+
+
+def test_a_class_that_is_assumed_is_told(boxes):
+    assert "so class 1 is taken for people" in boxes(with_changes(categories=[]), "boxes.json").notes[0]

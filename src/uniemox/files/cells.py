@@ -11,13 +11,20 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
 MISSING: Final = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA")
-) | frozenset(("NULL", "NaN", "NaT", "None", "n/a", "nan", "null"))
-"""Texts of no value: those of pandas 2 (`read_csv`, `na_values`), and its NaT."""
+) | frozenset(
+    (
+        *("NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
+        *("\\N", "(null)", "<null>", "?"),  # databases, and people
+        *("#NV", "#REF!", "#BEZUG!", "#VALUE!", "#WERT!", "#DIV/0!", "#NAME?", "#NUM!", "#ZAHL!", "#NULL!"),  # Excel
+    )
+)
+"""Texts of no value: those of pandas 2 (`read_csv`, `na_values`) and its NaT, of databases, and Excel's errors."""
 
 _LONGEST: Final = 1_000_000  # Characters of a cell that are read as a list
 _DIGITS: Final = 9
@@ -35,6 +42,8 @@ _OPTION: Final = re.compile(r"\s*(?:dtype|name|length|maxlen)=[^\[\](){}]*")
 _MOST_WRAPPED: Final = 3  # Calls around a list, and options of a call
 _SCALAR: Final = re.compile(r"(?:np|numpy)\.\w+\(([^()]*)\)")  # np.str_('joy'), np.float64(0.5)
 _QUOTED: Final = r"""[bu]?'(?:[^'\\]|\\.)*'|[bu]?"(?:[^"\\]|\\.)*\""""
+_WHOLLY_QUOTED: Final = re.compile(_QUOTED, re.DOTALL)
+_JOINERS: Final = "\u200c\u200d"
 _TOKEN: Final = re.compile(rf"\s*(?:(?P<quoted>{_QUOTED})|(?P<bare>[^\s,'\"\[\]{{}}()]+)|(?P<comma>,))\s*", re.DOTALL)
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
@@ -54,7 +63,8 @@ def number(value: Any) -> float | None:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    is_python = isinstance(value, str) and "_" in value  # which alone allows 1_000
+    return found if math.isfinite(found) and not is_python else None
 
 
 def whole(value: str) -> int | None:
@@ -89,9 +99,9 @@ def as_name(value: Any) -> str | None:
         value = int(value) if value.is_integer() else value
     elif isinstance(value, bytes):
         value = _decoded(value)
-    if not isinstance(value, str | int | float | Decimal) or is_missing(value) or value in _INFINITE:
+    if not isinstance(value, str | int | float | Decimal | date) or is_missing(value) or value in _INFINITE:
         return None
-    text = words(str(value))
+    text = words(visible(_unquoted(str(value).strip())))
     if text is None or len(text) > _LONGEST_NAME or _looks_packed(text) or not _is_balanced(text):
         return None
     number = _WHOLE.fullmatch(text)
@@ -133,6 +143,18 @@ def unpack(value: Any) -> Any:
         return value if found is None else found
 
 
+def visible(text: str) -> str:
+    """Leave out characters that nobody sees, such as marks of direction or of hyphens, but for joiners of letters."""
+    return "".join(char for char in text if unicodedata.category(char) != "Cf" or char in _JOINERS)
+
+
+def _unquoted(text: str) -> str:
+    """Take a text out of its quotes, as in `b'joy'` or `"joy"`."""
+    found = _unquote(text) if _WHOLLY_QUOTED.fullmatch(text) else None
+    found = _decoded(found) if isinstance(found, bytes) else found
+    return text if found is None else str(found)
+
+
 def _decoded(value: bytes) -> str | None:
     try:
         return value.decode()
@@ -147,7 +169,8 @@ def _is_balanced(text: str) -> bool:
 
 def _looks_packed(text: str) -> bool:
     """Whether a text begins as a list of Python, NumPy or JSON does."""
-    return text[:1] in tuple(_OPENING) or _argument(text) is not None
+    opens = text[:1] in tuple(_OPENING) and (text[-1:] in tuple(_CLOSING) or not _is_balanced(text))
+    return opens or _argument(text) is not None
 
 
 def _argument(text: str) -> str | None:

@@ -74,9 +74,10 @@ def check_headings(headings: Sequence[str], path: Path) -> None:
     """Raise `DataError` if a table has no headings, or two that are alike."""
     if not any(headings):
         raise DataError(f"{path} has no headings: its first line must name the columns")
-    name, count = Counter(headings).most_common(1)[0]
+    # A column without a heading is nobody's: spreadsheets and R write such.
+    name, count = Counter(filter(None, headings)).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path} has two columns called {printable(name[:80]) or 'nothing'}: rename one")
+        raise DataError(f"{path} has two columns called {printable(name[:80])}: rename one")
 
 
 def find_column(headings: Sequence[str], names: Sequence[str], path: Path) -> str:
@@ -94,9 +95,12 @@ def read_text(path: Path) -> str:
     data = read_bytes(path, max_bytes=MAX_BYTES, then="save it as Parquet")
     encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    if (place := text.find("\0")) >= 0:  # as in UTF-16 or UTF-32 without a mark
+        raise DataError(f"{path} is not UTF-8, or is no text, at character {place}: save it as UTF-8")
+    return text
 
 
 def read_bytes(path: Path, *, max_bytes: int, then: str) -> bytes:
@@ -138,7 +142,7 @@ def _find_separator(text: str, path: Path) -> str:
 
 def _lines(text: str, separator: str, path: Path, *, skipped: int) -> Iterator[Line]:
     limit = csv.field_size_limit()
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     before = 0
     while True:
         csv.field_size_limit(_LONGEST_CELL)  # of the whole module; pandas and others do the same
@@ -170,6 +174,9 @@ def rows_of(table: Delimited, path: Path, problem: Problem) -> Iterator[tuple[st
         if line.lines > 1:
             first = line.number - line.lines + 1
             problem("quotes that reach over several lines", f"lines {first} to {line.number} of {path.name}")
+        # A quote that takes rows in holds what separates their cells.
+        if any("\n" in cell and table.separator in cell for cell in line.cells):
+            continue
         if len(line.cells) == len(headings):
             yield where, dict(zip(headings, line.cells, strict=True))
         else:

@@ -49,6 +49,11 @@ OTHER_EXTENSIONS: Final = {
     **dict.fromkeys((".avif", ".avifs"), "AVIF"),
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
     ".jxl": "JPEG XL",
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PNM"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "raw image of a camera"),
+    ".psd": "Photoshop",
+    ".tga": "TGA",
 }  # Endings of images that are read where Pillow or a plug-in can, and their formats
 
 _SUPPORTED: Final = "JPEG, PNG, WebP, GIF, BMP and TIFF"

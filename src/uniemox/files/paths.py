@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from uniemox.files.cells import visible
+
 PATH_HEADINGS: Final = ("path", "image", "image_path", "img", "file_name", "filename", "file")
 """What tables call the column of paths, in the order in which it is looked for."""
 _Index = dict[str, list[str]]
@@ -28,7 +30,7 @@ def path_key(path: str) -> str:
 def alike(name: str) -> str:
     """Return what all ways to write a name have in common that users see as one: case, accents, blanks around it."""
     # Case can change the normal form of a text, hence twice.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", visible(name).strip()).casefold())
 
 
 class PathIndex:

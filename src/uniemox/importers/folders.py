@@ -15,7 +15,7 @@ from uniemox.importers.roots import wrong_root
 from uniemox.importers.samples import ClassNames, Sample, Samples
 from uniemox.importers.specs import DatasetSpec
 from uniemox.importers.tree import Tree
-from uniemox.manifests.splits import SPLITS
+from uniemox.manifests.splits import split_of_word
 from uniemox.manifests.table import Attributes
 from uniemox.wording import counted
 
@@ -26,8 +26,8 @@ _Placed = tuple[Sample, str]  # A sample, and its path from the folder of its cl
 
 def find_splits(tree: Tree, base: str) -> dict[str, str]:
     """Find the folders of the splits in a folder: path to split."""
-    found = {split: tree.find(posixpath.join(base, split), "folder") for split in SPLITS}
-    return {path: split for split, path in found.items() if path is not None}
+    found = {posixpath.join(base, name): split_of_word(name) for name in tree.folders(base)}
+    return {path: split for path, split in found.items() if split is not None}
 
 
 def read_folders(spec: DatasetSpec, tree: Tree) -> Samples:
@@ -44,9 +44,13 @@ def read_folders(spec: DatasetSpec, tree: Tree) -> Samples:
         split_of.update(find_splits(tree, base))
         if not split_of:
             raise wrong_root(spec, tree, "folders train, val or test")
+        for name in tree.folders(base):
+            if posixpath.join(base, name) not in split_of and any(tree.images(posixpath.join(base, name))):
+                tree.findings.add("folder that is no split", posixpath.join(base, name))
     else:
         folders = tree.folders(base)
-        if folders and {name.lower() for name in folders} <= set(SPLITS):
+        splits = set(find_splits(tree, base).values())
+        if len(splits) > 1 or (splits and len(folders) == 1):
             raise DataError(f"{tree.root} holds {', '.join(folders)}: import it as split-folders")
         split_of[base] = None
     classes, found = _read_classes(spec, tree, split_of)

@@ -23,7 +23,7 @@ import pyarrow as pa
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import MAX_BYTES, OTHER_EXTENSIONS, Unreadable, identify
 from uniemox.files.whole import write_whole
-from uniemox.importers.records import Collector, Source, bind_columns, find_labels
+from uniemox.importers.records import Collector, Source, bind_columns, find_labels, find_more
 from uniemox.importers.roots import HUB_FILES, wrong_root
 from uniemox.importers.samples import Samples
 from uniemox.importers.specs import DatasetSpec
@@ -53,7 +53,7 @@ def read_hub(spec: DatasetSpec, tree: Tree, *, columns: Mapping[str, str], image
         store.folder = posixpath.dirname(path) if posixpath.basename(path) in HUB_FILES else ""
         for record in table.records:
             collector.add(record, rows, split=split)
-    found = collector.finish(spec.classes)
+    found = _with_splits_of_folders(collector.finish(spec.classes))
     if not store.written:
         return found
     for sample in found.samples:
@@ -61,6 +61,15 @@ def read_hub(spec: DatasetSpec, tree: Tree, *, columns: Mapping[str, str], image
             tree.findings.add("image outside of the tables, skipped", sample.path)
     # A manifest has one root, which is now that of the images written out.
     return replace(found, samples=[sample for sample in found.samples if sample.path in store.written], root=images)
+
+
+def _with_splits_of_folders(found: Samples) -> Samples:
+    """Take the splits from the first folder of each path, where one list at the root names the images of all."""
+    splits = [split_of_word(sample.path.partition("/")[0]) for sample in found.samples]
+    if any(sample.split for sample in found.samples) or not all(splits):
+        return found
+    pairs = zip(found.samples, splits, strict=True)
+    return replace(found, samples=[sample._replace(split=split) for sample, split in pairs])
 
 
 def _shards(tree: Tree) -> Iterator[_Shard]:
@@ -142,6 +151,7 @@ def _bind(tree: Tree, path: str, table: Table, given: Mapping[str, str]) -> Sour
             noted[role] = known[0]
     columns = bind_columns(table.headings, {**noted, **given}, where=str(tree.root / path))
     find_labels(table, columns, tree.findings, noted=[*labels, *label_sets], where=path)
+    find_more(table, columns, tree.findings)
     label, label_set = (columns.get(role, [""])[0] for role in ("label", "labels"))
     classes = labels.get(label) or label_sets.get(label_set) or label_sets.get(label) or labels.get(label_set) or ()
     return Source(columns, classes, table.has_decimal_comma)

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
@@ -16,17 +16,17 @@ from uniemox.importers.emotion6 import add_ground_truth
 from uniemox.importers.folders import read_folders
 from uniemox.importers.heco import read_heco
 from uniemox.importers.hub import read_hub
-from uniemox.importers.records import Collector, Source, bind_columns, find_labels
+from uniemox.importers.records import Collector, Columns, Source, bind_columns, find_labels, find_more
 from uniemox.importers.roots import called, source, wrong_root
 from uniemox.importers.samples import Sample, Samples
 from uniemox.importers.specs import SPECS, DatasetSpec, Layout, Recipe, get_spec
-from uniemox.importers.tables import read_table
+from uniemox.importers.tables import Record, Table, read_table
 from uniemox.importers.tree import Tree
 from uniemox.manifests.findings import Findings, Problem
 from uniemox.manifests.recut import describe_list, keep_fraction, misfits
 from uniemox.manifests.splits import assign_splits, describe_split, paths_below, read_split_list, split_rows
 from uniemox.manifests.table import Facts, Manifest, manifest_from_columns, manifest_from_table
-from uniemox.people.boxes import are_shares, read_boxes, scale_boxes
+from uniemox.people.boxes import are_shares, find_person_column, is_person, read_boxes, scale_boxes
 from uniemox.wording import counted, name_first
 
 _LAYOUTS: Final[dict[str, tuple[Layout, ...]]] = {
@@ -220,11 +220,26 @@ def _read_table(spec: DatasetSpec, tree: Tree, path: Path, given: Mapping[str, s
 
     columns = bind_columns(table.headings, given, where=str(path))
     find_labels(table, columns, tree.findings, noted=(), where=str(path))
+    find_more(table, columns, tree.findings)
     rows = Source(columns, has_decimal_comma=table.has_decimal_comma)
     collector = Collector(tree.findings, find_image=find_image)
-    for record in table.records:
+    for record in _people_of(table, columns, tree.findings):
         collector.add(record, rows)
     return collector.finish(spec.classes)
+
+
+def _people_of(table: Table, columns: Columns, findings: Findings) -> Iterable[Record]:
+    """Keep the rows of persons where the rows are boxes and a column says what a detector found; else all."""
+    if "x0" not in columns:
+        return table.records
+    records = list(table.records)
+    named = find_person_column(table.headings, (record.cells for record in records))
+    if named is None:
+        return records
+    people = [record for record in records if is_person(str(record.cells.get(named)))]
+    if others := len(records) - len(people):
+        findings.remark(f"{counted(others, 'row')} skipped: no person by the column {named}")
+    return people
 
 
 def _split_by_list(tree: Tree, found: Samples, path: Path) -> tuple[Samples, str]:

@@ -9,13 +9,13 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.cells import as_name, as_name_or_names, as_names, is_missing, number, whole, with_point
-from uniemox.files.paths import PATH_HEADINGS
+from uniemox.files.paths import PATH_HEADINGS, alike
 from uniemox.importers import cells
 from uniemox.importers.cells import VAD, Take, take
 from uniemox.importers.samples import ClassNames, Sample, Samples
 from uniemox.importers.tables import Record, Table
 from uniemox.manifests.findings import Findings
-from uniemox.manifests.splits import split_of_word
+from uniemox.manifests.splits import SPLITS, split_of_word
 from uniemox.manifests.table import Box
 from uniemox.people.boxes import SCORE_HEADINGS, BoxForm, find_box_columns, to_box
 from uniemox.wording import name_first, nearest
@@ -46,7 +46,10 @@ _KINDS: Final[dict[str, Take]] = {
     **cells.ATTRIBUTES,
     "objects": as_names,
 }  # What reads the cells of a role; a path, a split and a box are read by themselves
-_NUMBERS: Final = ("label", "group", *get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
+_NUMBERS: Final = (*get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
+_NAMES: Final = ("label", "group")
+_WHOLE_WITH_COMMA: Final = re.compile(r"[+-]?\d+,0+", re.ASCII)  # 2,0, and not two labels as in 1,2
+_LIKE_SPLITS: Final = re.compile(r"(is_?)?(train|test|val|valid)(ing|ation)?|fold|phase|usage|split.*", re.IGNORECASE)
 _LIKE_LABELS: Final = re.compile(r"label|emotion|class|categor|sentiment|mood|affect|feeling", re.IGNORECASE)
 _NO_LABEL: Final = "-1"  # Hugging Face's number for none
 _SHOWN: Final = 12
@@ -98,6 +101,17 @@ def find_labels(table: Table, columns: Columns, findings: Findings, *, noted: Se
         findings.add("several columns could be labels, none is taken" if like[1:] else kind, text)
 
 
+def find_more(table: Table, columns: Columns, findings: Findings) -> None:
+    """Note columns that look like a split or a box and are not taken, since nobody would miss them at once."""
+    taken = {name for names in columns.values() for name in names}
+    free = [name for name in table.headings if name not in taken]
+    splits = [] if "split" in columns else list(filter(_LIKE_SPLITS.fullmatch, free))
+    boxes = [] if "x0" in columns else [name for name in free if name.casefold() in ("bbox", "bboxes", "box", "boxes")]
+    for found, what in ((splits, "splits"), (boxes, "boxes")):
+        if found:
+            findings.remark(f"{name_first(found)} could be {what}, but no column is taken for that (--columns)")
+
+
 @dataclass(frozen=True)
 class Source:
     """What one file says of its rows; nothing of it holds for another that says it differently."""
@@ -145,17 +159,14 @@ class Collector:
         for role, headings in source.columns.items():
             values = [None if is_missing(cell := record.cells.get(name)) else cell for name in headings]
             row[role] = values[0] if len(values) == 1 else values if any(v is not None for v in values) else None
-            if source.has_decimal_comma and role in _NUMBERS:
+            if source.has_decimal_comma and (role in _NUMBERS or _is_whole_with_comma(role, row[role])):
                 row[role] = with_point(row[role])
         path = self._find_image(row["path"], record.where)
         if path is None:
             return
         found = take(row, _KINDS, self._findings, record.where)
         if row.get("split") is not None:
-            text = str(row["split"])
-            split = split_of_word(text) or text.strip()
-            if split != text:
-                self._findings.note("split written in another way", f"{text} is {split}")
+            split = self._split(row["split"], record.where)
         sample = Sample(
             path,
             None,
@@ -173,10 +184,23 @@ class Collector:
             label, labels = None, labels or label
         self._drafts.append(_Draft(record.where, sample, source, label, labels, is_listed, found["distribution"]))
 
+    def _split(self, cell: Any, where: str) -> str | None:
+        text = as_name(cell)
+        if text is None:
+            self._findings.add("split of unknown form", where)
+            return None
+        split = split_of_word(text) or text
+        if split != cell:
+            self._findings.note("split written in another way", f"{cell} is {split}")
+        if split not in SPLITS:
+            self._findings.note("split that is not train, val or test", split)
+        return split
+
     def finish(self, classes: Sequence[str]) -> Samples:
         """Make the samples, in the order of the records; without classes, the files and rows define them."""
         self._name_numbers(is_given=bool(classes))
         self._sort_labels()
+        self._check_labels(is_given=bool(classes))
         known = ClassNames(tuple(classes) or self._classes(), self._findings)
         some_are_split = any(draft.sample.split for draft in self._drafts)
         samples: list[Sample] = []
@@ -225,9 +249,9 @@ class Collector:
     def _sort_labels(self) -> None:
         """Tell one label from several where a column of labels has lists, and votes from sets where names repeat."""
         listed = [draft for draft in self._drafts if draft.is_listed]
-        if all(len(draft.labels or ()) == 1 for draft in listed):
+        if all(len(draft.labels or ()) <= 1 for draft in listed):  # of one, or of none
             self._drafts = [
-                draft._replace(label=draft.labels[0], labels=None) if draft.is_listed and draft.labels else draft
+                draft._replace(label=next(iter(draft.labels or ()), None), labels=None) if draft.is_listed else draft
                 for draft in self._drafts
             ]
         else:
@@ -239,6 +263,19 @@ class Collector:
         if are_votes and all(draft.distribution is None for draft in self._drafts):
             self._findings.remark("labels that are listed several times are votes: their shares are the distribution")
             self._drafts = [draft._replace(distribution=_shares_of(draft.labels)) for draft in self._drafts]
+
+    def _check_labels(self, *, is_given: bool) -> None:
+        """Count a column of labels that has none, and shares in an order that nobody states."""
+        labelled = any(draft.label or draft.labels is not None or draft.distribution for draft in self._drafts)
+        columns = self._drafts[0].source.columns if self._drafts else {}
+        taken = next((columns[role][0] for role in ("label", "labels", "distribution") if columns.get(role)), None)
+        if not labelled and taken is not None:
+            self._findings.add("column of labels without a label: choose another with --columns label=NAME", taken)
+        for place, draft in enumerate(self._drafts):
+            columns = draft.source.columns
+            if isinstance(draft.distribution, tuple) and not is_given and len(columns.get("distribution", ())) == 1:
+                self._findings.add("list of shares without the order of its classes (--classes)", draft.where)
+                self._drafts[place] = draft._replace(distribution=None)
 
     def _boxes(self, row: Mapping[str, Any], source: Source, where: str) -> tuple[Box, ...]:
         corners = [row.get(role) for role in get_args(_Corner)]
@@ -262,13 +299,14 @@ class Collector:
             if isinstance(draft.distribution, dict):
                 found.update(draft.distribution)
         found.discard(_NO_LABEL)
-        names = [*stated, *sorted(found - stated.keys(), key=lambda name: (_in_order(name), name))]
+        # Of ways to write one class, the one that has most small letters.
+        by_case = sorted(found - stated.keys(), key=lambda name: (sum(map(str.isupper, name)), name))
         seen: dict[str, str] = {}
-        for name in names:
-            first = seen.setdefault(name.casefold(), name)
+        for name in (*stated, *by_case):
+            first = seen.setdefault(alike(name), name)
             if first != name:
-                self._findings.add("classes that differ only in case", f"{first} and {name}")
-        return tuple(names)
+                self._findings.note("class written in another way", f"{name} is {first}")
+        return (*stated, *sorted(set(seen.values()) - stated.keys(), key=lambda name: (_in_order(name), name)))
 
     def _labelled(self, draft: _Draft, known: ClassNames) -> Sample | None:
         label = label_set = distribution = None
@@ -284,6 +322,10 @@ class Collector:
             if distribution is None:
                 self._findings.add("distribution of unknown form", draft.where)
         return draft.sample._replace(label=label, label_set=label_set, distribution=distribution)
+
+
+def _is_whole_with_comma(role: str, cell: Any) -> bool:
+    return role in _NAMES and isinstance(cell, str) and _WHOLE_WITH_COMMA.fullmatch(cell) is not None
 
 
 def _in_order(name: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from uniemox.emotions import resolve
 from uniemox.errors import DataError
 from uniemox.importers.specs import DatasetSpec, Layout
-from uniemox.manifests.splits import SPLITS
+from uniemox.manifests.splits import split_of_word
 from uniemox.wording import name_first, printable
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _holds(spec: DatasetSpec, tree: Tree, folder: str) -> bool:
         return False
     inside = tree.find(posixpath.join(folder, spec.folder), "folder") if spec.folder else None
     whole = [folder] if inside is None else [folder, inside]
-    cut = [posixpath.join(place, name) for place in whole for name in tree.folders(place) if name.lower() in SPLITS]
+    cut = [posixpath.join(place, name) for place in whole for name in tree.folders(place) if split_of_word(name)]
     if not spec.classes:
         return bool(cut)
     for places in [cut] if spec.layout == "heco" else [whole, cut]:

@@ -95,12 +95,11 @@ def batch_records(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Reco
 
 def _read_json(path: Path, findings: Findings) -> Table:
     text = read_text(path)
-    if path.suffix.lower() == ".json":
-        rows, word = _parse_json(text), "entry"
-        if not isinstance(rows, list):
-            raise DataError(f"{path} is no list of rows: write a JSON list of objects, or JSON lines")
-    else:  # splitlines would also cut at characters that JSON allows in texts
+    rows, word = _parse_json(text) if text.lstrip()[:1] == "[" else None, "entry"
+    if not isinstance(rows, list):  # splitlines would also cut at characters that JSON allows in texts
         rows, word = [_parse_json(line) for line in text.split("\n") if line.strip()], "line"
+    if not any(isinstance(row, dict) for row in rows) and path.suffix.lower() == ".json":
+        raise DataError(f"{path} is no list of rows: write a JSON list of objects, or JSON lines")
     records = []
     headings: dict[str, None] = {}
     for count, row in enumerate(rows, start=1):

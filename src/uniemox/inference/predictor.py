@@ -23,7 +23,7 @@ from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config.inference import AskedPrecision
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
-from uniemox.files.images import EXTENSIONS, OTHER_EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
+from uniemox.files.images import EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
 from uniemox.files.read_ahead import read_ahead
 from uniemox.files.room import ROOM
 from uniemox.files.walk import find_images_below
@@ -364,8 +364,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
                 what = counted(len(below.skipped), "folder or file", several="folders and files")
                 log.warning("skipped %s that a system or a program keeps in %s: %s", what, path, below.skipped[0])
             if not below.paths:
-                known = ", ".join(sorted({*EXTENSIONS, *OTHER_EXTENSIONS}))
-                raise DataError(f"the folder {path} has no image below it (looked for {known})")
+                known = ", ".join(sorted(EXTENSIONS))
+                raise DataError(f"the folder {path} has no image below it (looked for {known} and less usual ones)")
             found += below.paths
         elif path.exists():
             found.append(path)

@@ -331,7 +331,7 @@ def _entries_of_json(path: Path) -> Iterator[_Entry]:
 
 
 def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
-    present = [path for split in SPLITS if (path := folder / f"{split}.txt").is_file()]
+    present = [path for path in sorted(folder.glob("*.txt")) if split_of_word(path.stem) and path.is_file()]
     if not present:
         raise DataError(f"{folder} is no split list: it holds no train.txt, val.txt or test.txt")
     for path in present:

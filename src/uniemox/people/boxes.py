@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uniemox.config.people import BoxUnits
 from uniemox.emotions import TAXONOMIES, resolve
 from uniemox.errors import DataError
-from uniemox.files.cells import is_missing, number
+from uniemox.files.cells import is_missing
 from uniemox.files.delimited import Delimited, damage_named, read_bytes, read_delimited, rows_of
 from uniemox.files.images import Unreadable, read_size
 from uniemox.files.paths import PATH_HEADINGS, PathIndex, clean_path
@@ -32,6 +32,8 @@ _FORMS: Final[dict[tuple[str, ...], BoxForm]] = {
     ("x_min", "y_min", "x_max", "y_max"): "corners",
     ("x1", "y1", "x2", "y2"): "corners",
     ("left", "top", "right", "bottom"): "corners",
+    ("x_center", "y_center", "w", "h"): "centre",  # before those whose width may be the image's
+    ("left", "top", "width", "height"): "sides",
     ("x_center", "y_center", "width", "height"): "centre",
     ("xcenter", "ycenter", "width", "height"): "centre",
     ("cx", "cy", "w", "h"): "centre",
@@ -39,9 +41,11 @@ _FORMS: Final[dict[tuple[str, ...], BoxForm]] = {
     ("x", "y", "w", "h"): "sides",
     ("x", "y", "width", "height"): "sides",
 }  # Columns of a box, and what they mean; the first that a table has are taken
-_CLASSES: Final = ("name", "class_name", "category_name", "class", "label", "category")
-"""Columns of a detector's class by its name; a table of emotions has some of them as well."""
-_NUMBERED: Final = ("class", "class_id", "category_id")  # Columns of its number, which alone names nobody
+_CLASSES: Final = (
+    *("name", "class_name", "category_name", "class", "label", "category", "cls", "object", "class_label"),
+    *("labelname", "label_name", "class_id", "category_id"),
+)
+"""Columns of what a detector found, by its name or its number; a table of emotions has some of them as well."""
 _OURS: Final = "box_score"  # Column of a table of `predict` with people, where a row without a box is the whole image
 _COCO_PERSON: Final = 1  # Number of COCO's class where the file does not name its classes
 _LARGEST_SHARE: Final = 1.5
@@ -152,8 +156,11 @@ def are_shares(boxes: Iterable[Box], units: BoxUnits, findings: Findings) -> boo
     """Whether boxes are shares of an image's sides; `auto` takes them for that, with a note, if none is beyond 1.5."""
     if units != "auto":
         return units == "shares"
-    ends = [end for box in boxes for end in (box.x1, box.y1)]
-    found = bool(ends) and max(ends) <= _LARGEST_SHARE
+    listed = list(boxes)
+    found = bool(listed) and max(max(box.x1, box.y1) for box in listed) <= _LARGEST_SHARE
+    for box in () if found else listed:
+        if min(box.x1 - box.x0, box.y1 - box.y0) < 1:
+            findings.add("box smaller than a pixel: if these are shares, say --box-units shares", str(box))
     if found:
         findings.remark(
             "no box reaches beyond 1.5, so all are taken for shares of the image's sides: if they are pixels, repeat "
@@ -213,12 +220,11 @@ _Row = tuple[str, dict[str, str]]
 
 def _keep_people(path: Path, table: Delimited, rows: list[_Row], findings: Findings) -> list[_Row]:
     """Keep the rows of people where a column says what a detector found; all where none does."""
-    columns = [heading for heading in table.headings if heading.casefold() in (*_CLASSES, *_NUMBERED)]
-    values = {column: {cells[column] for _, cells in rows} - {""} for column in columns}
-    named = next((column for column in columns if any(map(is_person, values[column]))), None)
+    named = find_person_column(table.headings, (cells for _, cells in rows))
     if named is None:
-        for column in columns:
-            _refuse_strangers(path, column, values[column])
+        for column in table.headings:
+            if column.casefold() in _CLASSES:
+                _refuse_strangers(path, column, {cells[column] for _, cells in rows} - {""})
         return rows
     people = [row for row in rows if is_person(row[1][named])]
     if others := len(rows) - len(people):
@@ -226,14 +232,19 @@ def _keep_people(path: Path, table: Delimited, rows: list[_Row], findings: Findi
     return people
 
 
+def find_person_column(headings: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Find the column in which some rows are called persons, one with a usual heading first; None if none is."""
+    found = {name for row in rows for name, cell in row.items() if isinstance(cell, str) and is_person(cell)}
+    order = {name: place for place, name in enumerate(_CLASSES)}
+    return min(
+        (name for name in headings if name in found), key=lambda name: order.get(name.casefold(), 99), default=None
+    )
+
+
 def _refuse_strangers(path: Path, column: str, values: set[str]) -> None:
     """Raise `DataError` if a column holds classes of a detector, but no person; emotions are none."""
-    strange = sorted(
-        value
-        for value in values
-        if not any(resolve(value, taxonomy.classes) for taxonomy in TAXONOMIES.values())
-        and (column.casefold() in _NUMBERED or number(value) is None)
-    )
+    known = [taxonomy.classes for taxonomy in TAXONOMIES.values()]
+    strange = sorted(value for value in values if not any(resolve(value, classes) for classes in known))
     if strange:
         raise DataError(
             f"{path} has a column {column} with {name_first(strange)}, but none is person: name people so, or take "
@@ -259,25 +270,29 @@ def _read_coco(path: Path, findings: Findings) -> dict[str, list[Box]]:
     for entry in _objects(tree, "images", findings):
         name = entry.get("file_name")
         if isinstance(name, str) and isinstance(entry.get("id"), int | str):
-            names[entry["id"]] = clean_path(name)
+            if names.setdefault(str(entry["id"]), clean_path(name)) != clean_path(name):
+                raise DataError(
+                    f"{path} has two images of the id {str(entry['id'])[:40]}, {names[str(entry['id'])][:80]} and "
+                    f"{name[:80]}: give those of each merged file ids of their own"
+                )
         else:
             findings.add("image without id and file_name", str(entry)[:80])
     people: dict[str, list[Box]] = {name: [] for name in names.values()}
-    persons = _find_persons(path, tree.get("categories"))
+    persons = _find_persons(path, tree.get("categories"), findings)
     for entry in _objects(tree, "annotations", findings):
         if not _is_among(entry.get("category_id"), persons):
             continue
         corners = entry.get("bbox")
         box = to_box(corners if isinstance(corners, list) else [], entry.get("score"), form="sides")
         which = f"annotation {entry.get('id')}"[:80]
-        if entry.get("iscrowd") == 1:
+        if str(entry.get("iscrowd")) in ("1", "True"):
             findings.add("crowd, which is no person", which)
         elif not _is_among(entry.get("image_id"), names):
             findings.add("annotation of an image that is not in the file", which)
         elif box is None:
             findings.add("box that is no box", which)
         else:
-            people[names[entry["image_id"]]].append(box)
+            people[names[str(entry["image_id"])]].append(box)
     return people
 
 
@@ -289,20 +304,24 @@ def _objects(tree: dict[str, Any], key: str, findings: Findings) -> Iterator[dic
             findings.add(f"entry of {key} that is no object", str(entry)[:80])
 
 
-def _is_among(number: Any, known: Iterable[Any]) -> bool:
-    """Whether an entry's number is a known one; JSON may hold a list or a mapping in its place."""
-    return isinstance(number, int | str) and number in known
+def _is_among(number: Any, known: Iterable[str]) -> bool:
+    """Whether an entry's number is a known one; JSON may hold a list or a mapping in its place, or a text."""
+    return isinstance(number, int | str) and str(number) in known
 
 
-def _find_persons(path: Path, categories: Any) -> set[Any]:
+def _find_persons(path: Path, categories: Any, findings: Findings) -> set[str]:
     """Find the numbers of the class of people, by its name."""
     if not categories:
-        return {_COCO_PERSON}
+        findings.remark(f"{path.name} names no classes, so class {_COCO_PERSON} is taken for people")
+        return {str(_COCO_PERSON)}
     known = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    names = {str(category.get("name")): category.get("id") for category in known}
-    persons = {names[name] for name in names if is_person(name) and isinstance(names[name], int | str)}
+    named = [(str(c.get("name")), str(c.get("id"))) for c in known if isinstance(c.get("id"), int | str)]
+    persons = {number for name, number in named if is_person(name)}
+    names = [str(category.get("name")) for category in known]
     if not persons:
         raise DataError(f"{path} has the categories {', '.join(names)[:200] or 'none'}, but none is person")
+    if others := [name for name, number in named if number in persons and not is_person(name)]:
+        raise DataError(f"{path} gives person and {name_first(others)} one id: give each category an id of its own")
     return persons
 
 
