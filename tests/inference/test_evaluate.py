@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -461,3 +462,18 @@ def test_two_processes_report_what_one_does(finetuned, painted, tmp_path):
         assert [row["path"] for row in one] == [row["path"] for row in two]
         for here, there in zip(one, two, strict=True):
             assert here["p_awe"] == pytest.approx(there["p_awe"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_line(finetuned, painted, monkeypatch):
+    """The second view kills the process that reads it, which is one of the loader's."""
+    parent = os.getpid()
+
+    def die(self, image, region):
+        assert os.getpid() != parent
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(EvaluationViews, "cut", die)
+    with pytest.raises(DataError, match=r"a process that decodes images died: .* Run the command again") as told:
+        score(finetuned.model, painted, num_workers=1)
+    assert "\n" not in str(told.value)

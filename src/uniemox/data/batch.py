@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import parent_process, queues
@@ -250,6 +251,18 @@ def _loader(dataset: Dataset[S], collate: Callable[[list[S]], B], **settings: An
         worker_init_fn=partial(_start_worker, max_pixels=admitted_pixels()),
         **settings,
     )
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Turn torch's report of a loader's process that died into a `DataError` of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        died = describe_dead_worker(error)
+        if died is None:
+            raise
+        raise DataError(f"{died}. Run the command again") from error
 
 
 def describe_dead_worker(error: RuntimeError) -> str | None:

@@ -21,7 +21,7 @@ from uniemox.checkpoints.open import open_model
 from uniemox.compute.devices import choose_precision, computing_in, computing_on
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import Precision
-from uniemox.data.batch import LabelledBatch, batches_of, evaluation_loader
+from uniemox.data.batch import LabelledBatch, batches_of, dead_workers_named, evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.pixels import EvaluationViews
 from uniemox.emotions import match_classes
@@ -162,7 +162,8 @@ def evaluate(
     Raises:
         CheckpointError: The model cannot be read, or answers with a kind that must be given.
         ConfigError: The device does not exist, or an export was asked for a precision.
-        DataError: The data cannot be read, or its classes are not the model's, by whatever name.
+        DataError: The data cannot be read, its classes are not the model's, by whatever name, or a process that decodes
+            images died.
     """
     with computing_on(device) as accelerator:
         opened = open_model(model)
@@ -181,16 +182,17 @@ def evaluate(
         without = manifest.num_without_people
         if reads_people and without and accelerator.is_main_process:
             log.warning("%d of %d images have no person box: the whole image is used instead", without, len(manifest))
-        outputs = compute_outputs(
-            module,
-            manifest,
-            views=facts.views,
-            accelerator=accelerator,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            target=answers,
-            precision=chosen,
-        )
+        with dead_workers_named():
+            outputs = compute_outputs(
+                module,
+                manifest,
+                views=facts.views,
+                accelerator=accelerator,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                target=answers,
+                precision=chosen,
+            )
         if outputs.unreadable and accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
         scores = outputs.score()
