@@ -203,7 +203,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_four_threads_with_88_megapixels_each_stay_within_the_room(tmp_path):
     ramp = Image.linear_gradient("L").resize((9400, 9400))

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from uniemox.checkpoints.open import ONNX_NAME
 
+pytestmark = pytest.mark.slow
 PICTURE = ("b", 3, 64, 64)
 
 
@@ -133,47 +134,57 @@ def regions():
 # Models, and what is said of them.
 AT_ONCE = {
     "expand": (
-        model_of([node("Expand", "c", "s", "o")], weights_of(c=np.ones((1, 1, 5), np.float32), s=HUGE)),
+        lambda: model_of([node("Expand", "c", "s", "o")], weights_of(c=np.ones((1, 1, 5), np.float32), s=HUGE)),
         "memory",
     ),
     "tile": (
-        model_of([node("Tile", "c", "s", "o")], weights_of(c=np.ones((1, 1, 5), np.float32), s=HUGE)),
+        lambda: model_of([node("Tile", "c", "s", "o")], weights_of(c=np.ones((1, 1, 5), np.float32), s=HUGE)),
         "more than 4294967296 bytes|memory",
     ),
-    "constant of shape": (model_of([node("ConstantOfShape", "s", "o")], weights_of(s=HUGE)), "memory"),
+    "constant of shape": (lambda: model_of([node("ConstantOfShape", "s", "o")], weights_of(s=HUGE)), "memory"),
     "range": (
-        model_of(
+        lambda: model_of(
             [node("Range", "a", "b", "s", "r"), node("Cast", "r", "o", to=1)],
             weights_of(a=np.array(0), b=np.array(2**40), s=np.array(1)),
         ),
         "memory",
     ),
     "outer product": (
-        model_of(
+        lambda: model_of(
             [node("MatMul", "a", "b", "p"), node("ReduceMean", "p", "m", keepdims=0), node("Add", "m", "c", "o")],
             weights_of(a=np.ones((60_000, 1), np.float32), b=np.ones((1, 60_000), np.float32), c=NOBODY),
         ),
         "memory",
     ),
-    "a large input": (model_of([BOXES], weights_of(c=NOBODY), shape=(1, 3, 8192, 8192)), "is too large"),
-    "a large batch": (model_of([BOXES], weights_of(c=NOBODY), shape=(1024, 3, 640, 640)), "is too large"),
-    "a batch of small ones": (model_of([BOXES], weights_of(c=NOBODY), shape=(1024, 3, 8, 8)), "is too large"),
-    "functions": (functions(40), r"functions or training|the operation 'f\.F39'"),
-    "products": (chain(3000, 1500), "of which operations read"),
-    "products on copies": (chain(3000, 1500, between=("Identity",)), "of which operations read"),
-    "products on turned copies": (chain(3000, 1500, between=("Transpose", "Transpose")), "of which operations read"),
-    "texts": (texts(), "it holds texts"),
-    "places": (places(), "3 GiB of memory|2 s"),
-    "unlike numbers": (unlike(), "3 GiB of memory|2 s"),
-    "regions": (regions(), "of memory"),
-    "a loop that keeps all": (loop(collects=True), "memory|2 s"),
+    "a large input": (lambda: model_of([BOXES], weights_of(c=NOBODY), shape=(1, 3, 8192, 8192)), "is too large"),
+    "a large batch": (lambda: model_of([BOXES], weights_of(c=NOBODY), shape=(1024, 3, 640, 640)), "is too large"),
+    "a batch of small ones": (lambda: model_of([BOXES], weights_of(c=NOBODY), shape=(1024, 3, 8, 8)), "is too large"),
+    "functions": (lambda: functions(40), r"functions or training|the operation 'f\.F39'"),
+    "products": (lambda: chain(3000, 1500), "of which operations read"),
+    "products on copies": (lambda: chain(3000, 1500, between=("Identity",)), "of which operations read"),
+    "products on turned copies": (
+        lambda: chain(3000, 1500, between=("Transpose", "Transpose")),
+        "of which operations read",
+    ),
+    "texts": (texts, "it holds texts"),
+    "places": (places, "3 GiB of memory|2 s"),
+    "unlike numbers": (unlike, "3 GiB of memory|2 s"),
+    "regions": (regions, "of memory"),
+    "a loop that keeps all": (lambda: loop(collects=True), "memory|2 s"),
 }
 IN_TIME = {
-    "a loop": loop(collects=False),
-    "products on a small weight": chain(12_000, 128, rows=4000),
-    "one large product": large_product(),
-    "one wide filter": wide_filter(),
+    "a loop": lambda: loop(collects=False),
+    "products on a small weight": lambda: chain(12_000, 128, rows=4000),
+    "one large product": large_product,
+    "one wide filter": wide_filter,
 }
+OFTEN = ("expand", "a large input", "a large batch", "functions", "products", "a loop")  # Not only in the soak
+
+
+def each(models):
+    return [name if name in OFTEN else pytest.param(name, marks=pytest.mark.soak) for name in models]
+
+
 HERE = "import sys, uniemox.files.onnx as o; from uniemox.console.cli import main; {}; sys.exit(main({}))"
 SHORT = "o.SECONDS = 2.0"
 TOLD = (
@@ -210,18 +221,18 @@ def test_a_harmless_model_of_this_kind_finds_nobody(run_hostile, words):
     assert run_hostile(words(model_of([BOXES], weights_of(c=NOBODY), shape=(1, 3, 64, 64)))).returncode == 0
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize("name", each(AT_ONCE))
 def test_a_hostile_detector_ends_in_one_line(run_hostile, words, name):
-    model, said = AT_ONCE[name]
-    one_line(run_hostile(HERE.format(SHORT, words(model))), said)
+    make, said = AT_ONCE[name]
+    one_line(run_hostile(HERE.format(SHORT, words(make()))), said)
 
 
-@pytest.mark.parametrize("name", IN_TIME)
+@pytest.mark.parametrize("name", each(IN_TIME))
 def test_a_detector_that_does_not_come_to_an_end_is_ended(run_hostile, words, name):
-    one_line(run_hostile(HERE.format(SHORT, words(IN_TIME[name])), seconds=30), "needs more than 2 s")
+    one_line(run_hostile(HERE.format(SHORT, words(IN_TIME[name]())), seconds=30), "needs more than 2 s")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "make",
     [pytest.param(functools.partial(loop, collects=kept), id=f"loop {kept}") for kept in (False, True)]
@@ -231,9 +242,9 @@ def test_what_does_not_end_ends_at_the_true_limits(run_hostile, words, make):
     one_line(run_hostile(words(make())), r"needs more than (40 s|(1\.5|3) GiB of memory) for 8 images")
 
 
-@pytest.mark.parametrize("name", IN_TIME)
+@pytest.mark.parametrize("name", each(IN_TIME))
 def test_ctrl_c_ends_a_run_whatever_it_does(run_hostile, words, name):
-    ended = run_hostile(HERE.format(TOLD, words(IN_TIME[name])), interrupt="now", seconds=30)
+    ended = run_hostile(HERE.format(TOLD, words(IN_TIME[name]())), interrupt="now", seconds=30)
     assert ended.returncode == 130
     assert ended.err.count("\n") == 1
     assert "interrupted" in ended.err
@@ -255,7 +266,7 @@ def put_folder(path):
     path.mkdir()
 
 
-KINDS = [put_pipe, put_zeros, put_null, put_folder]
+KINDS = [put_pipe, *(pytest.param(put, marks=pytest.mark.soak) for put in (put_zeros, put_null, put_folder))]
 
 
 @pytest.mark.parametrize("put", KINDS)
