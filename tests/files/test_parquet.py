@@ -154,3 +154,22 @@ def test_deep_types_are_read_or_refused(tmp_path, depth, run_hostile):
     ended = run_hostile(script)
     assert ended.returncode == 0, ended.err
     assert len(ended.out.splitlines()) == 1
+
+
+def test_texts_that_are_folded_too_closely_are_refused_before_a_page_is_unfolded(tmp_path, monkeypatch):
+    """A page of them would be unfolded whole; images, which fold little, may be as many as they are."""
+    monkeypatch.setattr(parquet, "_MOST_FOLDED", 2**20)
+    path = tmp_path / "t.parquet"
+    table = pa.table({"path": ["a.jpg"] * 40, "note": ["x" * 100_000] * 40})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("it was unfolded"))
+    with pytest.raises(DataError, match=r"t\.parquet unfolds its column note from [\d,]+ to 4,0[\d,]+ bytes: drop it"):
+        list(parquet.stream_batches(path, 10))
+
+
+def test_images_that_hardly_fold_are_read_however_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_MOST_FOLDED", 2**20)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 100_000), np.uint8)
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": [row.tobytes() for row in noise]}), path, compression="zstd")
+    assert sum(batch.num_rows for batch in parquet.stream_batches(path, 10)) == 40

@@ -21,6 +21,7 @@ MAX_COLUMNS: Final = 4096  # Values that a row may hold beside each other; a man
 MAX_GROUPS: Final = 4096  # Row groups; writers put 65,000 rows and more in one, and each takes a millisecond
 MAX_UNFOLDED: Final = 7 * 2**28  # Bytes in memory of any file; ten million plain rows of a manifest take 1.1 GB
 _MAX_RATIO: Final = 32  # Times its own size, for a larger file: one with hashes and boxes unfolds to three times
+_MOST_FOLDED: Final = 2**28  # Bytes of a column in a group of rows that may be folded more closely than that
 _LONGEST_TEXT: Final = 2**22  # Bytes of a cell of a table; repeated for each row, a longer one takes hours
 _BATCH_BYTES: Final = 2**27  # That the texts of a batch can take at most
 _BATCH_ROWS: Final = 2**16
@@ -89,6 +90,7 @@ def stream_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
                 group = declared.row_group(number)
                 chunks = [group.column(n) for n in range(declared.num_columns)]
                 _refuse_prefixes(chunks, path)
+                _refuse_bombs(chunks, path)
                 long = {n: _longest_of(folded, number, chunk) for n, chunk in enumerate(chunks)}
                 for n, longest in long.items():
                     column = declared.schema.column(n)
@@ -106,6 +108,15 @@ def stream_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
 def _refuse_long(longest: int, name: str, path: Path) -> None:
     if longest > _LONGEST_TEXT:
         raise DataError(f"{path} has a text of {longest:,} bytes in its column {name}: drop it")
+
+
+def _refuse_bombs(chunks: Sequence[pq.ColumnChunkMetaData], path: Path) -> None:
+    """Refuse texts that unfold to much: a page of them is unfolded whole before it can be looked at."""
+    for chunk in chunks:
+        stored, unfolded = chunk.total_compressed_size, chunk.total_uncompressed_size
+        if chunk.physical_type == _TEXT and unfolded > _MOST_FOLDED and unfolded > _MAX_RATIO * stored:
+            name = chunk.path_in_schema
+            raise DataError(f"{path} unfolds its column {name} from {stored:,} to {unfolded:,} bytes: drop it")
 
 
 def _refuse_prefixes(chunks: Sequence[pq.ColumnChunkMetaData], path: Path) -> None:
