@@ -56,8 +56,8 @@ def read_table(path: Path, findings: Findings) -> Table:
             table = _read_arrow(path)
         case _:
             raise DataError(
-                f"{path} is no table that can be read: give .csv, .tsv, .txt, .json, .jsonl or .parquet; save a spreadsheet "
-                "as CSV, and unpack what is packed"
+                f"{path} is no table that can be read: give .csv, .tsv, .txt, .json, .jsonl or .parquet; save a "
+                "spreadsheet as CSV, and unpack what is packed"
             )
     check_headings(table.headings, path)
     return table
