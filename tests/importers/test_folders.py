@@ -347,6 +347,7 @@ def test_splits_are_folders_by_any_usual_word(trees, tmp_path, names):
     for name, count in zip(names, (4, 2, 3), strict=True):
         trees.folders(tmp_path / name, ["joy", "fear"], count)
     (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "all.json").write_text("{}")
     result = import_dataset("split-folders", tmp_path, strict=True)
     assert result.manifest.split_counts() == {"train": 8, "val": 4, "test": 6}
     with pytest.raises(DataError, match="import it as split-folders"):

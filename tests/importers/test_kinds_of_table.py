@@ -386,7 +386,7 @@ def test_a_column_of_labels_without_any_is_a_problem(table, file):
 @pytest.mark.parametrize(("name", "what"), [("is_train", "splits"), ("fold", "splits"), ("bbox", "boxes")])
 def test_columns_that_look_like_splits_or_boxes_are_noted(table, file, name, what):
     result = table([{"path": "a.jpg", "label": "joy", name: "1"}, {"path": "b.jpg", "label": "fear", name: "0"}], file)
-    assert any(note.startswith(f"{name} could be {what}") for note in result.notes)
+    assert f"1 x file with columns that could be {what}, but are not taken (--columns) ({name})" in result.notes
 
 
 @every_file

@@ -322,6 +322,8 @@ def _count_scans(data: bytes) -> int:
         kind, position = marker[1][0], marker.end()
         is_progressive |= kind in _PROGRESSIVE
         scans += kind == _SCAN
+        if scans and not is_progressive:  # the rest is not searched: a training run reads millions of these
+            break
         if kind == _END:
             break
         position += int.from_bytes(data[position : position + 2])

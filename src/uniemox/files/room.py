@@ -87,9 +87,9 @@ class Room:
         self._mine.__dict__.clear()
 
     def _take(self, count: int) -> list[int]:
-        file, until = self._open(), time.monotonic() + _PATIENCE
+        until = time.monotonic() + _PATIENCE
         slots: list[int] = []
-        with ExitStack() as interrupted, self._turn, _locked(file, _GATE, until):
+        with ExitStack() as interrupted, self._turn, _locked(file := self._open(), _GATE, until):
             interrupted.callback(self._give_back, slots)
             while len(slots) < count and time.monotonic() < until:
                 for slot in range(1, self._slots + 1):

@@ -11,6 +11,7 @@ from typing import Final
 from uniemox.errors import DataError
 from uniemox.files.images import is_image_name
 from uniemox.files.paths import alike
+from uniemox.files.walk import find_images_below
 from uniemox.importers.roots import wrong_root
 from uniemox.importers.samples import ClassNames, Sample, Samples
 from uniemox.importers.specs import DatasetSpec
@@ -45,8 +46,10 @@ def read_folders(spec: DatasetSpec, tree: Tree) -> Samples:
         if not split_of:
             raise wrong_root(spec, tree, "folders train, val or test")
         for name in tree.folders(base):
-            if posixpath.join(base, name) not in split_of and any(tree.images(posixpath.join(base, name))):
-                tree.findings.add("folder that is no split", posixpath.join(base, name))
+            path = posixpath.join(base, name)
+            # Quietly: what else lies in such a folder, as annotations do, is no problem.
+            if path not in split_of and find_images_below(tree.root / path, refuse=lambda _: None).paths:
+                tree.findings.add("folder that is no split", path)
     else:
         folders = tree.folders(base)
         splits = set(find_splits(tree, base).values())

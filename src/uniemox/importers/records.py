@@ -109,7 +109,7 @@ def find_more(table: Table, columns: Columns, findings: Findings) -> None:
     boxes = [] if "x0" in columns else [name for name in free if name.casefold() in ("bbox", "bboxes", "box", "boxes")]
     for found, what in ((splits, "splits"), (boxes, "boxes")):
         if found:
-            findings.remark(f"{name_first(found)} could be {what}, but no column is taken for that (--columns)")
+            findings.note(f"file with columns that could be {what}, but are not taken (--columns)", name_first(found))
 
 
 @dataclass(frozen=True)
