@@ -243,3 +243,8 @@ def test_all_categories_of_people_count_and_ids_may_be_texts(boxes):
 
 def test_a_class_that_is_assumed_is_told(boxes):
     assert "so class 1 is taken for people" in boxes(with_changes(categories=[]), "boxes.json").notes[0]
+
+
+def test_a_byte_order_mark_before_json_changes_nothing(boxes):
+    text = json.dumps(coco(["a.jpg"]))
+    assert boxes("\ufeff" + text, "boxes.json").people == boxes(text, "boxes.json").people

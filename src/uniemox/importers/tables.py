@@ -67,7 +67,7 @@ def load_json(path: Path) -> Any:
     """Read a JSON file of a data set, or raise `DataError`."""
     data = read_bytes(path, max_bytes=_MAX_JSON, then="get the data set again")
     with damage_named(path, (ValueError, RecursionError)):
-        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        return json.loads(data)  # which knows a byte order mark
 
 
 def _read_arrow(path: Path) -> Table:

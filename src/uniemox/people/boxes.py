@@ -260,7 +260,7 @@ def is_person(name: str) -> bool:
 def _read_coco(path: Path, findings: Findings) -> dict[str, list[Box]]:
     data = read_bytes(path, max_bytes=MAX_BYTES, then="cut it into several")
     with damage_named(path, (ValueError, RecursionError)):
-        tree = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        tree = json.loads(data)  # which knows a byte order mark
     if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "annotations")):
         raise DataError(
             f"{path} is not COCO's JSON: it needs the lists images and annotations (a list of results alone does not "
