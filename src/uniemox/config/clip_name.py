@@ -1,0 +1,65 @@
+"""Names of CLIP models, `clip:ARCH/TAG` and the like, as the settings that load them. Does not import torch."""
+
+from pathlib import Path
+from typing import Final
+
+from uniemox.config.checks import check
+from uniemox.config.training import TeacherConfig
+from uniemox.wording import shorten
+
+CLIP_PREFIX: Final = "clip:"
+FORMS: Final = "clip:ARCH/TAG, clip:ARCH=FILE, clip:FOLDER or clip:demo"
+"""What a name may be: weights that open_clip knows, a file of them, a folder of open_clip's, or the embedded model."""
+_EXAMPLE: Final = "clip:ViT-B-16-quickgelu/openai"
+_WORDS: Final = {
+    "`--teacher.pretrained FILE`": "`clip:ARCH=FILE`",
+    "set teacher.model to ": "take the architecture ",
+    "set teacher.pretrained to a tag or a weight file": "name a tag or a file",
+    "teacher.model": "its architecture",
+    "teacher.pretrained": "its weights",
+}
+
+
+def is_clip_name(name: str) -> bool:
+    """Whether a name is meant to be that of a CLIP."""
+    return name.startswith(CLIP_PREFIX)
+
+
+def teacher_of(name: str) -> TeacherConfig:
+    """Make the settings that load a CLIP.
+
+    Args:
+        name: `clip:ARCH/TAG`, an architecture and a tag that open_clip knows, such as
+            `clip:ViT-B-16-quickgelu/openai`; `clip:ARCH=FILE`, the same with a file of weights; `clip:FOLDER`, a
+            folder in open_clip's own layout; or `clip:demo`, the embedded model. A folder that exists is taken for
+            one; a path that starts with `/`, `~` or a dot is never anything else.
+
+    Raises:
+        ConfigError: The name is of none of these forms, or its file or folder does not exist. Whether open_clip knows
+            the architecture and the tag, loading them shows.
+    """
+    check(is_clip_name(name), f"{shorten(name)} is no name of a CLIP: give {FORMS}")
+    rest = name.removeprefix(CLIP_PREFIX)
+    if rest == "demo":
+        return TeacherConfig(model="demo", pretrained=None)
+    folder = Path(rest).expanduser()
+    if rest and folder.is_dir():
+        return TeacherConfig(model=str(folder), pretrained=None)
+    is_path = rest.startswith(("/", "~", ".")) and "=" not in rest
+    check(not is_path, f"{shorten(name)}: no folder at {shorten(folder)}; a file is clip:ARCH=FILE")
+    # An architecture may have a slash, ViT-B/16, and a file many; a tag has none.
+    architecture, _, weights = rest.partition("=") if "=" in rest else rest.rpartition("/")
+    is_whole = bool(architecture and weights) and not any(letter.isspace() for letter in architecture)
+    check(is_whole, f"{shorten(name)} does not name both architecture and weights: give {FORMS}, such as {_EXAMPLE}")
+    if "=" not in rest:
+        return TeacherConfig(model=architecture, pretrained=weights)
+    file = Path(weights).expanduser()
+    check(file.is_file(), f"{shorten(name)}: no file at {shorten(file)}")
+    return TeacherConfig(model=architecture, pretrained=str(file))
+
+
+def reword(text: str) -> str:
+    """Reword an error about the settings of a teacher for somebody who gave a name instead."""
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
