@@ -8,11 +8,13 @@ import yaml
 
 import uniemox
 from uniemox import settings
+from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import ENCODER_SHAPES, FinetuneConfig, PretrainConfig
 
-FOLDERS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+FOLDERS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
 FILES = sorted(Path(uniemox.__file__).parent.glob("presets/*/*.yaml"))
 PRESETS = [(FOLDERS[file.parent.name], file.stem) for file in FILES]
+ELSEWHERE = {ProbeConfig: {"backbone": "demo-pretrained"}}  # What else must be given
 RESOLVED = json.loads(Path(__file__).with_name("presets.json").read_text())
 
 every_preset = pytest.mark.parametrize(
@@ -22,13 +24,14 @@ every_preset = pytest.mark.parametrize(
 
 def load(config, name):
     values = settings.load_preset(config, name)
-    return settings.build(config, {"data": Path("d"), "out": Path("o"), **values})
+    return settings.build(config, {"data": Path("d"), "out": Path("o"), **ELSEWHERE.get(config, {}), **values})
 
 
 def test_the_presets_are_these():
     assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
     assert set(settings.preset_names(FinetuneConfig)) == {"released", "mae", "heco", "caer_s", "emotic", "demo"}
-    assert len(FILES) == 10
+    assert set(settings.preset_names(ProbeConfig)) == {"released_baselines"}
+    assert len(FILES) == sum(len(settings.preset_names(config)) for config in FOLDERS.values())
 
 
 @every_preset
@@ -50,7 +53,7 @@ def test_a_preset_says_only_what_differs_from_what_it_extends(file):
     tree, config = yaml.safe_load(file.read_text()), FOLDERS[file.parent.name]
     base = tree.pop("extends", None)
     if base is None:
-        assert file.stem == "released"
+        assert file.stem in ("released", "released_baselines")
         return
     below = settings.load_preset(config, base)
     own = {
@@ -86,7 +89,8 @@ def test_a_preset_keeps_the_order_of_the_fields(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_a_preset_begins_with_what_it_is_and_a_published_one_with_its_source(file):
     head = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
-    sources = {"released": "arXiv 2409.18877", "mae": "He et al. 2022, table 9"}
+    released = dict.fromkeys(("released", "released_baselines"), "arXiv 2409.18877")
+    sources = {**released, "mae": "He et al. 2022, table 9"}
     assert sources.get(file.stem, "") in head
     assert len(head) > 100
 
@@ -140,6 +144,14 @@ RELEASED_FINETUNING = {
     "optim.weight_decay": 0.05,
     "optim.layer_decay": 1.0,
 }
+RELEASED_BASELINES = {
+    "head": "linear",
+    "select_by": "top1",
+    "view": "scene",
+    "pool": None,
+    "batch_size": 256,
+    "base_lr": 1e-3,
+}
 # MAE, FINETUNE.md, ViT-Base.
 MAE_FINETUNING = {
     "drop_path": 0.1,
@@ -160,8 +172,9 @@ MAE_FINETUNING = {
         (PretrainConfig, "released", RELEASED_PRETRAINING),
         (FinetuneConfig, "released", RELEASED_FINETUNING),
         (FinetuneConfig, "mae", MAE_FINETUNING),
+        (ProbeConfig, "released_baselines", RELEASED_BASELINES),
     ],
-    ids=["pretrain-released", "finetune-released", "finetune-mae"],
+    ids=["pretrain-released", "finetune-released", "finetune-mae", "probe-released"],
 )
 def test_a_published_recipe_has_the_published_numbers(config, name, expected):
     values = settings.load_preset(config, name)

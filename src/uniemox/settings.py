@@ -21,6 +21,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.whole import write_whole
@@ -29,14 +30,14 @@ from uniemox.version import __version__
 from uniemox.wording import nearest, one_line, shorten
 
 Made = TypeVar("Made")
-Config = TypeVar("Config", bound=PretrainConfig | FinetuneConfig)
+Config = TypeVar("Config", bound=PretrainConfig | FinetuneConfig | ProbeConfig)
 Values = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
 RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
-_COMMANDS: Final[dict[type, str]] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune"}
+_COMMANDS: Final[dict[type, str]] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune", ProbeConfig: "probe"}
 _MOST: Final = 2**63 - 1  # Of a whole number; what it counts or seeds takes 64 bits
 _SHOWN: Final = 80  # Parts of a list that a message is made of
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -273,7 +274,7 @@ def _read_layer(config: type[Any], file: Path | Traversable, source: str, *, is_
 # Back to YAML
 
 
-def save_config(config: PretrainConfig | FinetuneConfig, path: Path) -> None:
+def save_config(config: PretrainConfig | FinetuneConfig | ProbeConfig, path: Path) -> None:
     """Write a configuration to a file as commented YAML that `--config` reads back to an equal one."""
     with write_whole(path, CheckpointError, elsewhere="choose another `out`") as beside:
         beside.write_text(_dump(type(config), dict(list_values(config))), encoding="utf-8")
