@@ -23,7 +23,7 @@ MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for f
 # From the bottom up. Rooms of one line do not know each other.
 LAYERS = (
     ("errors", "version", "wording"),
-    ("emotions",),
+    ("emotions", "emotion_words"),
     ("config", "validation"),
     ("files", "losses"),
     ("settings", "compute"),

@@ -5,7 +5,8 @@ function, `resolve`. Nothing here depends on a data set.
 
 Sources. Mikels et al. 2005: Emotional category data on images from the International Affective Image System,
 Behavior Research Methods 37. Shaver et al. 1987: Emotion knowledge: further exploration of a prototype approach, JPSP
-52. Kosti et al. 2020: Context based emotion recognition using EMOTIC dataset, TPAMI 42.
+52. Kosti et al. 2020: Context based emotion recognition using EMOTIC dataset, TPAMI 42. Ekman 1992: An argument for
+basic emotions, Cognition & Emotion 6.
 """
 
 import difflib
@@ -42,7 +43,7 @@ _EMOTIC: Final = (
 class Taxonomy:
     """A set of emotions that labels are taken from."""
 
-    name: str  # What it is called on the command line: the data set that uses it, or mikels, or polarity
+    name: str  # What it is called on the command line: the data set that uses it, or mikels, ekman, polarity
     classes: tuple[str, ...]  # Canonical names in label order
     several: bool = False  # Whether a sample may have several labels at once
 
@@ -58,11 +59,12 @@ _TAXONOMIES: Final = (
     Taxonomy("heco", ("anger", "disgust", "excitement", "fear", "happiness", "peace", "sadness", "surprise")),
     Taxonomy("emotic", _EMOTIC, several=True),
     Taxonomy("mikels", MIKELS),
+    Taxonomy("ekman", ("anger", "disgust", "fear", "happiness", "sadness", "surprise")),
     Taxonomy("polarity", ("positive", "negative")),
 )
 
 TAXONOMIES: Final[dict[str, Taxonomy]] = {taxonomy.name: taxonomy for taxonomy in _TAXONOMIES}
-"""Every taxonomy by name: those of the eight data sets, Mikels' without a data set, and bare polarity."""
+"""Every taxonomy by name: those of the eight data sets, Mikels' and Ekman's without a data set, and bare polarity."""
 
 
 def look_up(name: str, table: Mapping[str, Row], *, what: str) -> Row:
