@@ -41,6 +41,8 @@ class EvaluateConfig(ComputeConfig):
     """Split of the manifest."""
     out: Path | None = None
     """Folder for the report and its images."""
+    baselines: bool = True
+    """Score cheap baselines beside the model: majority and colour statistics, from the split train."""
     overwrite: bool = False
     """Write into the folder even if it is not empty, and replace the report in it."""
 

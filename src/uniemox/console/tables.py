@@ -58,13 +58,25 @@ def report_tables(scores: Scores) -> Iterable[Table]:
             rows.append((name, _number(scores.values[metric.name], metric), interval))
     rows += [(name, percent(share), "") for name, share in scores.display.baselines]
     table = _make_table(("metric", "%", "95 % interval"), rows, right=["%"])
-    table.caption = counted(scores.num_samples, "image")
+    notes = [] if scores.compared else scores.notes
+    table.caption = _cell("\n".join([counted(scores.num_samples, "image"), *notes]))
     yield table
+    if scores.compared:
+        yield _compared_table(scores)
     for _, parts in scores.display.panels:
         for part in parts:
             if isinstance(part, Grid):
                 cells = ([_score(cell) for cell in row] for row in part.rows)
                 yield _make_table(part.heads, cells, right=part.heads[1:])
+
+
+def _compared_table(scores: Scores) -> Table:
+    """Show the model beside its baselines."""
+    heads = [metric.name if metric.is_selectable else metric.title for metric in scores.headline]
+    rows = [(name, *(_number(values[one.name], one) for one in scores.headline)) for name, values in scores.compared]
+    table = _make_table(("compared", *heads), rows, right=heads)
+    table.caption = _cell("\n".join(scores.notes))
+    return table
 
 
 def _score(cell: object) -> object:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -27,6 +28,7 @@ from uniemox.data.pixels import EvaluationViews
 from uniemox.emotions import match_classes
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
+from uniemox.inference.baselines import score_baselines
 from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
 from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import write_predictions
@@ -60,6 +62,17 @@ class Outputs:
         """Score the answers as they are."""
         scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
         return replace(scores, computed_in=self.computed_in)
+
+    def score_beside(self, manifest: Manifest, train: Manifest | None, *, num_workers: int) -> Scores:
+        """Score the answers and, beside them, baselines that learn from the rows of `train`."""
+        answered = manifest
+        if len(self.rows) < len(manifest):
+            table = manifest.table.take(pa.array(self.rows))
+            answered = Manifest(table, manifest.facts, manifest.places[self.rows])
+        baselines = score_baselines(
+            self.target, test=answered, labels=self.labels, train=train, num_workers=num_workers
+        )
+        return replace(self.score(), baselines=baselines)
 
     def agreement(self, other: Outputs) -> float:
         """Compute the share of answers that another precision keeps, on the images that both could read.
@@ -141,6 +154,7 @@ def evaluate(
     dataset: str | None = None,
     precision: AskedPrecision = "auto",
     target: Target | None = None,
+    baselines: bool = True,
 ) -> Scores:
     """Score a classifier on a split of a manifest.
 
@@ -158,6 +172,7 @@ def evaluate(
         dataset: Data set or manifest that names the classes, for weights that do not.
         precision: auto, fp32 or bf16; auto is what the model folder records. An export has its own.
         target: What the model was trained with, where that is a kind of the caller's own.
+        baselines: Whether the first process scores cheap baselines beside the model, from the rows of split train.
 
     Raises:
         CheckpointError: The model cannot be read, or answers with a kind that must be given.
@@ -177,7 +192,8 @@ def evaluate(
             module, facts = classifier.model, classifier.facts
             chosen = choose_precision(precision, facts.precision, accelerator.device)
         answers = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
-        manifest = number_as(facts.classes, read_manifest(data)).select([split])
+        whole = number_as(facts.classes, read_manifest(data))
+        manifest = whole.select([split])
         reads_people = facts.view != "scene"
         without = manifest.num_without_people
         if reads_people and without and accelerator.is_main_process:
@@ -195,7 +211,11 @@ def evaluate(
             )
         if outputs.unreadable and accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
-        scores = outputs.score()
+        if baselines and accelerator.is_main_process:
+            train = whole.select(["train"]) if "train" in whole.split_counts() else None
+            scores = outputs.score_beside(manifest, train, num_workers=num_workers)
+        else:
+            scores = outputs.score()
         if out is not None and accelerator.is_main_process:
             write_evaluation(out, scores, outputs, manifest, people=reads_people)
         return scores

@@ -213,6 +213,14 @@ def _draw(part: Part) -> Block:
             assert_never(part)
 
 
+def _compare(scores: Scores) -> Section:
+    """Show the model beside its baselines, and how these were made or why they are omitted."""
+    metrics = scores.headline
+    rows = [(name, *(values.get(metric.name) for metric in metrics)) for name, values in scores.compared]
+    blocks = [Table(("", *(metric.title for metric in metrics)), rows)] if rows else []
+    return Section("Baselines", "\n\n".join(scores.notes), blocks)
+
+
 def evaluation_page(
     scores: Scores, *, title: str, provenance: Mapping[str, str], gallery: Sequence[GalleryItem] = ()
 ) -> Page:
@@ -226,6 +234,8 @@ def evaluation_page(
             board.append(Score(metric.title, f"{scores.values[metric.name]:.3f}", note))
     warnings = (Notice(text, "warning") for text in display.warnings)
     sections = [Section("Scores", display.explanation, (Scoreboard(board), *warnings))]
+    if scores.baselines:
+        sections.append(_compare(scores))
     sections += [Section(head, blocks=[_draw(part) for part in parts]) for head, parts in display.panels]
     if gallery:
         sections.append(Section("Images", blocks=(Gallery(gallery),)))

@@ -171,9 +171,14 @@ class MultiLabel(Target):
         """
         import torch
 
-        yes = torch.from_numpy(labels.sum(0)).double() + 1
         with torch.no_grad():
-            head.bias.copy_((yes / (len(labels) + 2 - yes)).log())
+            head.bias.copy_(torch.from_numpy(self.prior(labels)))
+
+    def prior(self, labels: npt.NDArray[np.bool]) -> Floats:
+        """Return the log odds of each class in train, with one yes and one no added."""
+        yes = labels.sum(0) + 1
+        logits: Floats = np.log(yes / (len(labels) + 2 - yes))
+        return logits
 
     def fit_temperature(self, logits: Logits, labels: npt.NDArray[np.bool]) -> float:
         """Find what makes the sigmoids honest; 1 without a sample."""

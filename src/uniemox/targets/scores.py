@@ -113,6 +113,20 @@ class Display(NamedTuple):
     panels: Sequence[tuple[str, Sequence[Part]]] = ()  # Sections of a page: titles and contents
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What a cheap answer to the same samples is worth, or why there is none."""
+
+    name: str
+    values: Mapping[str, float] = field(default_factory=dict)  # Of each metric by its name; empty where omitted
+    note: str = ""  # How it was made, or "omitted: " and why
+
+    def describe(self, metrics: Sequence[Metric]) -> str:
+        """Put some of its values in one line, or the reason why it has none."""
+        shown = (f"{one.title} {self.values[one.name]:.4f}" for one in metrics if one.name in self.values)
+        return f"{self.name}: {', '.join(shown) or self.note}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """What a model's answers are worth on one set of samples. A metric is an attribute too: `scores.macro_f1`.
@@ -127,6 +141,7 @@ class Scores:
     values: Mapping[str, float]  # Of each metric by its name
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % bootstrap over the samples, if asked for
     computed_in: str = ""  # Precision of the forward passes, or onnx for an export; empty if unknown
+    baselines: tuple[Baseline, ...] = ()  # On the same samples
 
     def __getattr__(self, name: str) -> float:
         values = self.__dict__.get("values", {})  # absent while a copy is made
@@ -141,6 +156,26 @@ class Scores:
         return {one.name: self.values[one.name] for one in self.metrics if one.is_kept and one.name in self.values}
 
     @property
+    def headline(self) -> list[Metric]:
+        """The metrics in which baselines are compared: those with an interval, or that can choose the epoch."""
+        known = [one for one in self.metrics if one.title and one.name in self.values]
+        return [one for one in known if one.is_bootstrapped] or [one for one in known if one.is_selectable]
+
+    @property
+    def compared(self) -> list[tuple[str, Mapping[str, float]]]:
+        """The names and values of the model and of the baselines that have some; empty if none has."""
+        rows = [(one.name, one.values) for one in self.baselines if one.values]
+        return [("this model", self.values), *rows] if rows else []
+
+    @property
+    def notes(self) -> list[str]:
+        """How the baselines were made, or why they are omitted; those of the same note in one line."""
+        names: dict[str, list[str]] = {}
+        for one in self.baselines:
+            names.setdefault(one.note, []).append(one.name)
+        return [f"{' and '.join(of_note)}: {note}" for note, of_note in names.items()]
+
+    @property
     def display(self) -> Display:
         """What a page and the terminal show beside the metrics."""
         return Display()
@@ -153,6 +188,7 @@ class Scores:
             "computed_in": self.computed_in,
             **self.values,
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "baselines": [{"name": one.name, "scores": {**one.values}, "note": one.note} for one in self.baselines],
             "classes": list(self.classes),
         }
 

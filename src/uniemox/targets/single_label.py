@@ -55,7 +55,7 @@ def _weighted_f1(of: scores.Evidence) -> Floats:
     return share((scores.f1_of(*of.tallies) * of.support).sum(-1), of.support.sum(-1))
 
 
-class Baseline(NamedTuple):
+class OneAnswer(NamedTuple):
     """Scores of answering one class for every sample."""
 
     name: str
@@ -81,11 +81,11 @@ class SingleLabelScores(scores.ClassScores):
         return _tallies(self.confusion)
 
     @property
-    def majority(self) -> Baseline:
+    def majority(self) -> OneAnswer:
         """Scores of always answering the class with most samples here, the first of equals."""
         answer, present = int(self.support.argmax()), int(self.support.astype(bool).sum())
         hits, total = int(self.support[answer]), int(self.support.sum())
-        return Baseline(self.classes[answer], hits / total, 1 / present, 2 * hits / (hits + total) / present)
+        return OneAnswer(self.classes[answer], hits / total, 1 / present, 2 * hits / (hits + total) / present)
 
     @property
     def matrix(self) -> scores.Matrix:
@@ -123,13 +123,16 @@ class SingleLabelScores(scores.ClassScores):
         grid = scores.Grid(("class", "precision", "recall", "F1", "samples"), rows, "half")
         calibration = self.calibration("confidence", "accuracy", "samples")
         text = f"No sample here is labelled {', '.join(self.absent)}: balanced accuracy ignores such classes."
+        always = (
+            f" Always answering the most frequent class, {name}, would reach top-1 {top1:.3f}, balanced accuracy "
+            f"{balanced_accuracy:.3f} and macro F1 {macro:.3f}."
+        )
+        alone = not self.compared  # else the baselines say it
         return scores.Display(
             samples=f"labelled samples of {len(self.classes)} classes.",
-            explanation="Ranges are 95 % bootstrap intervals over the samples. Always answering the most frequent "
-            f"class, {name}, would reach top-1 {top1:.3f}, balanced accuracy {balanced_accuracy:.3f} and macro F1 "
-            f"{macro:.3f}.",
+            explanation=f"Ranges are 95 % bootstrap intervals over the samples.{always if alone else ''}",
             warnings=(text,) if self.absent else (),
-            baselines=((f"majority class ({name})", top1),),
+            baselines=((f"majority class ({name})", top1),) if alone else (),
             panels=(("Classes", (bars, grid)), ("Confusions and confidence", (self.matrix, calibration))),
         )
 
@@ -186,6 +189,12 @@ class SingleLabel(Target):
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits, softened)
+
+    def prior(self, labels: Counts) -> Floats:
+        """Return the logarithms of the shares of the classes in train, at least 2.2e-16."""
+        shares = np.bincount(labels, minlength=self.num_outputs) / len(labels)
+        logits: Floats = np.log(shares.clip(np.finfo(np.float64).eps))
+        return logits
 
     def fit_temperature(self, logits: Logits, labels: Counts) -> float:
         """Find what makes the softmax honest; 1 without a sample."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.columns import Column
-from uniemox.targets.scores import NUM_RESAMPLES, Interval, Metric, Scores
+from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,6 +87,14 @@ class Target(ABC):
     def start_head(self, head: nn.Linear, labels: npt.NDArray[Any]) -> None:
         """Start a new head from the labels of train (N, …); by default it stays as it is."""
         del head, labels
+
+    def prior(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+        """Return the logits (C,) of the best answer that is the same for all images, from the labels of train (N, …).
+
+        None, the default, lets the loss find them.
+        """
+        del labels
+        return None
 
     def fit_temperature(self, logits: Logits, labels: npt.NDArray[Any]) -> float:
         """Find on val what the logits are divided by, which is folded into the head; 1 changes nothing."""
@@ -177,6 +185,7 @@ class Target(ABC):
                 "values": {name: float(values[name]) for name in known},
                 "intervals": {name: Interval(*pair) for name, pair in values["intervals"].items()},
                 "computed_in": str(values.get("computed_in", "")),
+                "baselines": tuple(map(_rebuild_baseline, values.get("baselines", ()))),
             }
             return self._rebuild(values, common)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -197,6 +206,11 @@ class Target(ABC):
         if name not in known:
             raise ConfigError(f"select_by is {name}, but for target {self.name} must be one of {', '.join(known)}")
         return known[name]
+
+
+def _rebuild_baseline(values: Mapping[str, Any]) -> Baseline:
+    scores = {str(name): float(value) for name, value in values["scores"].items()}
+    return Baseline(str(values["name"]), scores, str(values["note"]))
 
 
 def refuse_unlabelled(manifest: Manifest, unlabelled: npt.NDArray[np.bool]) -> None:

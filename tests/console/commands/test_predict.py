@@ -86,9 +86,10 @@ def test_a_model_is_evaluated(run, fake, pages):
         "num_workers": 2,
         "dataset": None,
         "precision": "auto",
+        "baselines": True,
     }
-    _, out, _ = run("evaluate", "m", "--data", "d", "--json", "--dataset", "fi")
-    assert asked["dataset"] == "fi"
+    _, out, _ = run("evaluate", "m", "--data", "d", "--json", "--dataset", "fi", "--baselines", "false")
+    assert (asked["dataset"], asked["baselines"]) == ("fi", False)
     assert json.loads(out) == json.loads(json.dumps(report().to_dict()))
     assert asked["split"] == "test"
 

@@ -45,6 +45,7 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
             num_workers=config.workers,
             dataset=config.dataset,
             precision=config.precision,
+            baselines=config.baselines,
         )
     if config.out is not None and is_main_process():
         from uniemox.report.run import write_evaluation_report
