@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +27,7 @@ from uniemox.targets.scores import Baseline, Scores
 from uniemox.targets.target import Logits, Target
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 
 MAX_FITTED: Final = 5000  # Images of train that colour is fitted on
 MAX_ANSWERED: Final = 20_000  # Images that colour answers
@@ -33,6 +35,7 @@ INVERSE_STRENGTH: Final = 1.0
 """C of scikit-learn: 1 / (C n) is the weight of the squared weights of the linear model beside its mean loss."""
 _SHRUNK: Final = 64  # Pixels of the short side that suffice of a JPEG
 _SIDE: Final = 32  # Pixels of the square that is measured
+_AT_ONCE: Final = 64  # Images that are measured together
 _FIT: Final = {"maxiter": 200, "maxcor": 30, "ftol": 1e-12, "gtol": 1e-6}  # Some 50 steps are usual
 
 _PERCENTILES: Final = (10, 50, 90)
@@ -40,10 +43,11 @@ _HUES: Final = 12  # Bins
 _LEVELS: Final = 3  # Bins of red, green and blue each
 NUM_STATISTICS: Final = 5 * (2 + len(_PERCENTILES)) + _HUES + 2 + _LEVELS**3
 
-# sRGB to XYZ, white being 1, and D65's white (IEC 61966-2-1).
-_TO_XYZ: Final = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+# sRGB to XYZ under D65 (IEC 61966-2-1), divided by what white has.
+_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_TO_XYZ: Final = (_XYZ / _XYZ.sum(1, keepdims=True)).astype(np.float32)
 _GREY: Final = np.arange(256) / 255
-_LINEAR: Final = np.where(_GREY <= 0.04045, _GREY / 12.92, ((_GREY + 0.055) / 1.055) ** 2.4)
+_LINEAR: Final = np.where(_GREY <= 0.04045, _GREY / 12.92, ((_GREY + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 class Training(NamedTuple):
@@ -112,11 +116,11 @@ def _learn_from(train: Manifest | None, target: Target) -> Training | str:
 def _score(name: str, answerer: Answerer, question: Question, labels: npt.NDArray[Any]) -> Baseline:
     answer = answerer(question)
     if isinstance(answer, str):
-        return Baseline(name, note=f"omitted: {answer}")
+        return Baseline(name, note=answer)
     try:
         scores: Scores = answer.target.score(answer.logits, labels[answer.rows], num_resamples=0)
     except DataError as error:  # numbers that are not finite
-        return Baseline(name, note=f"omitted: {error}")
+        return Baseline(name, note=str(error))
     return Baseline(name, scores.values, answer.note)
 
 
@@ -179,72 +183,83 @@ def _read_colours(manifest: Manifest, most: int, num_workers: int) -> _Colours:
     """Measure the colours of at most so many rows, evenly chosen."""
     places = np.array(evenly(len(manifest), most), dtype=np.int64)
     paths = (manifest.facts.root / manifest.table["path"][int(place)].as_py() for place in places)
-    measured = read_ahead(
-        _measure, paths, num_workers=num_workers, ahead=4 * num_workers + 1, size=len, room=most * NUM_STATISTICS
-    )
-    rows, found, reasons = [], [], []
-    for place, numbers in zip(places, measured, strict=True):
-        if isinstance(numbers, str):
-            reasons.append(numbers)
-        else:
-            rows.append(place)
-            found.append(numbers)
-    statistics = np.stack(found) if found else np.empty((0, NUM_STATISTICS))
-    return _Colours(np.array(rows, dtype=np.int64), statistics, len(reasons), reasons[0] if reasons else "")
+    ahead = 4 * num_workers + 1
+    shrunk = read_ahead(_shrink, paths, num_workers=num_workers, ahead=ahead, size=len, room=ahead * _SIDE**2)
+    found = [np.empty((0, NUM_STATISTICS))]
+    rows: list[int] = []
+    reasons: list[str] = []
+    while some := list(islice(shrunk, _AT_ONCE)):
+        start = len(rows) + len(reasons)
+        readable = [pixels for pixels in some if not isinstance(pixels, str)]
+        rows += [places[start + i] for i, pixels in enumerate(some) if not isinstance(pixels, str)]
+        reasons += [reason for reason in some if isinstance(reason, str)]
+        if readable:
+            found.append(measure_colours(np.stack(readable)))
+    return _Colours(np.array(rows, dtype=np.int64), np.concatenate(found), len(reasons), reasons[0] if reasons else "")
 
 
 @ROOM.use()
-def _measure(path: Path) -> Floats | str:
+def _shrink(path: Path) -> npt.NDArray[np.uint8] | str:
     image = read_image(path, shrink_to=_SHRUNK)
-    return f"{path}: {image.reason}" if isinstance(image, Unreadable) else measure_colours(image)
+    return f"{path}: {image.reason}" if isinstance(image, Unreadable) else shrink(image)
 
 
-def measure_colours(image: Image.Image) -> Floats:
-    """Measure the colours of an RGB image, squeezed into a square (after Datta et al. 2006, section 3).
+def shrink(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Squeeze an RGB image into a square of P pixels, (P, 3)."""
+    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
+
+
+def measure_colours(pixels: npt.NDArray[np.uint8]) -> Floats:
+    """Measure the colours of N images of P pixels, (N, P, 3) (after Datta et al. 2006, section 3).
 
     Returns:
-        (NUM_STATISTICS,): of each of L*, a*, b*, saturation and brightness the mean, the standard deviation and three
-        percentiles; a histogram of hue and its direction (cosine, sine), weighted by chroma; a coarse histogram of RGB.
+        (N, NUM_STATISTICS): of each of L*, a*, b*, saturation and brightness the mean; their standard deviations; three
+        percentiles of each; a histogram of hue and its direction (cosine, sine), weighted by chroma; and a coarse
+        histogram of RGB.
     """
-    pixels = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
     hue, chroma, saturation, brightness = _hsv(pixels)
-    channels = np.sort(np.stack([*_lab(pixels), saturation, brightness]), axis=1)  # (5, P)
-    places = np.array(_PERCENTILES) * (channels.shape[1] - 1) // 100
-    weight = chroma / max(chroma.sum(), 1e-9)
-    angle = 2 * np.pi * hue
-    bins = np.minimum((hue * _HUES).astype(np.int64), _HUES - 1)
-    red, green, blue = (pixels.T.astype(np.int64) * _LEVELS) // 256
-    cells = np.bincount((red * _LEVELS + green) * _LEVELS + blue, minlength=_LEVELS**3) / len(pixels)
-    return np.concatenate(
-        [
-            channels.mean(1),
-            channels.std(1),
-            channels[:, places].ravel(),
-            np.bincount(bins, weight, _HUES),
-            [(weight * np.cos(angle)).sum(), (weight * np.sin(angle)).sum()],
-            cells,
-        ]
-    )
+    channels = np.sort(np.stack([*_lab(pixels), saturation, brightness], axis=1), axis=2)  # (N, 5, P)
+    places = np.array(_PERCENTILES) * (channels.shape[2] - 1) // 100
+    weight = chroma / np.maximum(chroma.sum(1, keepdims=True), 1e-6)
+    angle = np.float32(2 * np.pi) * hue
+    direction = [(weight * np.cos(angle)).sum(1), (weight * np.sin(angle)).sum(1)]
+    red, green, blue = np.moveaxis(pixels.astype(np.int64) * _LEVELS // 256, -1, 0)
+    cells = (red * _LEVELS + green) * _LEVELS + blue
+    parts = [
+        channels.mean(2),
+        channels.std(2),
+        channels[:, :, places].reshape(len(pixels), -1),
+        _histogram(np.minimum((hue * _HUES).astype(np.int64), _HUES - 1), weight, _HUES),
+        np.stack(direction, axis=1),
+        _histogram(cells, np.full_like(hue, 1 / hue.shape[1]), _LEVELS**3),
+    ]
+    return np.concatenate(parts, axis=1, dtype=np.float64)
 
 
-def _hsv(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Compute hue in [0, 1), chroma, saturation and value in [0, 1] of pixels (P, 3) (Smith 1978)."""
-    red, green, blue = pixels.T / 255
-    value = pixels.max(1) / 255
-    chroma = value - pixels.min(1) / 255
+def _histogram(bins: npt.NDArray[np.int64], weight: Singles, count: int) -> npt.NDArray[Any]:
+    """Sum weights (N, P) by their bins (N, P), for each of N images."""
+    cells = bins + count * np.arange(len(bins))[:, None]
+    return np.bincount(cells.ravel(), weight.ravel(), count * len(bins)).reshape(-1, count)
+
+
+def _hsv(pixels: npt.NDArray[np.uint8]) -> tuple[Singles, Singles, Singles, Singles]:
+    """Compute hue in [0, 1), chroma, saturation and value in [0, 1] of pixels (…, 3) (Smith 1978)."""
+    red, green, blue = np.moveaxis(pixels.astype(np.float32) / 255, -1, 0)
+    value = np.maximum(np.maximum(red, green), blue)
+    chroma = value - np.minimum(np.minimum(red, green), blue)
     divisor = np.where(chroma > 0, chroma, 1)
-    sector = np.select(
-        [value == red, value == green],
-        [(green - blue) / divisor % 6, (blue - red) / divisor + 2],
-        (red - green) / divisor + 4,
+    sector = np.where(
+        value == red,
+        (green - blue) / divisor % 6,
+        np.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
     return sector / 6, chroma, chroma / np.where(value > 0, value, 1), value
 
 
-def _lab(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
-    """Compute L*, a* and b* (CIE 1976), each divided by 100, of sRGB pixels (P, 3)."""
-    parts = _LINEAR[pixels] @ (_TO_XYZ / _TO_XYZ.sum(1, keepdims=True)).T
-    x, y, z = np.where(parts > 216 / 24389, np.cbrt(parts), (24389 / 27 * parts + 16) / 116).T
+def _lab(pixels: npt.NDArray[np.uint8]) -> tuple[Singles, Singles, Singles]:
+    """Compute L*, a* and b* (CIE 1976), each divided by 100, of sRGB pixels (…, 3)."""
+    parts = _LINEAR[pixels] @ _TO_XYZ.T
+    x, y, z = np.moveaxis(np.where(parts > 216 / 24389, np.cbrt(parts), (24389 / 27 * parts + 16) / 116), -1, 0)
     return (116 * y - 16) / 100, 5 * (x - y), 2 * (y - z)
 
 

@@ -217,8 +217,10 @@ def _compare(scores: Scores) -> Section:
     """Show the model beside its baselines, and how these were made or why they are omitted."""
     metrics = scores.headline
     rows = [(name, *(values.get(metric.name) for metric in metrics)) for name, values in scores.compared]
-    blocks = [Table(("", *(metric.title for metric in metrics)), rows)] if rows else []
-    return Section("Baselines", "\n\n".join(scores.notes), blocks)
+    if not rows:
+        return Section("Baselines", "\n\n".join(scores.notes))
+    table = Table(("", *(metric.title for metric in metrics)), rows, " ".join(scores.notes))
+    return Section("Baselines", "Cheap answers to the same images, which a model must beat.", (table,))
 
 
 def evaluation_page(

@@ -119,12 +119,12 @@ class Baseline:
 
     name: str
     values: Mapping[str, float] = field(default_factory=dict)  # Of each metric by its name; empty where omitted
-    note: str = ""  # How it was made, or "omitted: " and why
+    note: str = ""  # How it was made, or why it is omitted
 
     def describe(self, metrics: Sequence[Metric]) -> str:
         """Put some of its values in one line, or the reason why it has none."""
         shown = (f"{one.title} {self.values[one.name]:.4f}" for one in metrics if one.name in self.values)
-        return f"{self.name}: {', '.join(shown) or self.note}"
+        return f"{self.name} {', '.join(shown)}" if self.values else f"{self.name} omitted: {self.note}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +157,10 @@ class Scores:
 
     @property
     def headline(self) -> list[Metric]:
-        """The metrics in which baselines are compared: those with an interval, or that can choose the epoch."""
+        """The metrics that baselines are compared in: three with an interval, or else that can choose the epoch."""
         known = [one for one in self.metrics if one.title and one.name in self.values]
-        return [one for one in known if one.is_bootstrapped] or [one for one in known if one.is_selectable]
+        ours = [one for one in known if one.is_bootstrapped] or [one for one in known if one.is_selectable]
+        return ours[:3]
 
     @property
     def compared(self) -> list[tuple[str, Mapping[str, float]]]:
@@ -169,11 +170,14 @@ class Scores:
 
     @property
     def notes(self) -> list[str]:
-        """How the baselines were made, or why they are omitted; those of the same note in one line."""
-        names: dict[str, list[str]] = {}
+        """Sentences on how the baselines were made, or why they are omitted; those of the same reason in one."""
+        omitted: dict[str, list[str]] = {}
         for one in self.baselines:
-            names.setdefault(one.note, []).append(one.name)
-        return [f"{' and '.join(of_note)}: {note}" for note, of_note in names.items()]
+            if not one.values:
+                omitted.setdefault(one.note, []).append(one.name)
+        texts = [f"{one.name}: {one.note}." for one in self.baselines if one.values]
+        texts += [f"{' and '.join(names)} omitted: {reason}." for reason, names in omitted.items()]
+        return [text[0].upper() + text[1:] for text in texts]
 
     @property
     def display(self) -> Display:
