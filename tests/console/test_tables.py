@@ -1,6 +1,7 @@
 """Results as tables."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.people.agreement import compare_people
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.scores import Baseline
 from uniemox.targets.single_label import SingleLabel
 
 
@@ -160,6 +162,31 @@ def test_an_evaluation_shows_scores_with_intervals_and_every_class(console, text
     assert f"{100 * low:.1f} to {100 * high:.1f}" in text
     assert all(name in text for name in report.classes)
     assert "60 images" in text
+
+
+def test_an_evaluation_shows_its_baselines_beside_the_model(console, text_of):
+    report = evaluate_predictions(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), ["awe", "fear"])
+    majority = Baseline("majority", {"top1": 1 / 3, "balanced_accuracy": 0.5, "macro_f1": 0.25}, "by the labels")
+    gone = Baseline("colour", note=f"{ESCAPE} cannot be read")
+    for table in tables.report_tables(replace(report, baselines=(majority, gone))):
+        console.print(table)
+    text = text_of(console)
+    assert re.search(r"this model +│ +66\.7 │ +75\.0 │", text)
+    assert re.search(r"majority +│ +33\.3 │ +50\.0 │ +25\.0 │", text)
+    assert "Majority: by the labels." in text
+    assert "Colour omitted: " in text
+    assert "\x1b" not in text
+    assert "majority class" not in text  # the row says it
+
+
+def test_an_evaluation_without_baselines_says_why(console, text_of):
+    report = evaluate_predictions(np.array([[0.9, 0.1]]), np.array([0]), ["awe", "fear"])
+    for table in tables.report_tables(replace(report, baselines=(Baseline("majority", note="no train"),))):
+        console.print(table)
+    text = text_of(console)
+    assert "Majority omitted: no train." in text
+    assert "this model" not in text
+    assert "majority class (awe)" in text
 
 
 def test_an_evaluation_of_several_labels_shows_average_precision(console, text_of):

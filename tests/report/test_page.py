@@ -1,5 +1,6 @@
 import errno
 import unicodedata
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from uniemox.report.page import (
     write_page,
 )
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.scores import Baseline
 from uniemox.targets.single_label import SingleLabel
 
 
@@ -251,6 +253,36 @@ def test_pictures_side_by_side_show_what_tells_them_apart():
     for text in ("Alike", "train", "awe", "likeness 0.93", "no image", "All of them"):
         assert text in read.text
     assert "and 1\N{NARROW NO-BREAK SPACE}200 more" in read.text
+
+
+# Baselines
+
+
+def test_baselines_are_rows_beside_the_model_and_say_how_they_were_made():
+    majority = Baseline("majority", {"top1": 0.25, "balanced_accuracy": 1 / 3, "macro_f1": 0.125}, "by the labels")
+    gone = Baseline("zero-shot", note="its weights are not at hand")
+    found = replace(report(), baselines=(majority, gone))
+    page = evaluation_page(found, title="t", provenance={})
+    (section,) = [section for section in page.sections if section.title == "Baselines"]
+    (table,) = section.blocks
+    assert table.columns == ("", "top-1", "balanced accuracy", "macro F1")
+    assert table.rows == [
+        ("this model", found.top1, found.balanced_accuracy, found.macro_f1),
+        ("majority", 0.25, 1 / 3, 0.125),
+    ]
+    assert table.caption == "Majority: by the labels. Zero-shot omitted: its weights are not at hand."
+    assert "Always answering" not in render(page)  # the row says it
+
+
+def test_without_any_baseline_the_page_says_why_in_a_line():
+    found = replace(report(), baselines=(Baseline("majority", note="no train"), Baseline("colour", note="no train")))
+    html = render(evaluation_page(found, title="t", provenance={}))
+    assert "Majority and colour omitted: no train." in html
+    assert "Always answering" in html
+
+
+def test_an_evaluation_that_was_asked_for_no_baselines_has_no_such_section():
+    assert ">Baselines<" not in render(evaluation_page(report(), title="t", provenance={}))
 
 
 # Several labels

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,36 @@ def test_a_run_with_test_scores_shows_them(run_folder):
     page = write_run_report(run_folder).read_text(encoding="utf-8")
     assert "Scores of the chosen weights" in page
     assert "0.625" in page
+
+
+def page_of_test(run_folder, text):
+    """The page of a run whose test has a report of this text."""
+    with (run_folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "test", "step": 5, "top1": 0.625}) + "\n")
+    (run_folder / "test").mkdir()
+    (run_folder / "test" / "report.json").write_text(text)
+    return write_run_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_run_shows_its_test_beside_the_baselines_that_it_has(run_folder):
+    baselines = [
+        {"name": "majority", "scores": {"top1": 0.125}, "note": ""},
+        {"name": "colour", "scores": {}, "note": "no train"},
+    ]
+    page = page_of_test(run_folder, json.dumps({"baselines": baselines}))
+    row = page[page.index(">top1<") :].partition("</tr>")[0]
+    assert re.findall(r"\d\.\d+", row) == ["0.625", "0.125"]
+    assert ">majority<" in page
+    assert ">colour<" not in page
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"baselines": 3}', '{"baselines": [{"name": "x", "scores": {"top1": ["<b>"]}}]}']
+)
+def test_a_damaged_report_of_a_test_leaves_the_run_its_scores(run_folder, text):
+    page = page_of_test(run_folder, text)
+    assert "0.625" in page
+    assert "<b>" not in page.partition("</style>")[2].partition("0.625")[2]
 
 
 def test_an_evaluation_shows_pictures_and_leaves_out_those_that_are_gone(tmp_path):

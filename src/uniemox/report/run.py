@@ -68,13 +68,33 @@ def write_run_report(folder: Path) -> Path:
         curves.append(Figure(chart, "Curves of the val scores over the steps.", "Scores on val."))
     sections = [Section("Training", blocks=curves)]
     if tested:
-        rows = [(name, value) for name, value in tested[-1].items() if isinstance(value, float)]
+        others = _read_baselines(folder / "test" / "report.json")
+        rows = [
+            (name, value, *(scores.get(name) for scores in others.values()))
+            for name, value in tested[-1].items()
+            if isinstance(value, float)
+        ]
         text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
-        sections.append(Section("Test", text, (Table(("score", "value"), rows, width="half"),)))
+        heads = ("score", "this model" if others else "value", *others)
+        sections.append(Section("Test", text, (Table(heads, rows, width="half"),)))
     sections.append(Section("Origin", blocks=(Table((), _describe_environment(folder / "environment.json")),)))
     last = max((line["step"] for line in journal), default=0)
     page = Page(f"Run {folder.name}", f"{last} steps; config.yaml repeats the run.", sections)
     return write_page(page, folder / "report.html")
+
+
+def _read_baselines(path: Path) -> dict[str, dict[str, float]]:
+    """Read the scores of the baselines of an evaluation by their names; those that cannot be read are omitted."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        found = {str(one["name"]): dict(one["scores"]) for one in saved["baselines"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    numbers = {
+        name: {metric: value for metric, value in scores.items() if isinstance(value, float)}
+        for name, scores in found.items()
+    }
+    return {name: scores for name, scores in numbers.items() if scores}
 
 
 def _describe_environment(path: Path) -> list[tuple[str, str]]:
