@@ -282,7 +282,7 @@ def save_config(config: PretrainConfig | FinetuneConfig | ProbeConfig, path: Pat
 
 def preview(config: type[Any], values: Mapping[str, Any]) -> str:
     """Write the configuration that `build` would make as YAML; what must still be given becomes a comment."""
-    required = {s.name: Path(s.name) for s in list_settings(config) if s.is_required}
+    required = {s.name: s.kind(s.name) for s in list_settings(config) if s.is_required}  # texts and paths
     whole = dict(list_values(build(config, {**required, **values})))
     return _dump(config, {name: whole[name] for name in whole if name in values or name not in required})
 

@@ -47,7 +47,8 @@ class ProbeConfig(ReadsImages):
     """What the backbone sees: the whole image (scene), the crop of a person, or both, their features side by side."""
     pool: ProbePool | None = None
     """Features of a vision transformer: the class token (cls), the mean of the patches under a norm of its own (mean),
-    or both side by side (cls_mean); null takes the class token of a model of ours, and of others their own pooling."""
+    or both side by side (cls_mean); null takes what the head of a classifier reads, and the class token of a pretrained
+    model."""
     epochs: Natural = 100
     """Passes over the training features, for head linear."""
     batch_size: Natural = 256

@@ -17,7 +17,19 @@ from typing import Any, Final
 
 from uniemox.compute.processes import check_alone, is_first_to_report
 from uniemox.config.training import PretrainConfig
-from uniemox.console.commands import audit, checkpoint, demo, export, people, predict, prepare, shard, split, train
+from uniemox.console.commands import (
+    audit,
+    checkpoint,
+    demo,
+    export,
+    people,
+    predict,
+    prepare,
+    probe,
+    shard,
+    split,
+    train,
+)
 from uniemox.console.commands.command import FAILURE, SUCCESS, WRONG_USE, Answer, Command
 from uniemox.console.display import Terminal, is_main_process, stdout_console
 from uniemox.console.flags import name_flags, parse
@@ -28,7 +40,7 @@ from uniemox.wording import nearest, one_line, printable
 
 COMMANDS: Final[dict[str, Command]] = {
     name: command
-    for group in (demo, prepare, split, shard, people, audit, train, predict, checkpoint, export)
+    for group in (demo, prepare, split, shard, people, audit, train, probe, predict, checkpoint, export)
     for name, command in group.COMMANDS.items()
 }
 _DEBUG: Final = Setting("debug", bool, "Show where an error comes from.", default=False)

@@ -1,0 +1,197 @@
+"""A probe: what the frozen features of a backbone tell a simple head, from its settings to its scores.
+
+Features are computed once for each split. The head learns from train; val chooses its one free number, then its
+temperature and thresholds; test is scored once. Nothing is learned from val but these.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from uniemox.checkpoints.backbones import Backbone, find_backbone
+from uniemox.compute.devices import choose_device
+from uniemox.config.probe import ProbeConfig
+from uniemox.errors import ConfigError, DataError
+from uniemox.files.images import admitting
+from uniemox.files.whole import check_vacant, write_whole
+from uniemox.inference.evaluate import Outputs, write_evaluation
+from uniemox.manifests.table import Manifest, digest, read_manifest
+from uniemox.settings import RUN_CONFIG, save_config
+from uniemox.targets.kinds import build_target
+from uniemox.targets.scores import Metric, Scores
+from uniemox.targets.target import Target
+from uniemox.train.events import Message, Observer, ignore
+from uniemox.train.features import FeatureMaker, Features
+from uniemox.train.heads import Fitted, Floats, Split, fit_head
+from uniemox.train.run_folder import describe_environment
+
+FEATURES: Final = "features"  # Folder of the features in that of a probe
+_ROUNDED: Final = 6  # Digits of scores in `probe.json`
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probe:
+    """What a probe has once its head is fitted."""
+
+    config: ProbeConfig
+    backbone: Backbone
+    metric: Metric
+    splits: Mapping[str, Manifest]  # train, val and perhaps test
+    features: Mapping[str, Features]
+    data: Mapping[str, Split]
+    fitted: Fitted
+    temperature: float  # Divisor of the logits, found on val
+    target: Target  # Fitted on val
+
+    def logits(self, part: str) -> Floats:
+        """Compute the head's logits (N, C) of a split, divided by the temperature."""
+        logits: Floats = self.fitted.logits(self.data[part].features) / self.temperature
+        return logits
+
+    def outputs(self, part: str) -> Outputs:
+        """Answer the readable images of a split."""
+        features, manifest = self.features[part], self.splits[part]
+        return Outputs(
+            self.logits(part).astype(np.float32),
+            self.data[part].labels,
+            features.rows,
+            features.boxes,
+            features.unreadable(manifest),
+            self.target,
+            self.config.precision,
+        )
+
+
+def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | None = None) -> Path:
+    """Fit a head on the frozen features of a backbone, and evaluate it once on test.
+
+    The folder gets `probe.json` (what val chose, every value that was tried, scores, hashes), `test/` with the files of
+    an evaluation, `config.yaml` and `environment.json`; features are in `features/`, or in the folder of the settings.
+
+    Args:
+        config: What to do.
+        observer: Hears of progress.
+        target: What the labels are, where that is a kind of the caller's own; None takes the setting.
+
+    Returns:
+        The folder of the probe.
+
+    Raises:
+        ConfigError: A setting, the backbone's name or the folder does not fit.
+        DataError: The manifest cannot be used, or the folder cannot be written.
+        CheckpointError: The backbone cannot be read, or gives no finite features.
+        TrainingError: The loss is not finite.
+    """
+    target = target or build_target(config.target)
+    metric = target.selection(config.select_by)
+    kept = config.out / FEATURES
+    check_vacant(config.out, ConfigError, otherwise=f"; `cache` {kept} takes its features" if kept.is_dir() else "")
+    began = time.monotonic()
+    with admitting(config.max_pixels):
+        probed = _fit(config, target, metric, observer)
+    scores = {"val": probed.outputs("val").score(num_resamples=0)}
+    if "test" in probed.splits:
+        scores["test"] = _report_test(probed, observer)
+    _write_story(probed, scores, seconds=time.monotonic() - began)
+    return config.out
+
+
+def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer) -> _Probe:
+    device = choose_device(config.device)
+    whole = read_manifest(config.data)
+    names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
+    train = splits["train"]
+    target = target.bind(train.facts.classes)
+    labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}
+    if empty := [name for name, count in train.class_counts().items() if count == 0]:
+        observer(Message(f"no training image shows {', '.join(empty)}: the head will never predict them"))
+    if config.view != "scene" and (without := train.num_without_people):
+        text = f"{without} of {len(train)} images have no person box: the whole image is used instead"
+        observer(Message(text))
+    backbone = find_backbone(config.backbone, pool=config.pool)
+    maker = FeatureMaker(
+        backbone=backbone,
+        view=config.view,
+        person=config.person,
+        precision=config.precision,
+        device=device,
+        workers=config.workers,
+        folder=config.cache or config.out / FEATURES,
+        observer=observer,
+    )
+    features = {part: maker.features(manifest, what=str(names[part])) for part, manifest in splits.items()}
+    for part, found in features.items():
+        if lost := found.unreadable(splits[part]):
+            what = f"skipped {len(lost)} of {len(splits[part])} images that cannot be read; the first is {lost[0]}"
+            observer(Message(f"{names[part]}: {what}"))
+    data = {part: Split(found.values, labels[part][found.rows]) for part, found in features.items()}
+    fitted = fit_head(config, target, metric, data["train"], data["val"], device=device, observer=observer)
+    chosen = ", ".join(f"{name} {value:g}" for name, value in fitted.chosen.items())
+    observer(Message(f"{config.val_split}: {metric.name} {fitted.score:.4f} with {chosen}"))
+    for note in fitted.notes:
+        observer(Message(note))
+    val = data["val"]
+    logits = fitted.logits(val.features)
+    temperature = target.fit_temperature(logits, val.labels)
+    return _Probe(
+        config=config,
+        backbone=backbone,
+        metric=metric,
+        splits=splits,
+        features=features,
+        data=data,
+        fitted=fitted,
+        temperature=temperature,
+        target=target.fit((logits / temperature).astype(np.float32), val.labels),
+    )
+
+
+def _report_test(probed: _Probe, observer: Observer) -> Scores:
+    """Score test, write the files of its evaluation, and report what can choose."""
+    config, outputs = probed.config, probed.outputs("test")
+    scores = outputs.score()
+    people = config.view != "scene"
+    write_evaluation(config.out / "test", scores, outputs, probed.splits["test"], people=people)
+    shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
+    observer(Message(f"{config.test_split}: {', '.join(shown)}"))
+    return scores
+
+
+def _write_story(probed: _Probe, scores: Mapping[str, Scores], *, seconds: float) -> None:
+    """Write what was done and found."""
+    config = probed.config
+    columns = ["path", "split", *probed.target.columns_read]
+    story: dict[str, Any] = {
+        "backbone": {"name": probed.backbone.name, **probed.backbone.identity},
+        "features": int(probed.data["train"].features.shape[1]),
+        "view": config.view,
+        "head": config.head,
+        "chosen": dict(probed.fitted.chosen),
+        "chosen_by": f"{probed.metric.name} on {config.val_split}",
+        "tried": [_rounded(trial) for trial in probed.fitted.trials],
+        "notes": list(probed.fitted.notes),
+        "temperature": probed.temperature,
+        **{part: _rounded(found.kept) for part, found in scores.items()},
+        "images": {part: len(found.rows) for part, found in probed.features.items()},
+        "unreadable": {part: len(found.reasons) for part, found in probed.features.items()},
+        "data": {part: digest(manifest, columns) for part, manifest in probed.splits.items()},
+        "dataset": probed.splits["train"].facts.name,
+        "classes": list(probed.target.classes),
+        "seconds": round(seconds, 1),
+    }
+    environment = {**describe_environment(), "scikit-learn": version("scikit-learn")}
+    for name, facts in (("probe.json", story), ("environment.json", environment)):
+        with write_whole(config.out / name, DataError, elsewhere="choose another `out`") as beside:
+            beside.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    save_config(config, config.out / RUN_CONFIG)
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{number:.{_ROUNDED}g}") for name, number in numbers.items()}
