@@ -12,6 +12,7 @@ from PIL import Image
 import uniemox
 from uniemox.checkpoints import card
 from uniemox.config.audit import KINDS, REMOVED
+from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.console import cli
 from uniemox.importers.records import ROLES
@@ -53,7 +54,7 @@ def test_every_flag_of_a_command_in_the_readme_and_the_docs_exists(command, caps
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "--preset" in c])
 def test_every_preset_in_the_readme_exists(command):
     words = shlex.split(command)
-    kind = PretrainConfig if words[0] == "pretrain" else FinetuneConfig
+    kind = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}[words[0]]
     assert words[words.index("--preset") + 1] in preset_names(kind)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uniemox.checkpoints.load import load_model as load_model
     from uniemox.checkpoints.load import load_pretraining as load_pretraining
     from uniemox.config.people import PersonConfig as PersonConfig
+    from uniemox.config.probe import ProbeConfig as ProbeConfig
     from uniemox.config.training import AugmentConfig as AugmentConfig
     from uniemox.config.training import FinetuneConfig as FinetuneConfig
     from uniemox.config.training import LossConfig as LossConfig
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
     from uniemox.settings import save_config as save_config
     from uniemox.train.finetune import finetune as finetune
     from uniemox.train.pretrain import pretrain as pretrain
+    from uniemox.train.probe import probe as probe
 
 _MODULES = {
     "checkpoints.load": "load_model load_pretraining",
     "config.people": "PersonConfig",
+    "config.probe": "ProbeConfig",
     "config.training": "AugmentConfig FinetuneConfig LossConfig ModelConfig OptimConfig PretrainConfig TeacherConfig "
     "ViewsConfig",
     "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
@@ -51,6 +54,7 @@ _MODULES = {
     "settings": "load_config save_config",
     "train.finetune": "finetune",
     "train.pretrain": "pretrain",
+    "train.probe": "probe",
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(["__version__", *_HOMES])

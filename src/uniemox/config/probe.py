@@ -39,6 +39,8 @@ class ProbeConfig(ReadsImages):
     """Split that chooses the head's one free number, its temperature and its thresholds."""
     test_split: str | None = "test"
     """Split that the chosen head is evaluated on, once; null evaluates none."""
+    baselines: bool = True
+    """Score cheap baselines beside it: majority and colour statistics."""
     target: Target = "single_label"
     """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
     select_by: str | None = None

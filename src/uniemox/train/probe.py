@@ -95,9 +95,9 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
     began = time.monotonic()
     with admitting(config.max_pixels):
         probed = _fit(config, target, metric, observer)
-    scores = {"val": probed.outputs("val").score(num_resamples=0)}
-    if "test" in probed.splits:
-        scores["test"] = _report_test(probed, observer)
+        scores = {"val": probed.outputs("val").score(num_resamples=0)}
+        if "test" in probed.splits:
+            scores["test"] = _report_test(probed, observer)
     _write_story(probed, scores, seconds=time.monotonic() - began)
     return config.out
 
@@ -155,12 +155,14 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
 
 def _report_test(probed: _Probe, observer: Observer) -> Scores:
     """Score test, write the files of its evaluation, and report what can choose."""
-    config, outputs = probed.config, probed.outputs("test")
+    config, outputs, test = probed.config, probed.outputs("test"), probed.splits["test"]
     scores = outputs.score()
-    people = config.view != "scene"
-    write_evaluation(config.out / "test", scores, outputs, probed.splits["test"], people=people)
+    if config.baselines:
+        scores = outputs.score_beside(test, probed.splits["train"], num_workers=config.workers)
+    write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
     shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
-    observer(Message(f"{config.test_split}: {', '.join(shown)}"))
+    for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):
+        observer(Message(f"{config.test_split}: {text}"))
     return scores
 
 
