@@ -30,10 +30,10 @@ from uniemox.targets.target import Target
 from uniemox.train.events import Observer, Progress, ignore
 
 Floats = npt.NDArray[np.floating[Any]]
-_TOLERANCE: Final = 1e-7
+_TOLERANCE: Final = 1e-6
 """Of the gradient at which a regression has converged. At scikit-learn's own, 1e-4, probabilities of weakly regularised
-ones are off by several hundredths; at 1e-5 by thousandths."""
-_MAX_ITERATIONS: Final = 5000
+ones are off by several hundredths, here by less than a thousandth."""
+_MAX_ITERATIONS: Final = 1000
 _NEVER: Final = -30.0
 """Logit of a class without a training sample: a probability below 1e-13, since the likeliest class has at least 0."""
 _LEAST_SHARE: Final = 1e-6  # Added to the share of every class among the neighbours, whose logarithm is the logit
@@ -73,6 +73,11 @@ class Fitted:
     score: float  # On val
     trials: Sequence[Mapping[str, float]]  # Each value that was tried, with its score on val
     notes: tuple[str, ...] = ()  # What the user should know
+
+    @property
+    def choice(self) -> str:
+        """What was chosen, in words."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
 
 
 class _Choice:
@@ -141,12 +146,12 @@ def fit_head(
 def _fit_logistic(target: Target, metric: Metric, train: Split, val: Split) -> Fitted:
     """Fit scikit-learn's regression for each strength; the standardisation is folded into the layer."""
     scaler = StandardScaler()
-    standardised = scaler.fit_transform(train.features.astype(np.float64))
+    regression = _Regression(scaler.fit_transform(train.features.astype(np.float64)), train.labels, target.num_outputs)
     choice, unfinished = _Choice("C", target, metric, val), []
     for strength in STRENGTHS:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            weight, bias = _regress(standardised, train.labels, strength, target.num_outputs)
+            weight, bias = regression.fit(strength)
         unfinished += [strength] * any(issubclass(one.category, ConvergenceWarning) for one in caught)
         weight = weight / scaler.scale_
         layer = Linear(weight, bias - weight @ scaler.mean_)
@@ -157,34 +162,43 @@ def _fit_logistic(target: Target, metric: Metric, train: Split, val: Split) -> F
     return choice.fitted(choice.best, notes, linear=choice.best)
 
 
-def _regress(features: Floats, labels: npt.NDArray[Any], strength: float, num_outputs: int) -> tuple[Floats, Floats]:
-    """Fit weights (C, D) and biases (C,): one softmax over classes, or a sigmoid for each of several labels."""
-    weight, bias = np.zeros((num_outputs, features.shape[1])), np.full(num_outputs, _NEVER)
-    if labels.ndim == 1:
-        present = np.unique(labels)
-        if len(present) < 2:
-            raise DataError(
-                "the training images show one class alone, so there is nothing to tell apart: choose others"
-            )
-        model = _regression(strength).fit(features, labels)
-        # Of two classes scikit-learn keeps one row, of their difference.
-        rows, offsets = model.coef_, model.intercept_
-        if len(present) == 2:
-            rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
-        weight[present], bias[present] = rows, offsets
+class _Regression:
+    """One softmax over classes, or a sigmoid for each of several labels.
+
+    Each fit starts from the one before it, which changes nothing but the time, since the problem is convex.
+    """
+
+    def __init__(self, features: Floats, labels: npt.NDArray[Any], num_outputs: int) -> None:
+        self.features, self.labels, self.num_outputs = features, labels, num_outputs
+        if labels.ndim == 1 and len(np.unique(labels)) < 2:
+            raise DataError("the training images show one class alone, so there is nothing to learn: choose others")
+        count = 1 if labels.ndim == 1 else num_outputs
+        settings = {"tol": _TOLERANCE, "max_iter": _MAX_ITERATIONS, "warm_start": True}
+        self.models = [LogisticRegression(**settings) for _ in range(count)]
+
+    def fit(self, strength: float) -> tuple[Floats, Floats]:
+        """Fit weights (C, D) and biases (C,)."""
+        weight, bias = np.zeros((self.num_outputs, self.features.shape[1])), np.full(self.num_outputs, _NEVER)
+        if self.labels.ndim == 1:
+            rows, offsets = self._fit_one(self.models[0], self.labels, strength)
+            # Of two classes scikit-learn keeps one row, of their difference.
+            if len(rows) == 1:
+                rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
+            present = np.unique(self.labels)
+            weight[present], bias[present] = rows, offsets
+            return weight, bias
+        for place, (column, model) in enumerate(zip(self.labels.T, self.models, strict=True)):
+            count = int(column.sum())
+            if count in (0, len(column)):  # the log odds, one yes and one no being added
+                bias[place] = math.log((count + 1) / (len(column) - count + 1))
+                continue
+            rows, offsets = self._fit_one(model, column, strength)
+            weight[place], bias[place] = rows[0], offsets[0]
         return weight, bias
-    for place, column in enumerate(labels.T):
-        count = int(column.sum())
-        if count in (0, len(column)):  # the log odds, one yes and one no being added
-            bias[place] = math.log((count + 1) / (len(column) - count + 1))
-            continue
-        model = _regression(strength).fit(features, column)
-        weight[place], bias[place] = model.coef_[0], model.intercept_[0]
-    return weight, bias
 
-
-def _regression(strength: float) -> Any:
-    return LogisticRegression(C=strength, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
+    def _fit_one(self, model: Any, labels: npt.NDArray[Any], strength: float) -> tuple[Floats, Floats]:
+        model.set_params(C=strength).fit(self.features, labels)
+        return model.coef_, model.intercept_
 
 
 # Nearest neighbours
