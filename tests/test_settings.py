@@ -35,8 +35,12 @@ def build(config, words):
     return settings.build(config, combine(config, words))
 
 
-# What is checked beyond its kind: words of RandAugment, a metric of one label and of several.
-CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1"}
+# What is checked beyond its kind: words of RandAugment, a metric of one label and of several, what a head can read.
+CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1", "pool": "fused"}
+NEEDS = {
+    "head": ["--pool", "fused", "--init", "x"],
+    "pool": ["--init", "x"],
+}  # what another value of a setting asks for
 
 
 def another(setting):
@@ -116,6 +120,7 @@ def test_every_setting_is_reachable_by_flag_with_dashes_or_underscores(config, s
     others = [] if setting.is_required else WHERE
     where = others or [word for word in WHERE if setting.name not in ("data", "out")]
     where = where or {"data": WHERE[2:], "out": WHERE[:2]}[setting.name]
+    where = [*where, *NEEDS.get(setting.name, [])]
     for words in ([flag, text], [f"{flag}={text}"], [flag.replace("-", "_").replace("__", "--", 1), text]):
         assert value_of(build(config, [*where, *words]), setting.name) == value
 

@@ -19,6 +19,7 @@ from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import pretraining_facts, save_model
 from uniemox.config.training import ModelConfig
 from uniemox.models.classify import TwoViewClassifier, build_classifier
+from uniemox.models.fused import FusedClassifier
 from uniemox.models.pretrain import UniEmoX
 
 NOISE = [[0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6, 0.0, 0.95, 0.35, 0.75, 0.25, 0.85, 0.45]]
@@ -97,6 +98,15 @@ def main(out: Path) -> None:
         save_model(model, folder, facts)
         answers = {"embedding": output.embedding.tolist(), "pixels": output.prediction[0, 0].tolist()}
         write(folder, answers, out, facts.format_version, "pretraining")
+
+        fused = FusedClassifier(config, embedding_width=16, num_classes=3).eval()
+        repeat(fused)
+        facts = dataclasses.replace(
+            FACTS, view="both", pool="fused", pretraining={**facts.pretraining, "reconstructs": False}
+        )
+        save_model(fused, folder, facts)
+        answers = {"logits": fused(picture(), -picture()).tolist()}
+        write(folder, answers, out, facts.format_version, "classifier")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_a_pretrained_model_gives_its_class_token(pretrained, images):
     found = features_of(str(pretrained.model), images)
     torch.testing.assert_close(found, expected)
     assert torch.equal(found, features_of(str(pretrained.model), images, pool="cls"))
-    assert find_backbone(str(pretrained.model)).is_encoder
+    assert find_backbone(str(pretrained.model)).pool == "cls"
 
 
 def test_a_classifier_gives_what_its_head_reads_but_for_the_weights_of_its_norm(finetuned, images, caplog):

@@ -18,6 +18,7 @@ from uniemox.manifests.table import manifest_from_columns, write_manifest
 from uniemox.targets.calibration import sigmoid, softmax
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
+from uniemox.train.finetune import finetune
 
 CLASSES = ("awe", "fear", "joy")
 NAMES = ["majority", "colour statistics"]
@@ -352,3 +353,17 @@ def test_an_evaluation_of_a_manifest_of_a_test_alone_says_why_there_are_none(fin
     report = evaluate(str(finetuned.model), data=tmp_path / "test.parquet", device="cpu", num_workers=0)
     assert report.compared == []
     assert report.notes == ["Majority and colour statistics omitted: the manifest has no split train to learn from."]
+
+
+def test_fine_tuning_has_them_beside_its_test_unless_they_are_not_wanted(finetune_config, tmp_path, heard):
+    config = finetune_config(tmp_path / "with", optim={"epochs": 1})
+    finetune(config, heard)
+    saved = json.loads((config.out / "test" / "report.json").read_text())
+    assert [one["name"] for one in saved["baselines"]] == NAMES
+    lines = [text for text in heard.texts if text.startswith("test: ")]
+    for one in saved["baselines"]:
+        assert f"test: {one['name']} top-1 {one['scores']['top1']:.4f}, balanced acc" in "\n".join(lines)
+    heard.clear()
+    finetune(replace(config, out=tmp_path / "without", baselines=False), heard)
+    assert json.loads((tmp_path / "without" / "test" / "report.json").read_text())["baselines"] == []
+    assert "majority" not in "".join(heard.texts)

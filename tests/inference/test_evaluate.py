@@ -27,7 +27,7 @@ from uniemox.inference.evaluate import BATCH_SIZE, Outputs, compute_outputs, eva
 from uniemox.inference.predictor import Predictor
 from uniemox.inference.tables import BOX_COLUMNS
 from uniemox.manifests.merge import renumber
-from uniemox.manifests.table import Box, manifest_from_columns, write_manifest
+from uniemox.manifests.table import Box, manifest_from_columns, read_manifest, write_manifest
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.people.regions import person_region
 from uniemox.targets.multi_label import MultiLabel
@@ -250,9 +250,8 @@ def test_a_model_or_manifest_that_is_not_there_is_told(finetuned, painted, tmp_p
         evaluate(str(finetuned.model), data=tmp_path / "none.parquet", device="cpu")
 
 
-def test_a_pretrained_model_cannot_be_evaluated(pretrained, painted):
-    with pytest.raises(CheckpointError, match="uniemox finetune --init"):
-        score(pretrained.model, painted)
+def test_a_pretrained_model_is_evaluated_on_the_classes_of_the_data(pretrained, painted):
+    assert score(pretrained.model, painted).classes == read_manifest(painted.path).facts.classes
 
 
 def test_a_report_that_cannot_be_written_is_told(finetuned, painted, tmp_path):

@@ -5,7 +5,7 @@ from PIL import Image
 
 from uniemox.checkpoints.load import load_model
 from uniemox.data.transforms import evaluation
-from uniemox.errors import CheckpointError
+from uniemox.errors import ConfigError
 from uniemox.inference.torch_backend import load_torch
 
 
@@ -21,6 +21,6 @@ def test_logits_are_those_of_the_model_on_prepared_pixels(finetuned):
     assert np.array_equal(logits, expected.numpy())
 
 
-def test_a_pretrained_model_is_no_classifier(pretrained):
-    with pytest.raises(CheckpointError, match="uniemox finetune --init"):
+def test_a_pretrained_model_wants_the_names_of_classes(pretrained):
+    with pytest.raises(ConfigError, match="has no classes of its own: give them as `taxonomy`"):
         load_torch(pretrained.model, device="cpu")

@@ -28,7 +28,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.inference.evaluate import evaluate
 from uniemox.inference.tables import write_predictions
 from uniemox.manifests.table import Box, Facts, manifest_from_columns, read_manifest, write_manifest
-from uniemox.models.classify import plain_classifier
+from uniemox.models.classify import head_of
 from uniemox.targets.multi_label import MultiLabel, MultiLabelScores
 from uniemox.train.finetune import finetune
 from uniemox.train.journal import read_journal
@@ -141,7 +141,7 @@ def test_the_head_begins_with_the_odds_of_train(striped, tmp_path):
     rate = OptimConfig(epochs=1, batch_size=96, base_lr=1e-12, warmup_epochs=0, weight_decay=0)
     folder = finetune(config_of(striped, tmp_path / "run", optim=rate, test_split=None))
     loaded = load_model(folder)
-    bias = plain_classifier(loaded.model).head.bias.detach().numpy() * loaded.facts.temperature
+    bias = head_of(loaded.model).bias.detach().numpy() * loaded.facts.temperature
     train = striped.manifest.select(["train"]).label_sets
     np.testing.assert_allclose(expit(bias), (train.sum(0) + 1) / (len(train) + 2), atol=1e-5)
 

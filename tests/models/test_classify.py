@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from uniemox.config.training import FusedBy
-from uniemox.models.classify import TwoViewClassifier, build_classifier, plain_classifier, start_from_encoder
+from uniemox.models.classify import TwoViewClassifier, build_classifier, encoder_of, head_of, start_from_encoder
 from uniemox.models.encoder import build_vit, encode_visible, resample_positions
 
 
@@ -210,11 +210,46 @@ def test_the_fusion_takes_no_draw_from_the_encoder():
     plain, both = classifier(), TwoViewClassifier(classifier(), "bilinear")
     for name, tensor in plain.state_dict().items():
         assert torch.equal(both.encoder.state_dict()[name], tensor), name
-    assert plain_classifier(both) is both.encoder
-    assert plain_classifier(plain) is plain
+    assert (encoder_of(both), head_of(both)) == (both.encoder, both.encoder.head)
+    assert (encoder_of(plain), head_of(plain)) == (plain, plain.head)
 
 
 def test_positions_and_class_token_are_named_for_what_does_not_decay():
     model = two_views()
     own = {name for name, _ in model.named_parameters()}
     assert model.no_weight_decay() & own == {"encoder.pos_embed", "encoder.cls_token"}
+
+
+# What the head reads
+
+
+@pytest.mark.parametrize("pool", ["cls", "cls_mean"])
+@torch.no_grad()
+def test_a_head_on_the_class_token_reads_it_under_the_norm_of_pretraining(pool):
+    vit, model = encoder(), classifier(pool=pool, head_std=0.5).eval()
+    start_from_encoder(model, vit.state_dict())
+    tokens = vit.forward_features(pictures())
+    read = [tokens[:, 0], tokens[:, 1:].mean(dim=1)] if pool == "cls_mean" else [tokens[:, 0]]
+    expected = torch.cat(read, dim=1) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(pictures()), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["cls", "cls_mean"])
+@torch.no_grad()
+def test_two_views_are_fused_from_what_the_head_reads(pool):
+    plain = classifier(pool=pool, head_std=0.5)
+    model = TwoViewClassifier(plain, "scaled_sum").eval()
+    alpha, beta = (
+        plain.forward_head(plain.forward_features(view), pre_logits=True) for view in (pictures(), -pictures())
+    )
+    expected = plain.head(model.fusion(alpha, beta))
+    assert alpha.shape[1] == plain.embed_dim * (2 if pool == "cls_mean" else 1)
+    torch.testing.assert_close(model(pictures(), -pictures()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_start_without_the_final_norm_leaves_that_of_the_classifier_fresh():
+    given = {name: part for name, part in encoder().state_dict().items() if not name.startswith("norm.")}
+    model = classifier(pool="cls")
+    start_from_encoder(model, given)
+    assert torch.equal(model.norm.weight, torch.ones_like(model.norm.weight))
+    assert torch.equal(model.blocks[0].norm1.weight, given["blocks.0.norm1.weight"])

@@ -15,6 +15,7 @@ import uniemox.train.pretrain as pretrain_module
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.load import load_pretraining
 from uniemox.config.training import FusedBy, PretrainConfig
+from uniemox.data.class_prompts import all_words, pretraining_prompts
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.manifests.table import Attributes
 from uniemox.models.encoder import resample_positions
@@ -111,9 +112,10 @@ def test_each_distinct_description_is_encoded_once_and_before_training(
         pretrain_config(tmp_path / "run"),
         lambda event: first_step.append(len(texts_read)) if isinstance(event, Progress) else None,
     )
-    (texts,) = texts_read  # two scenes and three emotions among 24 images
+    texts, words = texts_read  # two scenes and three emotions among 24 images, then what the folder keeps
     assert len(texts) == len(set(texts)) == 6
-    assert set(first_step) == {1}
+    assert words == list(pretraining_prompts(all_words()))
+    assert set(first_step) == {2}
     assert released == [1]
     assert all("The overall emotion conveyed is" in text for text in texts)
 
@@ -121,16 +123,16 @@ def test_each_distinct_description_is_encoded_once_and_before_training(
 def test_pretraining_without_the_emotion_sentence_never_reads_the_label(pretrain_config, tmp_path, texts_read, heard):
     config = pretrain_config(tmp_path / "run", teacher={"emotion_sentence": False}, **ONE_STEP)
     pretrain(config, heard)
-    (texts,) = texts_read
+    texts, _ = texts_read
     assert len(texts) == 2
     for text in texts:
         assert "emotion" not in text
         assert not any(name in text for name in ("awe", "fear", "joy"))
 
 
-def test_without_contrast_no_text_is_encoded(pretrain_config, tmp_path, texts_read, heard):
+def test_without_contrast_no_description_is_encoded(pretrain_config, tmp_path, texts_read, heard):
     pretrain(pretrain_config(tmp_path / "run", loss={"contrast": 0.0}, **ONE_STEP), heard)
-    assert texts_read == []
+    assert texts_read == [list(pretraining_prompts(all_words()))]
     assert heard[-1].scalars.keys() == {"loss", "similarity", "reconstruction"}
 
 

@@ -104,7 +104,7 @@ class Backbone:
     identity: Mapping[str, str]  # All that its features depend on: hashes, architecture, pooling, preprocessing
     load: Callable[[torch.device, Precision], Loaded]
     """Loads it onto a device, or raises `CheckpointError` or, for a pooling that it does not have, `ConfigError`."""
-    is_encoder: bool = False  # Whether it is a vision transformer of a size that a model folder can hold
+    pool: ProbePool | None = None  # Of an encoder that a model folder can hold; None for all others
 
 
 def find_backbone(name: str, *, pool: ProbePool | None = None) -> Backbone:
@@ -138,10 +138,18 @@ def _find_encoder(name: str, pool: ProbePool | None) -> Backbone:
         shape, colours = found.foreign, json.dumps(asdict(found.colours))
     else:
         shape, colours = found, "of ImageNet"
-    pool = pool or ("mean" if shape.kind == "classifier" else "cls")
+    pool = pool or _own_pool(shape)
     images = f"{shape.image_size} pixels in patches of {shape.patch_size}, colours {colours}"
     identity = {"weights": describe_start(name), "images": images, "pool": pool}
-    return Backbone(name=name, identity=identity, load=partial(_load_encoder, name, pool), is_encoder=True)
+    return Backbone(name=name, identity=identity, load=partial(_load_encoder, name, pool), pool=pool)
+
+
+def _own_pool(of: Foreign | ModelFacts) -> ProbePool:
+    """Name what the head of a classifier reads; of other encoders, and of a fused token, the class token."""
+    if of.kind != "classifier":
+        return "cls"
+    reads = of.pool if isinstance(of, ModelFacts) else "mean"
+    return "cls" if reads == "fused" else reads
 
 
 def _load_encoder(name: str, pool: ProbePool, device: torch.device, precision: Precision) -> Loaded:

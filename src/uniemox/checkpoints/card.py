@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import yaml
 from safetensors import safe_open
 
+from uniemox.config.training import Pool
 from uniemox.importers.specs import SPECS
 from uniemox.targets.kinds import find_target
 from uniemox.wording import one_line, printable
@@ -47,6 +48,12 @@ _INTENDED: Final = (
     "**Refuse** any use that judges a person's inner state, or decides about people: hiring, policing, schooling, "
     "health, insurance, border control; and surveillance of any kind.",
 )
+_NOT_TIMMS: Final[Mapping[Pool, str]] = {
+    "mean": "It reads the whole image and a person's crop of it",
+    "cls": "It reads the whole image and a person's crop of it",
+    "cls_mean": "Its head reads the class token and the mean of the patches, side by side",
+    "fused": "It keeps the fusion of its pretraining, whose token its head reads",
+}
 _LIMITS: Final = {
     "pretraining": "It learned from one data set and its labels.",
     "classifier": "It names what people agreed to call an emotion in the images they labelled, with their culture and "
@@ -96,7 +103,7 @@ def carried_licence(start: str) -> str:
 def _readers(facts: ModelFacts) -> list[str]:
     """List the other libraries that read the folder."""
     readers = ["timm", "transformers"] if facts.kind == "classifier" else ["timm"]
-    return [] if facts.view == "both" else readers
+    return [] if facts.view == "both" or facts.pool in ("fused", "cls_mean") else readers
 
 
 def _hub_licence(licence: str) -> str:
@@ -153,8 +160,8 @@ def _use(facts: ModelFacts, exported: str) -> Iterator[str]:
             f"`model.onnx` is enough by itself: an ONNX model in {exported}, for onnxruntime, without torch. Its "
             "metadata describe how an image is prepared."
         )
-    elif facts.view == "both":
-        yield "It reads the whole image and a person's crop of it, so it is no model of timm."
+    elif not _readers(facts):
+        yield f"{_NOT_TIMMS[facts.pool]}, so it is no model of timm."
     else:
         crop = " It expects the crop of a person, not a whole image." if facts.view == "person" else ""
         yield f"The folder is a timm model too, so timm and transformers read it without this package.{crop}"

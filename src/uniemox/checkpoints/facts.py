@@ -10,8 +10,8 @@ from annotated_types import Gt, Interval, Len
 
 from uniemox.config.checks import MAX_CLASSES, MAX_DEPTH, MAX_GRID, MAX_HEADS, MAX_PATCH, MAX_SIDE, MAX_WIDTH
 from uniemox.config.people import PersonConfig
-from uniemox.config.training import EncoderSize, FusedBy, Fusion, Precision, View
-from uniemox.data.pixels import EvaluationViews
+from uniemox.config.training import EncoderSize, FusedBy, Fusion, Pool, Precision, View
+from uniemox.data.pixels import EvaluationViews, Preparation
 from uniemox.emotions import Emotion
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.json_file import read_json
@@ -19,15 +19,23 @@ from uniemox.targets.kinds import DEFAULT, KNOWN, PROBLEM_TYPES, find_target
 from uniemox.validation import validate
 from uniemox.wording import shorten
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The newest format that is read.
 
 Version 2 has views, which a reader of version 1 would not know to cut; version 3 has classifiers of several labels,
-whose logits a reader of version 2 would pass through a softmax. A field that a reader may ignore, such as `precision`,
-needs no version: without bf16 a reader computes in fp32, and its answers agree within a hundredth.
+whose logits a reader of version 2 would pass through a softmax; version 4 has heads that read another token than the
+mean of the patches, and image towers of CLIP, which prepare images in ways of their own. A field that a reader may
+ignore, such as `precision`, needs no version: without bf16 a reader computes in fp32, and its answers agree within a
+hundredth.
 """
+_Colour = Annotated[float, Interval(ge=-10, le=10)]
+_Deviation = Annotated[float, Interval(gt=0, le=10)]
 SECTION = "uniemox"  # Key of the facts in a folder's `config.json`
-_SINCE = {"view": 2, "fusion": 2, "person": 2, "target": 3, "thresholds": 3}  # Versions that brought them; else 1
+_SINCE = {  # Versions that brought them; else 1
+    **dict.fromkeys(("view", "fusion", "person"), 2),
+    **dict.fromkeys(("target", "thresholds"), 3),
+    **dict.fromkeys(("pool", "architecture", "preparation"), 4),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +53,57 @@ class PretrainingShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LanguageFacts:
+    """The teacher that a pretrained model lies in the space of, and the words whose text features it keeps."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
+
+    teacher: Annotated[str, Len(1, 500)]  # Name of the CLIP, such as clip:demo
+    digest: Annotated[str, Len(0, 64)]  # As `Teacher.digest`
+    scale: Annotated[float, Interval(gt=0, le=1e4)]  # Factor of the cosine
+    words: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(1, MAX_CLASSES)]  # In the order of the features
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationFacts:
+    """How images are prepared where that is not our classifiers' own way, by the names of `Preparation`."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
+
+    crop_share: Annotated[float, Interval(gt=0, le=1)]
+    mean: tuple[_Colour, _Colour, _Colour]
+    std: tuple[_Deviation, _Deviation, _Deviation]
+    interpolation: Literal["bicubic", "bilinear"]
+    squash: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """The section `uniemox` of a folder's `config.json`: what the weights are and where they come from."""
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
     kind: Literal["pretraining", "classifier"]
-    size: EncoderSize
-    patch_size: Annotated[int, Interval(ge=1, le=MAX_PATCH)]
+    size: EncoderSize | None  # None of an architecture that is not ours
+    patch_size: Annotated[int, Interval(ge=0, le=MAX_PATCH)]  # 0 of such an architecture
     image_size: Annotated[int, Interval(ge=1, le=MAX_SIDE)]
     dataset: str  # Name of the data set of the last training
     emotion: Emotion | None  # Whether labels name the emotion evoked in viewers or felt by a depicted person
     classes: Annotated[tuple[str, ...], Len(0, MAX_CLASSES)] = ()  # Names in label order; none for a pretrained model
+    architecture: str = ""  # Name of an architecture that is not ours, such as that of a CLIP
+    preparation: PreparationFacts | None = None  # How images are prepared, if not as for our own classifiers
     temperature: Annotated[float, Gt(0)] = 1.0  # Divisor of the logits, fitted on val; the head contains it already
     view: View = "scene"  # What a classifier reads: the whole image, a person's crop, or both
-    fusion: Fusion = "none"  # How a classifier of both views fuses them
+    fusion: Fusion = "none"  # How a classifier of both views fuses them, unless pretraining's fusion does
+    pool: Pool = "mean"  # What a classifier's head reads
     person: PersonConfig = field(default_factory=PersonConfig)  # How the person was chosen and cut out
     target: Annotated[str, Len(1, 64)] = DEFAULT  # Kind of a classifier's answers: one label, several, or another
     thresholds: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(0, MAX_CLASSES)] = ()
     """What the target fitted on the val split, such as the probability from which each of several labels is given."""
     precision: Precision = "fp32"  # Arithmetic that a classifier was calibrated and measured in; its default
-    pretraining: Mapping[str, Any] = field(default_factory=dict)  # Fields of `PretrainingShape`; none for a classifier
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `PretrainingShape`, of a pretrained model or of a classifier that keeps its fusion; none for others."""
+    language: LanguageFacts | None = None  # What a pretrained model keeps of its teacher's language
     provenance: Mapping[str, str] = field(default_factory=dict)  # How the weights were made: software, data, settings
     metrics: Mapping[str, float] = field(default_factory=dict)  # Measurements by split and score, such as `test_top1`
     licence: str = ""  # Licence of the weights and what it follows from; empty where it was not stated
@@ -73,11 +111,16 @@ class ModelFacts:
     @property
     def views(self) -> EvaluationViews:
         """What prepares images for a classifier."""
-        return EvaluationViews(size=self.image_size, view=self.view, person=self.person)
+        own = None
+        if self.preparation is not None:
+            own = Preparation(self.image_size, **dataclasses.asdict(self.preparation))
+        return EvaluationViews(size=self.image_size, view=self.view, person=self.person, preparation=own)
 
     @property
     def format_version(self) -> int:
         """The oldest format that can express these facts, so that older readers read all they can."""
+        if self.pool != "mean" or self.preparation is not None:
+            return _SINCE["pool"]
         if self.target != DEFAULT:
             return _SINCE["target"]
         return 1 if self.view == "scene" else _SINCE["view"]
@@ -154,7 +197,7 @@ def _read_section(values: Mapping[str, Any], source: Path, step: str = "") -> Mo
     try:
         facts = validate(ModelFacts, values, source="", prefix="uniemox.")
         problem = next(_problems(facts, values), "")
-        if facts.kind == "pretraining" and not problem:
+        if (facts.kind == "pretraining" or facts.pool == "fused") and not problem:
             validate(PretrainingShape, facts.pretraining, source="", prefix="uniemox.pretraining.")
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}{step}") from error
@@ -165,26 +208,55 @@ def _read_section(values: Mapping[str, Any], source: Path, step: str = "") -> Mo
 
 def _problems(facts: ModelFacts, given: Mapping[str, Any]) -> Iterator[str]:
     """Yield what each field allows by itself and the facts together do not."""
-    grid, rest = divmod(facts.image_size, facts.patch_size)
-    if rest or grid > MAX_GRID:
-        wanted = f"a multiple of uniemox.patch_size, up to {MAX_GRID} patches a side"
-        yield f"uniemox.image_size is {facts.image_size}, but must be {wanted}"
+    yield from _architecture_problems(facts)
     if len(set(facts.classes)) < len(facts.classes):
         yield "uniemox.classes must be distinct"
     if facts.kind == "classifier" and not facts.classes:
         yield "uniemox.classes is empty, but a classifier names its classes"
-    plain = {"precision": "fp32", "view": "scene", "target": DEFAULT}
+    plain = {"precision": "fp32", "view": "scene", "target": DEFAULT, "pool": "mean"}
     for name, value in plain.items() if facts.kind == "pretraining" else ():
         if getattr(facts, name) != value:
             yield f"uniemox.{name} is {getattr(facts, name)!r}, but must be {value} of a pretrained model"
-    fusions = get_args(FusedBy) if facts.view == "both" else ("none",)
+    yield from _fusion_problems(facts)
+    yield from _target_problems(facts)
+    if "person" in given and given["person"].keys() != vars(facts.person).keys():
+        yield f"uniemox.person must have {', '.join(vars(facts.person))}, and nothing else"
+
+
+def _architecture_problems(facts: ModelFacts) -> Iterator[str]:
+    if facts.size is None or not facts.patch_size:
+        if (
+            facts.size
+            or facts.patch_size
+            or not facts.architecture
+            or facts.preparation is None
+            or facts.kind == "pretraining"
+        ):
+            yield "uniemox.size and uniemox.patch_size must be those of an encoder, unless the architecture is another"
+        return
+    if facts.architecture or facts.preparation is not None:
+        yield "uniemox.architecture and uniemox.preparation are given, but uniemox.size too: it must be null"
+    grid, rest = divmod(facts.image_size, facts.patch_size)
+    if rest or grid > MAX_GRID:
+        wanted = f"a multiple of uniemox.patch_size, up to {MAX_GRID} patches a side"
+        yield f"uniemox.image_size is {facts.image_size}, but must be {wanted}"
+
+
+def _fusion_problems(facts: ModelFacts) -> Iterator[str]:
+    fusions = get_args(FusedBy) if facts.view == "both" and facts.pool != "fused" else ("none",)
     if facts.fusion not in fusions:
         yield f"uniemox.fusion is {facts.fusion!r}, but must be {' or '.join(fusions)}"
+    if facts.pool == "fused":
+        if facts.pretraining.get("embedding_width") is None:
+            yield "uniemox.pretraining.embedding_width must be a number, since uniemox.pool is fused"
+        if facts.view == "both" and facts.pretraining.get("fusion") == "none":
+            yield "uniemox.pretraining.fusion is none, but uniemox.view is both"
+
+
+def _target_problems(facts: ModelFacts) -> Iterator[str]:
     # A kind that is unknown here may be the user's own; only using it needs its object.
     if not facts.target.isidentifier():
         yield f"uniemox.target is {shorten(repr(facts.target))}, but must be the name of a kind of target"
     target = find_target(facts.target, facts.classes)
     if target is not None and (count := len(target.to_facts()["thresholds"])) != len(facts.thresholds):
         yield f"uniemox.thresholds must list {count} numbers from 0 to 1"
-    if "person" in given and given["person"].keys() != vars(facts.person).keys():
-        yield f"uniemox.person must have {', '.join(vars(facts.person))}, and nothing else"

@@ -24,13 +24,14 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config
-from uniemox.checkpoints.layouts import empty_pretraining, empty_vit, mae_name, own_name
+from uniemox.checkpoints.language import Language, write_language
+from uniemox.checkpoints.layouts import empty_fused, empty_pretraining, empty_vit, mae_name, own_name
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError
 from uniemox.files.weights import Fit, compare, fill, read_weights
 from uniemox.files.whole import replace_folder
-from uniemox.models.classify import TwoViewClassifier
+from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.encoder import grid_size, patch_size
 from uniemox.models.pretrain import UniEmoX
 from uniemox.targets.kinds import DEFAULT, find_target
@@ -40,7 +41,7 @@ from uniemox.targets.kinds import DEFAULT, find_target
 class Classifier:
     """A classifier with its facts."""
 
-    model: VisionTransformer | TwoViewClassifier
+    model: AnyClassifier
     facts: ModelFacts
 
 
@@ -52,11 +53,16 @@ class Pretrained:
     facts: ModelFacts
 
 
-def save_model(model: UniEmoX | VisionTransformer | TwoViewClassifier, folder: Path, facts: ModelFacts) -> None:
-    """Write a model's folder, replacing an older one, which is left whole where `CheckpointError` is raised."""
+def save_model(
+    model: UniEmoX | AnyClassifier, folder: Path, facts: ModelFacts, language: Language | None = None
+) -> None:
+    """Write a model's folder, replacing an older one, which is left whole where `CheckpointError` is raised.
+
+    `language` is what a pretrained model keeps of its teacher's, as its facts have it.
+    """
     with replacing(folder) as beside:
-        if isinstance(model, TwoViewClassifier):  # which is no timm model, and declares that by its architecture
-            config = {"architecture": "uniemox_two_views", "num_classes": len(facts.classes)}
+        if architecture := own_architecture(facts):  # which is no timm model, and declares that
+            config = {"architecture": f"uniemox_{architecture}", "num_classes": len(facts.classes)}
             _write_config(beside, {**config, "label_names": facts.classes, SECTION: facts.to_dict()})
             _save_tensors(model.state_dict(), weight_files(beside, facts)[0])
         elif isinstance(model, UniEmoX):
@@ -64,7 +70,9 @@ def save_model(model: UniEmoX | VisionTransformer | TwoViewClassifier, folder: P
             rest = {mae_name(k): tensor for k, tensor in model.state_dict().items() if not k.startswith("encoder.")}
             _save_tensors(rest, weight_files(beside, facts)[1])
         else:
-            _save_timm(model, beside, facts)
+            _save_timm(encoder_of(model), beside, facts)
+        if language is not None:
+            write_language(beside, language)
         write_card(beside, facts)
 
 
@@ -108,14 +116,28 @@ def _empty_model(
     if facts.kind == "pretraining":
         own = {own_name(name): tensor for name, tensor in weights.items()}
         return empty_pretraining(facts, facts.pretraining, source), own
-    vit = empty_vit(facts, len(facts.classes))
+    if facts.pool == "fused":
+        return empty_fused(facts, source), weights
+    vit = empty_vit(facts, len(facts.classes), facts.pool)
     with torch.device("meta"):
         return vit if facts.fusion == "none" else TwoViewClassifier(vit, facts.fusion), weights
 
 
+def own_architecture(facts: ModelFacts) -> str:
+    """Name the architecture of a classifier that is no model of timm; empty for one that is.
+
+    Its weights have another name than timm's, so that timm does not read a part of them (DECISIONS 58).
+    """
+    if facts.pool == "fused":
+        return "fused"
+    if facts.view == "both":
+        return "two_views"
+    return "class_and_mean" if facts.pool == "cls_mean" else ""
+
+
 def weight_files(folder: Path, facts: ModelFacts) -> list[Path]:
-    """List the files of a folder's weights, the encoder's first; that of two views has another name (DECISIONS 58)."""
-    names = ["two_views.safetensors" if facts.view == "both" else "model.safetensors"]
+    """List the files of a folder's weights, the encoder's first."""
+    names = [f"{own_architecture(facts) or 'model'}.safetensors"]
     names += ["pretrain.safetensors"] if facts.kind == "pretraining" else []
     return [member(folder, name) for name in names]
 
@@ -134,6 +156,7 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
     if facts.target != DEFAULT:  # for several labels, transformers then takes the sigmoid
         target = find_target(facts.target, facts.classes)
         config["problem_type"] = None if target is None else target.problem_type
+    assert facts.size is not None
     shape, side = ENCODER_SHAPES[facts.size], grid_size(model) * patch_size(model)
     arguments = {  # of timm's constructor; transformers passes num_classes itself
         "img_size": [side, side],
@@ -141,7 +164,7 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
         "embed_dim": shape.width,
         "depth": shape.depth,
         "num_heads": shape.num_heads,
-        "global_pool": "avg" if facts.classes else "token",
+        "global_pool": "avg" if facts.classes and facts.pool == "mean" else "token",
         "in_chans": 3,
     }
     crop_share, crop_mode = CROP_SHARE, "center"

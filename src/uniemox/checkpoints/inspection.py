@@ -56,13 +56,15 @@ def inspect(model: str) -> Inspection:
 
 def _inspect_own(folder: Path, facts: ModelFacts) -> Inspection:
     weights, spec = read_folder(folder, facts), SPECS.get(facts.dataset)
+    assert facts.size is not None
     architecture: dict[str, Any] = {"size": facts.size, **ENCODER_SHAPES[facts.size]._asdict()}
     architecture |= {"patch_size": facts.patch_size, "image_size": facts.image_size}
     if facts.kind == "pretraining":
         architecture |= facts.pretraining
     else:
-        architecture |= {"num_classes": len(facts.classes), "target": facts.target, "view": facts.view}
-    if facts.view == "both":
+        named_facts = {name: getattr(facts, name) for name in ("target", "view", "pool")}
+        architecture |= {"num_classes": len(facts.classes), **named_facts, **facts.pretraining}
+    if facts.view == "both" and facts.pool != "fused":
         architecture["fusion"] = facts.fusion
     named = ("emotion", "temperature", "precision", "metrics", "provenance", "format_version")
     return Inspection(

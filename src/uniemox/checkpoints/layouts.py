@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints import transformers_vit
 from uniemox.checkpoints.facts import ModelFacts
-from uniemox.config.training import ENCODER_SHAPES, EncoderSize, ModelConfig
+from uniemox.config.training import ENCODER_SHAPES, EncoderSize, ModelConfig, Pool
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.state_dicts import StateDict, find_state, unwrap
 from uniemox.files.weights import Fit, compare
 from uniemox.models.encoder import build_vit
+from uniemox.models.fused import FusedClassifier
 from uniemox.models.pretrain import UniEmoX
 from uniemox.wording import name_first
 
@@ -40,6 +41,7 @@ _UNUSED: Mapping[Kind, tuple[str, ...]] = {
 _HEADS = re.compile(r"(head|heads|head_dist|fc|classifier|pooler)\.(\w+\.)*\w+")
 """Names of heads and of what is before them, which an encoder does not use; `pretrained_cfg` may have others."""
 _CLASS_TOKEN_HEAD = {"head.weight", "head.bias"}  # timm's own, without a norm of its own before it
+_BESIDE_CONFIG = ("embedding_width", "reconstructs")  # Fields of `PretrainingShape` that `ModelConfig` does not have
 _LONGEST_ARGUMENT = 200  # characters
 
 
@@ -237,23 +239,34 @@ def _rows(tensor: Tensor) -> int:
 
 def empty_pretraining(of: Foreign | ModelFacts, pretraining: Mapping[str, Any], source: Path) -> UniEmoX:
     """Build a model without memory from the fields of `PretrainingShape`, or raise `CheckpointError`."""
+    config = _model_config(of, pretraining, source)
+    with torch.device("meta"):
+        return UniEmoX(config, **{name: pretraining[name] for name in _BESIDE_CONFIG})
+
+
+def empty_fused(of: ModelFacts, source: Path) -> FusedClassifier:
+    """Build a classifier of the fused token without memory, or raise `CheckpointError`."""
+    config, width = _model_config(of, of.pretraining, source), of.pretraining["embedding_width"]
+    with torch.device("meta"):
+        return FusedClassifier(config, embedding_width=width, num_classes=len(of.classes))
+
+
+def _model_config(of: Foreign | ModelFacts, pretraining: Mapping[str, Any], source: Path) -> ModelConfig:
     assert of.size is not None
-    shape = dict(pretraining)
-    more = {name: shape.pop(name) for name in ("embedding_width", "reconstructs")}
+    shape = {name: value for name, value in pretraining.items() if name not in _BESIDE_CONFIG}
     try:
-        config = ModelConfig(size=of.size, patch_size=of.patch_size, image_size=of.image_size, **shape)
+        return ModelConfig(size=of.size, patch_size=of.patch_size, image_size=of.image_size, **shape)
     except ConfigError as error:
         place = f"{source}/config.json: uniemox.pretraining" if isinstance(of, ModelFacts) else source
         raise CheckpointError(f"{place} is no model of ours: {error}") from error
-    with torch.device("meta"):
-        return UniEmoX(config, **more)
 
 
-def empty_vit(of: Foreign | ModelFacts, num_classes: int) -> VisionTransformer:
+def empty_vit(of: Foreign | ModelFacts, num_classes: int, pool: Pool = "mean") -> VisionTransformer:
     """Build an encoder or a classifier without memory."""
     assert of.size is not None
+    shape = {"patch_size": of.patch_size, "image_size": of.image_size, "num_classes": num_classes}
     with torch.device("meta"):
-        return build_vit(of.size, patch_size=of.patch_size, image_size=of.image_size, num_classes=num_classes)
+        return build_vit(of.size, **shape, pool=pool)
 
 
 def _compared(foreign: Foreign, source: Path, heads: tuple[str, ...]) -> Foreign:

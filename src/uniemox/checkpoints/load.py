@@ -1,5 +1,6 @@
 """Weights of models from wherever they come: folders, files that others wrote, the hub."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,18 @@ from uniemox.checkpoints import folder as model_folder
 from uniemox.checkpoints import foreign
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import Classifier, Pretrained
-from uniemox.checkpoints.layouts import Foreign, is_beside_encoder, own_name
-from uniemox.checkpoints.open import Opened, open_weights
+from uniemox.checkpoints.language import Language, read_language
+from uniemox.checkpoints.layouts import Foreign, own_name
+from uniemox.checkpoints.open import Opened, open_model, open_weights
+from uniemox.checkpoints.zero_shot import is_zero_shot, load_zero_shot
 from uniemox.config.checks import MAX_GRID, MAX_SIDE
+from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.errors import CheckpointError
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import as_floats
 from uniemox.files.whole import check_vacant
+
+_HEAD = re.compile(r"(encoder\.)?(head|fc_norm)\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +35,27 @@ class Start:
     licence: str
     shape: Mapping[str, Any]  # By the names of `ModelConfig`; of a classifier those of the encoder
     encoder: Mapping[str, Tensor]  # By timm's names, without any head
-    beside: Mapping[str, Tensor]  # Decoder and fusion, by our names; none for a classifier
+    beside: Mapping[str, Tensor]  # Decoder and fusion, by our names; none for a classifier that keeps neither
     notes: tuple[str, ...] = ()
+    language: Language | None = None  # What it keeps of its teacher's
 
 
 def load_model(
-    model: str | Path | Opened, *, dataset: str | None = None, device: torch.device | None = None
+    model: str | Path | Opened,
+    *,
+    dataset: str | None = None,
+    device: torch.device | None = None,
+    zero_shot: ZeroShotConfig | None = None,
 ) -> Classifier:
     """Load a classifier, ready to predict.
 
     Args:
         model: A folder of this software, of timm or of transformers' wrapper of it; a file of weights, such as
-            UniEmoX's released ones; `demo`; or a name on the hub, `hf-hub:org/name`.
-        dataset: For weights that do not name their classes: a data set, such as fi, or a manifest.
+            UniEmoX's released ones; `demo`; a name on the hub, `hf-hub:org/name`; or a model that needs no training:
+            the folder of a pretrained model, or a CLIP, `clip:ARCH/TAG`.
+        dataset: For models that do not name their classes: a data set, such as fi, or a manifest.
         device: Where it computes; None is the CPU.
+        zero_shot: The classes of a model that needs no training, and their words.
 
     Returns:
         The model, which maps normalised images (B, 3, S, S) to logits (B, C), and its facts. With the view
@@ -50,17 +63,20 @@ def load_model(
 
     Raises:
         CheckpointError: The weights cannot be read, or hold no classifier, or their classes are not named.
+        ConfigError: The settings of zero-shot models do not fit, or are given for a model with classes of its own.
         DataError: The data set does not exist.
     """
-    place, found = foreign.find_weights(model)
+    opened = open_model(model)
+    if is_zero_shot(opened):
+        built = load_zero_shot(opened, zero_shot or ZeroShotConfig(), dataset=dataset)
+        return Classifier(built.model.to(device).eval(), built.facts)
+    refuse_zero_shot(opened.name, zero_shot)
+    place, found = foreign.find_weights(opened)
     if isinstance(found, foreign.Source):
         facts = foreign.classifier_facts(found, dataset=dataset)
         classifier = _make(found, facts)
     else:
         facts = found
-        if facts.kind != "classifier":
-            step = f"train a classifier with `uniemox finetune --init {place}`"
-            raise CheckpointError(f"{place} holds a pretrained model: {step}")
         if dataset is not None:  # the folder names its classes, so the order of the others means nothing
             foreign.check_classes(place, facts.classes, foreign.describe_dataset(dataset)[0], "omit `dataset`")
         path = model_folder.weight_files(place, facts)[0]
@@ -94,6 +110,7 @@ def load_start(model: str) -> Start:
     """Read the weights to start a run from, or raise `CheckpointError`."""
     place, found = foreign.find_weights(model)
     notes: tuple[str, ...] = ()
+    language = None
     shape: ModelFacts | Foreign
     if isinstance(found, foreign.Source):
         shape = found.foreign
@@ -104,18 +121,20 @@ def load_start(model: str) -> Start:
         shape = found
         weights, decoder = model_folder.read_folder(place, found), found.pretraining
         model_folder.compare_folder(place, found, weights).check(place)
-        name = _name_of(place, found)
-        if found.view == "both":
-            weights = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
-    floats = as_floats({k: v for k, v in weights.items() if not k.startswith(("head.", "fc_norm."))}, place)
+        name, language = _name_of(place, found), read_language(place, found)
+        if found.view == "both" and found.pool != "fused":  # whose fusion is no pretraining's
+            weights = {k: v for k, v in weights.items() if k.startswith("encoder.")}
+    floats = as_floats({k: v for k, v in weights.items() if not _HEAD.fullmatch(k)}, place)
+    floats = {k if k.startswith("encoder.") else own_name(k): v for k, v in floats.items()}
     assert shape.size is not None
     return Start(
         name=name,
         licence=found.licence,
         shape={"size": shape.size, "patch_size": shape.patch_size, "image_size": shape.image_size, **decoder},
-        encoder={k: v for k, v in floats.items() if not is_beside_encoder(k)},
-        beside={own_name(k): v for k, v in floats.items() if is_beside_encoder(k)},
+        encoder={k.removeprefix("encoder."): v for k, v in floats.items() if k.startswith("encoder.")},
+        beside={k: v for k, v in floats.items() if not k.startswith("encoder.")},
         notes=notes,
+        language=language,
     )
 
 

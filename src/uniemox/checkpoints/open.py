@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from uniemox.checkpoints.facts import SECTION, member, read_config
 from uniemox.checkpoints.hub import HUB_PREFIX, fetch
+from uniemox.config.clip_name import FORMS, is_clip_name, teacher_of
 from uniemox.errors import CheckpointError
 from uniemox.files.whole import OLD_SUFFIX
 
@@ -21,8 +22,8 @@ class Opened:
     """What a name means."""
 
     name: str  # As the user gave it
-    role: Literal["folder", "export", "foreign"]  # foreign: a file or folder of other software
-    path: Path  # The folder; of an export, its ONNX file; of others, the file or the folder
+    role: Literal["folder", "export", "foreign", "clip"]  # foreign: a file or folder of other software
+    path: Path  # The folder; of an export, its ONNX file; of others, the file or the folder; none of a CLIP
 
 
 def open_model(model: str | Path | Opened) -> Opened:
@@ -31,8 +32,9 @@ def open_model(model: str | Path | Opened) -> Opened:
     Args:
         model: A model folder; the folder of a run, for the model in it; an export, or its ONNX file; a file of weights
             or a folder that others wrote; the name of an embedded model (`demo` is a classifier, `demo-pretrained`
-            UniEmoX-mini); or a name on the hub, `hf-hub:org/name` with an optional `@revision`, which is downloaded
-            where it is not in the cache. What is open already is returned as it is.
+            UniEmoX-mini); a name on the hub, `hf-hub:org/name` with an optional `@revision`, which is downloaded
+            where it is not in the cache; or the name of a CLIP, such as `clip:ARCH/TAG` (`teacher_of` has its forms),
+            which is not loaded yet. What is open already is returned as it is.
 
     Raises:
         CheckpointError: Nothing has that name, or a run has not finished.
@@ -40,12 +42,15 @@ def open_model(model: str | Path | Opened) -> Opened:
     if isinstance(model, Opened):
         return model
     name = str(model)
+    if is_clip_name(name):
+        teacher_of(name)  # refuses what is no such name
+        return Opened(name, "clip", Path())
     place = fetch(name) if name.startswith(HUB_PREFIX) else EMBEDDED.get(name) or Path(name)
     if not place.exists():
         _refuse_half_replaced(place)
         raise CheckpointError(
             f"no model folder at {place}: give the folder of a run or of a model, a file of weights, a name on "
-            f"the hub ({HUB_PREFIX}org/name), or an embedded model's name ({', '.join(EMBEDDED)})"
+            f"the hub ({HUB_PREFIX}org/name), a CLIP's ({FORMS}), or an embedded model's ({', '.join(EMBEDDED)})"
         )
     place = model_folder(place)
     if not place.is_dir():
@@ -57,8 +62,11 @@ def open_model(model: str | Path | Opened) -> Opened:
 
 
 def open_weights(model: str | Path | Opened) -> Opened:
-    """Open a model as `open_model` does, but refuse an export, which can only predict and be evaluated."""
+    """Open a model as `open_model` does, but refuse an export or a CLIP, which can only predict and be evaluated."""
     opened = open_model(model)
+    if opened.role == "clip":
+        step = "it predicts and is evaluated as it is, and a model is distilled from it by `uniemox pretrain`"
+        raise CheckpointError(f"{opened.name} is a CLIP, which is no model of ours: {step}")
     if opened.role == "export":
         raise CheckpointError(f"{opened.name} is an export without weights for torch: give the folder it was made from")
     return opened

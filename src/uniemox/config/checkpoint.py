@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from uniemox.config.checks import JsonConfig, ReadsImages, Settings
+from uniemox.config.zero_shot import ZeroShotConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,12 @@ class PushConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(ReadsImages, JsonConfig):
+class ExportConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     """Writing a classifier as ONNX."""
 
     model: str = field(kw_only=False)
-    """A classifier: its folder or its run's, a file of weights, demo, or hf-hub:org/name."""
+    """A classifier: its folder or its run's, a file of weights, demo, or hf-hub:org/name; or a model that needs no
+    training: clip:ARCH/TAG, clip:demo, or the folder of a pretrained model."""
     out: Path
     """Folder to write: a model that runs without torch."""
     format: Literal["onnx"] = "onnx"

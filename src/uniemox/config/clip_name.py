@@ -63,3 +63,14 @@ def reword(text: str) -> str:
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
     return text
+
+
+def name_of(config: TeacherConfig) -> str:
+    """Name a CLIP by the settings that load it, the inverse of `teacher_of` but for the folders of this machine."""
+    if config.model == "demo":
+        return f"{CLIP_PREFIX}demo"
+    if config.pretrained is None:
+        return f"{CLIP_PREFIX}{Path(config.model).name}"
+    file = Path(config.pretrained)
+    is_file = file.suffix != "" or len(file.parts) > 1
+    return f"{CLIP_PREFIX}{config.model}{'=' if is_file else '/'}{file.name}"

@@ -8,17 +8,19 @@ from typing import Literal
 from uniemox.config.checks import JsonConfig, Natural, ReadsImages, Workers, check
 from uniemox.config.people import DetectorConfig
 from uniemox.config.training import Precision
+from uniemox.config.zero_shot import ZeroShotConfig
 
 AskedPrecision = Literal["auto", Precision]
 """auto takes the one that a model folder records."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeConfig(ReadsImages, JsonConfig):
+class ComputeConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     """Which classifier runs, where and how fast."""
 
     model: str = field(kw_only=False)
-    """A classifier: its folder or its run's, an export, a file of weights, demo, or hf-hub:org/name."""
+    """A classifier: its folder or its run's, an export, a file of weights, demo, or hf-hub:org/name; or a model that
+    needs no training: clip:ARCH/TAG, clip:demo, or the folder of a pretrained model."""
     dataset: str | None = None
     """Data set or manifest that names the classes of a file."""
     device: str = "auto"

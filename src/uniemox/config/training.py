@@ -37,6 +37,9 @@ Fusion = Literal["none", FusedBy]
 PersonView = Literal["crop", "scene", "none"]
 View = Literal["scene", "person", "both"]
 Precision = Literal["fp32", "bf16"]
+Pool = Literal["mean", "cls", "cls_mean", "fused"]
+"""What the head of a classifier reads: the mean of the patches, the class token, both, or pretraining's fused token."""
+Head = Literal["random", "language"]
 Target = Literal["single_label", "multi_label"]
 """What a classifier predicts for an image: one label, or all labels that apply."""
 
@@ -288,6 +291,8 @@ class FinetuneConfig(RunConfig):
     """Split that chooses the best epoch."""
     test_split: str | None = "test"
     """Split that the chosen weights are evaluated on, once, at the end; null evaluates none."""
+    baselines: bool = True
+    """Score cheap baselines beside them: majority and colour statistics."""
     target: Target = "single_label"
     """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
     select_by: str | None = None
@@ -296,7 +301,17 @@ class FinetuneConfig(RunConfig):
     view: View = "scene"
     """What is classified: the whole image (scene, released), the crop of a person, or both, fused."""
     fusion: FusedBy = "sum"
-    """How both views become one embedding, if view is both."""
+    """How both views become one embedding, if view is both; pool fused keeps the fusion of `init`."""
+    pool: Pool = "mean"
+    """What the head reads: the mean of the patches under a norm of its own (mean, released), the class token (cls) or
+    both (cls_mean) under the norm of `init`, or the token that pretraining fused and projected into CLIP's space
+    (fused), for which a scene alone stands for both views."""
+    head: Head = "random"
+    """How the head starts: near 0 (random, released), or as the teacher's text features of the classes (language),
+    which is the zero-shot classifier; that needs pool fused."""
+    teacher: str | None = None
+    """CLIP that reads the names of classes for head language, such as clip:demo or clip:ARCH/TAG; null takes the text
+    features that `init` remembers, or else the teacher that it was distilled from."""
     size: EncoderSize | None = None
     """Size of the encoder; null takes that of `init`, and base without one."""
     patch_size: Natural | None = None
@@ -314,5 +329,9 @@ class FinetuneConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.optim.batch_size
+        is_in_space = self.head != "language" or self.pool == "fused"
+        check(is_in_space, f"head language is text features, which only pool fused can read, but pool is {self.pool}")
+        has_token = self.pool != "fused" or self.init is not None
+        check(has_token, "pool fused reads the token of a pretrained model: give that as `init`")
         has_pairs = not self.augment.mixes or size % 2 == 0
         check(has_pairs, f"mixup and cutmix pair the images of a batch, so optim.batch_size {size} must be even")

@@ -38,6 +38,7 @@ class Preparation:
     mean: tuple[float, float, float] = MEAN  # Of each channel, in [0, 1]
     std: tuple[float, float, float] = STD  # Of each channel
     interpolation: str = "bicubic"  # Filter of the resize, by its name in Pillow or timm
+    squash: bool = False  # Whether both sides are resized to the size instead, and nothing is cut off
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Prepare an RGB image as (3, S, S), normalised."""
@@ -46,6 +47,8 @@ class Preparation:
     def cut(self, image: Image.Image) -> Image.Image:
         """Resize an RGB image and cut its centre, S × S, not yet normalised."""
         image = _shorten(image)
+        if self.squash:
+            return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
         short, shortest = int(self.size / self.crop_share), min(image.size)
         width, height = (short * side // shortest for side in image.size)
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
@@ -68,6 +71,7 @@ class EvaluationViews:
     size: int  # Side S of a view in pixels
     view: View  # What the classifier reads
     person: PersonConfig  # How the person is chosen and cut
+    preparation: Preparation | None = None  # Of the same size, where it is not that of our own classifiers
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -88,7 +92,7 @@ class EvaluationViews:
 
         Where no person has a region in the image, the whole image is used instead.
         """
-        prepare = Preparation(self.size)
+        prepare = self.preparation or Preparation(self.size)
 
         def cut_person() -> npt.NDArray[np.float32]:
             if region is None:

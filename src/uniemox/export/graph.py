@@ -1,20 +1,22 @@
 """A classifier as an ONNX graph."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.onnx_walk import MAX_BYTES
-from uniemox.inference.onnx_file import METADATA_KEY, OUTPUT_NAME, PREPARATION, input_names
-from uniemox.models.classify import TwoViewClassifier, plain_classifier
+from uniemox.inference.onnx_file import METADATA_KEY, OUTPUT_NAME, input_names, preparation_of
+from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
+from uniemox.models.fused import FusedClassifier
+from uniemox.models.zero_shot import ClipClassifier
 
 
 class _Plain(nn.Module):
@@ -24,10 +26,11 @@ class _Plain(nn.Module):
     on the number of images, and nothing remains to be folded when the graph is loaded.
     """
 
-    def __init__(self, model: VisionTransformer | TwoViewClassifier) -> None:
+    def __init__(self, model: AnyClassifier) -> None:
         super().__init__()
-        self.vit = plain_classifier(model)
+        self.vit = encoder_of(model)
         self.fusion = model.fusion if isinstance(model, TwoViewClassifier) else None
+        self.fused = model if isinstance(model, FusedClassifier) else None
         positions = self.vit.pos_embed.detach().clone()
         positions[:, :1] += self.vit.cls_token.detach()
         self.positions = nn.Parameter(positions)
@@ -36,14 +39,36 @@ class _Plain(nn.Module):
         """Return logits (N, C) of one or two views (N, 3, S, S)."""
         pixels = scene if person is None else torch.cat([scene, person])
         tokens = F.pad(self.vit.patch_embed(pixels), (0, 0, 1, 0)) + self.positions
-        pooled = self.vit.forward_head(self.vit.norm(self.vit.blocks(tokens)), pre_logits=True)
+        encoded = self.vit.norm(self.vit.blocks(tokens))
+        if self.fused is not None:
+            tokens, count = encoded[:, 0], scene.shape[0]
+            return self.fused.classify(tokens[:count], None if person is None else tokens[count:])
+        pooled = self.vit.forward_head(encoded, pre_logits=True)
         if self.fusion is not None:
             pooled = self.fusion(pooled[: scene.shape[0]], pooled[scene.shape[0] :])
         logits: Tensor = self.vit.head(pooled)
         return logits
 
 
-def write_onnx(model: VisionTransformer | TwoViewClassifier, facts: ModelFacts, path: Path, *, opset: int) -> None:
+def _without_adaptive(model: ClipClassifier) -> nn.Module:
+    """Return a CLIP whose average over all pixels is a mean, which a graph needs no loop over images for."""
+    model = copy.deepcopy(model)
+    pools = [(part, name) for part in model.modules() for name, pool in part.named_children() if _takes_mean(pool)]
+    for part, name in pools:
+        setattr(part, name, _Mean())
+    return model
+
+
+def _takes_mean(module: nn.Module) -> bool:
+    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+
+
+class _Mean(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.mean(dim=(2, 3), keepdim=True)
+
+
+def write_onnx(model: AnyClassifier, facts: ModelFacts, path: Path, *, opset: int) -> None:
     """Write a classifier on the CPU as one ONNX file for any number of images, with its facts in the metadata."""
     import_onnx()
     if 4 * sum(weight.numel() for weight in model.parameters()) > MAX_BYTES:
@@ -56,7 +81,7 @@ def write_onnx(model: VisionTransformer | TwoViewClassifier, facts: ModelFacts, 
         # Both views have the same number of images, which torch finds worth a warning.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         program = torch.onnx.export(
-            _Plain(model).eval(),
+            _without_adaptive(model).eval() if isinstance(model, ClipClassifier) else _Plain(model).eval(),
             examples,
             dynamo=True,
             input_names=list(names),
@@ -68,7 +93,7 @@ def write_onnx(model: VisionTransformer | TwoViewClassifier, facts: ModelFacts, 
         )
     assert program is not None
     # What the graph reads goes with it, so that the file alone is enough.
-    metadata = {"classifier": facts.to_dict(), "preparation": PREPARATION}
+    metadata = {"classifier": facts.to_dict(), "preparation": preparation_of(facts)}
     program.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     program.save(path, external_data=False)
 

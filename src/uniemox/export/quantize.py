@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.export.graph import import_onnx
-from uniemox.models.classify import TwoViewClassifier, plain_classifier
+from uniemox.models.classify import AnyClassifier, encoder_of
 
 if TYPE_CHECKING:
     Pixels = npt.NDArray[np.float32]
@@ -31,7 +30,7 @@ _BATCH = 16
 
 
 @torch.no_grad()
-def smooth(model: VisionTransformer | TwoViewClassifier, pixels: Pixels) -> None:
+def smooth(model: AnyClassifier, pixels: Pixels) -> None:
     """Even out channels that are much larger than others, without a change of the result (Xiao et al. 2023, eq. 4).
 
     Pretrained vision transformers have such channels, and one scale for all of them would leave few steps to the rest.
@@ -39,7 +38,7 @@ def smooth(model: VisionTransformer | TwoViewClassifier, pixels: Pixels) -> None
     Both are those of `model`, whose channels are measured on prepared images, (N, V, 3, S, S).
     """
     pairs: list[tuple[Any, Any]] = []
-    for block in plain_classifier(model).blocks:
+    for block in encoder_of(model).blocks:
         pairs += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]
     largest: dict[nn.Module, Tensor] = {}  # by norm, (D,)
 

@@ -20,6 +20,7 @@ from uniemox.checkpoints.facts import SECTION, ModelFacts
 from uniemox.checkpoints.folder import replacing
 from uniemox.checkpoints.open import ONNX_NAME, open_model
 from uniemox.config.training import Precision
+from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.graph import write_onnx
@@ -95,6 +96,7 @@ def export_onnx(
     calibration: Sequence[Path] = (),
     opset: int = DEFAULT_OPSET,
     dataset: str | None = None,
+    zero_shot: ZeroShotConfig | None = None,
 ) -> ExportReport:
     """Write a classifier as a folder that runs without torch: `model.onnx`, `config.json`, `export.json`, card.
 
@@ -106,6 +108,7 @@ def export_onnx(
             model will see. Ranges are measured on a quarter of them, the result is compared with torch's on the rest.
         opset: Version of ONNX's operators.
         dataset: Data set or manifest that names the classes, for weights that do not.
+        zero_shot: Classes and words of a model that needs no training; they become the head of the graph.
 
     Raises:
         CheckpointError: The model cannot be read or written, or the graph does not compute what torch computes.
@@ -122,7 +125,9 @@ def export_onnx(
     opened = open_model(model)
     if opened.role == "export":
         raise ConfigError(f"{model} is exported already: give the folder that it was made from")
-    recorded = load_torch(opened, device="cpu", dataset=dataset)
+    recorded = load_torch(opened, device="cpu", dataset=dataset, zero_shot=zero_shot)
+    if quantize is not None and recorded.facts.size is None:
+        raise ConfigError(f"int8 is for our own encoders, and {model} is another: omit `quantize`")
     torch = recorded.in_fp32()
     pixels = _prepare(_find(calibration), torch.facts.views) if calibration else None
     with replacing(out) as beside:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.open import open_model
 from uniemox.config.inference import AskedPrecision
+from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 
 
 class Backend(Protocol):
@@ -30,14 +31,20 @@ class Backend(Protocol):
 
 
 def load_backend(
-    model: str | Path, *, device: str = "auto", dataset: str | None = None, precision: AskedPrecision = "auto"
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dataset: str | None = None,
+    precision: AskedPrecision = "auto",
+    zero_shot: ZeroShotConfig | None = None,
 ) -> Backend:
     """Load a classifier; arguments and errors are those of `Predictor.load`."""
     opened = open_model(model)
     if opened.role == "export":
         from uniemox.inference.onnx_backend import load_onnx
 
+        refuse_zero_shot(opened.name, zero_shot)
         return load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
     from uniemox.inference.torch_backend import load_torch
 
-    return load_torch(opened, device=device, dataset=dataset, precision=precision)
+    return load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)

@@ -17,22 +17,23 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from uniemox.checkpoints.load import load_model
 from uniemox.checkpoints.open import open_model
-from uniemox.compute.devices import choose_precision, computing_in, computing_on
+from uniemox.checkpoints.zero_shot import is_zero_shot
+from uniemox.compute.devices import computing_in, computing_on
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import Precision
+from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.data.batch import LabelledBatch, batches_of, dead_workers_named, evaluation_loader
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.pixels import EvaluationViews
-from uniemox.emotions import match_classes
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.inference.baselines import score_baselines
 from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
 from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import write_predictions
-from uniemox.manifests.merge import renumber
+from uniemox.inference.torch_backend import load_torch
+from uniemox.manifests.merge import number_as
 from uniemox.manifests.table import Box, Manifest, read_manifest
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import NUM_RESAMPLES, Scores
@@ -155,6 +156,7 @@ def evaluate(
     precision: AskedPrecision = "auto",
     target: Target | None = None,
     baselines: bool = True,
+    zero_shot: ZeroShotConfig | None = None,
 ) -> Scores:
     """Score a classifier on a split of a manifest.
 
@@ -162,7 +164,8 @@ def evaluate(
     have the model's.
 
     Args:
-        model: A classifier: its folder, an export, a file that others wrote, `demo`, or a name on the hub.
+        model: A classifier: its folder, an export, a file that others wrote, `demo`, a name on the hub, or a model that
+            needs no training: the folder of a pretrained model, or a CLIP (`clip:ARCH/TAG`).
         data: Manifest.
         split: Split to score on.
         out: Folder for `report.json` and `predictions.parquet`; None writes nothing.
@@ -173,6 +176,7 @@ def evaluate(
         precision: auto, fp32 or bf16; auto is what the model folder records. An export has its own.
         target: What the model was trained with, where that is a kind of the caller's own.
         baselines: Whether the first process scores cheap baselines beside the model, from the rows of split train.
+        zero_shot: Classes and words of a model that needs no training; by default the classes are those of the data.
 
     Raises:
         CheckpointError: The model cannot be read, or answers with a kind that must be given.
@@ -185,12 +189,14 @@ def evaluate(
         module: nn.Module
         chosen: Precision
         if opened.role == "export":
+            refuse_zero_shot(opened.name, zero_shot)
             backend = load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
             module, facts, chosen = _Exported(backend), backend.facts, "fp32"
         else:
-            classifier = load_model(opened, dataset=dataset, device=accelerator.device)
-            module, facts = classifier.model, classifier.facts
-            chosen = choose_precision(precision, facts.precision, accelerator.device)
+            if is_zero_shot(opened) and not (dataset or (zero_shot and (zero_shot.classes or zero_shot.taxonomy))):
+                dataset = str(data)
+            classifier = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
+            module, facts, chosen = classifier.model, classifier.facts, classifier.precision
         answers = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
         whole = number_as(facts.classes, read_manifest(data))
         manifest = whole.select([split])
@@ -231,24 +237,6 @@ class _Exported(nn.Module):
     def forward(self, *views: torch.Tensor) -> torch.Tensor:
         pixels = torch.stack(views, dim=1).cpu().numpy()
         return torch.from_numpy(self.backend.logits(pixels)).to(views[0].device)
-
-
-def number_as(classes: tuple[str, ...], manifest: Manifest) -> Manifest:
-    """Number the labels of a manifest as a model does, matching the classes by name, and log what that changes.
-
-    Raises `DataError` for a manifest with other classes, naming what is missing on either side.
-    """
-    theirs, name = manifest.facts.classes, manifest.facts.name
-    if classes == theirs:
-        return manifest
-    match = match_classes(classes, theirs)
-    if not match.is_whole:
-        lacks = match.describe("the model", f"the manifest of {name}")
-        raise DataError(f"{lacks}: evaluate on data with the same classes, or fine-tune on these")
-    spelt = ", ".join(f"{other} is {own}" for other in theirs if other != (own := match.mapped[other]))
-    how = f"another order or spelling: they are matched by name{f' ({spelt})' if spelt else ''}"
-    log.info("the manifest of %s has the model's classes in %s", name, how)
-    return renumber(manifest, classes, match.mapped)
 
 
 def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: Manifest, *, people: bool) -> None:

@@ -33,9 +33,11 @@ class OnnxBackend:
     def __init__(self, session: InferenceSession, path: Path, facts: ModelFacts) -> None:
         self.session, self.path, self.facts = session, path, facts
         self.precision = "as exported"
-        shape, tokens = ENCODER_SHAPES[facts.size], (facts.image_size // facts.patch_size) ** 2 + 1
-        products = shape.depth * tokens * shape.width * (12 * shape.width + 2 * tokens)
-        most = min(_MAX_ATTENTION // (shape.num_heads * tokens**2), _MAX_PRODUCTS // products)
+        products, most = _MAX_PRODUCTS, 1  # of an architecture that is not ours nothing is known
+        if facts.size is not None:
+            shape, tokens = ENCODER_SHAPES[facts.size], (facts.image_size // facts.patch_size) ** 2 + 1
+            products = shape.depth * tokens * shape.width * (12 * shape.width + 2 * tokens)
+            most = min(_MAX_ATTENTION // (shape.num_heads * tokens**2), _MAX_PRODUCTS // products)
         self._at_once = max(1, min(_MAX_IMAGES, most))
         self._patience = min(max(1.0, products / _MAX_PRODUCTS), _MOST_PATIENCE)
 

@@ -1,6 +1,7 @@
 """How the ONNX file of an exported classifier describes itself. Needs no onnx."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,9 @@ PREPARATION: Final[dict[str, Any]] = {
     "mean": list(MEAN),
     "std": list(STD),
 }
-"""The same for all of our classifiers: resize the short side to size / crop_share, cut the centre, divide by 255, take
-the mean off, divide by the deviation. A person's crop is resized whole."""
+"""The same for all of our encoders: resize the short side to size / crop_share, cut the centre, divide by 255, take
+the mean off, divide by the deviation. A person's crop is resized whole. A CLIP has numbers of its own, and may have
+both sides resized to the size (`squash`)."""
 OUTPUT_NAME: Final = "logits"
 # fmt: off
 OPERATIONS: Final = frozenset({
@@ -29,7 +31,8 @@ OPERATIONS: Final = frozenset({
     "Gelu", "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Pad", "Pow", "QuantizeLinear",
     "ReduceMean", "ReduceSum", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
     "Sub", "Transpose", "Unsqueeze",
-})  # What a vision transformer and a fusion are made of, whichever operator set they are exported in
+    "AveragePool", "BatchNormalization", "Clip", "GlobalAveragePool", "MaxPool", "Neg", "ReduceL2", "Relu",
+})  # What a vision transformer, a fusion, and (the last line) towers of CLIP are made of, in whichever operator set
 # fmt: on
 _RULES: Final = Rules(what="exported classifier", then="make it with `uniemox export`", operations=OPERATIONS)
 
@@ -37,6 +40,14 @@ _RULES: Final = Rules(what="exported classifier", then="make it with `uniemox ex
 def input_names(view: View) -> tuple[str, ...]:
     """Names of a graph's inputs, (N, 3, S, S) each, by what its classifier reads."""
     return ("scene", "person") if view == "both" else ("pixels",)
+
+
+def preparation_of(facts: ModelFacts) -> dict[str, Any]:
+    """Describe how images are prepared for a classifier, in plain values."""
+    if facts.preparation is None:
+        return PREPARATION
+    own = asdict(facts.preparation)
+    return {"colours": "RGB", **own, "mean": list(own["mean"]), "std": list(own["std"])}
 
 
 def read_onnx_file(path: Path) -> tuple[Walked, ModelFacts]:
@@ -58,6 +69,7 @@ def read_onnx_file(path: Path) -> tuple[Walked, ModelFacts]:
         raise CheckpointError(f"{what}: export the model again") from error
     if not isinstance(section, dict) or section.get("kind") != "classifier":
         raise CheckpointError(f"{path} is not a classifier: export a fine-tuned model")
-    if preparation != PREPARATION:
+    facts = facts_from_dict(section, path)
+    if preparation != preparation_of(facts):
         raise CheckpointError(f"{path} prepares images in a way that this version does not know: export it again")
-    return walked, facts_from_dict(section, path)
+    return walked, facts

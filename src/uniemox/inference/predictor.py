@@ -21,6 +21,7 @@ from PIL import Image
 from uniemox.checkpoints.card import caution
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config.inference import AskedPrecision
+from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
 from uniemox.files.images import EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
@@ -122,22 +123,25 @@ class Predictor:
         dataset: str | None = None,
         precision: AskedPrecision = "auto",
         target: Target | None = None,
+        zero_shot: ZeroShotConfig | None = None,
     ) -> Predictor:
         """Load a model.
 
         Args:
             model: A classifier: its folder, an export (its folder or its file), a file that others wrote, `demo`, or a
-                name on the hub (`hf-hub:org/name`).
+                name on the hub (`hf-hub:org/name`); or a model that needs no training: the folder of a pretrained
+                model, or a CLIP (`clip:ARCH/TAG`).
             device: auto, cpu, cuda or mps.
             dataset: Data set or manifest that names the classes, for weights that do not.
             precision: auto, fp32 or bf16; auto is what the model folder records.
             target: What it was trained with, where that is a kind of the caller's own.
+            zero_shot: Classes and words of a model that needs no training.
 
         Raises:
             CheckpointError: The model cannot be read, or answers with a kind that must be given.
-            ConfigError: The device does not exist.
+            ConfigError: The device does not exist, or the settings of zero-shot models do not fit.
         """
-        backend = load_backend(model, device=device, dataset=dataset, precision=precision)
+        backend = load_backend(model, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
         predictor = cls(backend, target=target)
         if limit := caution(predictor.facts):
             step = "fine-tune a model on photographs (`uniemox finetune`), or bring the authors' released weights"
@@ -344,7 +348,7 @@ def _prepare(facts: ModelFacts, image: Image.Image, box: Box | None) -> Pixels |
     if facts.view != "scene":
         return facts.views.cut(image, region)
     # Preparation keeps the centre: as much as a crop with the usual margin can spare.
-    side = int(facts.image_size / CROP_SHARE)
+    side = int(facts.image_size / (CROP_SHARE if facts.preparation is None else facts.preparation.crop_share))
     return facts.views.cut(cut_region(image, region, size=side, shape=facts.person.shape), None)
 
 

@@ -18,8 +18,10 @@ from uniemox.checkpoints.open import Opened
 from uniemox.compute.devices import choose_device, choose_precision, computing_in
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import Precision
+from uniemox.config.zero_shot import ZeroShotConfig
+from uniemox.inference.zero_shot import calibrate
 
-_SHAPING: Final = ("classes", "target", "thresholds", "image_size", "view", "fusion", "person")
+_SHAPING: Final = ("classes", "target", "thresholds", "image_size", "view", "fusion", "pool", "preparation", "person")
 """Facts that answers depend on beside the weights."""
 
 
@@ -56,10 +58,19 @@ class TorchBackend:
 
 
 def load_torch(
-    model: str | Path | Opened, *, device: str, dataset: str | None = None, precision: AskedPrecision = "auto"
+    model: str | Path | Opened,
+    *,
+    device: str,
+    dataset: str | None = None,
+    precision: AskedPrecision = "auto",
+    zero_shot: ZeroShotConfig | None = None,
 ) -> TorchBackend:
-    """Load a classifier as `load_model` does; precision auto is what the folder records."""
+    """Load a classifier as `load_model` does, calibrated if asked; precision auto is what the folder records."""
     where = choose_device(device)
-    classifier = load_model(model, dataset=dataset, device=where)
+    classifier = load_model(model, dataset=dataset, device=where, zero_shot=zero_shot)
     chosen = choose_precision(precision, classifier.facts.precision, where)
+    backend = TorchBackend(classifier, where, precision=chosen)
+    if zero_shot is None or zero_shot.calibrate is None:
+        return backend
+    classifier = calibrate(classifier, backend.logits, zero_shot.calibrate)
     return TorchBackend(classifier, where, precision=chosen)

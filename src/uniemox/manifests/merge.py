@@ -4,6 +4,7 @@ Whole columns are handled in Arrow and NumPy, so that millions of rows take seco
 """
 
 import itertools
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from uniemox.manifests.columns import build_column, labels_of, lengths_of, list_
 from uniemox.manifests.findings import Problem
 from uniemox.manifests.population import mark_unasked
 from uniemox.manifests.table import Facts, Manifest, manifest_from_table
+
+log = logging.getLogger(__name__)
 
 _SHOWN: Final = 6  # Classes without a counterpart that a message names
 
@@ -91,6 +94,24 @@ def merge_manifests(
         source.name_rows()
         tables.append(source.table)
     return manifest_from_table(joined, pa.concat_tables(tables)), tuple(problems)
+
+
+def number_as(classes: tuple[str, ...], manifest: Manifest) -> Manifest:
+    """Number the labels of a manifest as a model does, matching the classes by name, and log what that changes.
+
+    Raises `DataError` for a manifest with other classes, naming what is missing on either side.
+    """
+    theirs, name = manifest.facts.classes, manifest.facts.name
+    if classes == theirs:
+        return manifest
+    match = match_classes(classes, theirs)
+    if not match.is_whole:
+        lacks = match.describe("the model", f"the manifest of {name}")
+        raise DataError(f"{lacks}: evaluate on data with the same classes, or fine-tune on these")
+    spelt = ", ".join(f"{other} is {own}" for other in theirs if other != (own := match.mapped[other]))
+    how = f"another order or spelling: they are matched by name{f' ({spelt})' if spelt else ''}"
+    log.info("the manifest of %s has the model's classes in %s", name, how)
+    return renumber(manifest, classes, match.mapped)
 
 
 def renumber(manifest: Manifest, classes: tuple[str, ...], mapped: Mapping[str, str]) -> Manifest:

@@ -1,34 +1,38 @@
-"""The classifier: a plain vision transformer, mean over patches, norm, linear head (He et al. 2022, section A.1).
+"""The classifier: a vision transformer, its tokens pooled, a linear head.
 
-For two views the same encoder reads both, and a fusion comes before the head.
+The mean over patches with a norm of its own is MAE's and the released one (He et al. 2022, section A.1). For two views
+the same encoder reads both, and a fusion comes before the head. `FusedClassifier` keeps pretraining's fusion instead.
 """
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.config.training import EncoderSize, FusedBy
+from uniemox.config.training import EncoderSize, FusedBy, Pool
 from uniemox.models.encoder import build_vit, grid_size, resample_positions
+from uniemox.models.fused import FusedClassifier
 from uniemox.models.fusion import build_fusion
+from uniemox.models.zero_shot import ClipClassifier
 
 
 class TwoViewClassifier(nn.Module):
     """One encoder on scene and person, their fusion, a linear head.
 
-    α and β are what the head of the plain classifier would read: the normed mean over the patches of each view. The
-    fusion is not pretraining's, for that one fuses class tokens after a projection (DECISIONS 55).
+    α and β are what the head of the plain classifier would read: the pooled tokens of each view. The fusion is not
+    pretraining's, for that one fuses class tokens after a projection (DECISIONS 55).
 
     Args:
-        classifier: The encoder with its `fc_norm` and its head, as `build_classifier` makes it.
+        classifier: The encoder with its pooling and its head, as `build_classifier` makes it.
         fusion: How both views become one embedding.
     """
 
     def __init__(self, classifier: VisionTransformer, fusion: FusedBy) -> None:
         super().__init__()
         self.encoder = classifier
-        self.fusion = build_fusion(fusion, classifier.embed_dim)
+        self.fusion = build_fusion(fusion, classifier.head.in_features)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Compute logits (B, C) of two views (B, 3, H, W), encoded in one pass."""
@@ -42,9 +46,19 @@ class TwoViewClassifier(nn.Module):
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
 
-def plain_classifier(model: VisionTransformer | TwoViewClassifier) -> VisionTransformer:
-    """Return the part of a classifier with the encoder and the head: of one view, the model itself."""
-    return model.encoder if isinstance(model, TwoViewClassifier) else model
+AnyClassifier: TypeAlias = VisionTransformer | TwoViewClassifier | FusedClassifier | ClipClassifier
+
+
+def encoder_of(model: AnyClassifier) -> VisionTransformer:
+    """Return the encoder of a classifier of ours, which for one view is the model itself."""
+    assert not isinstance(model, ClipClassifier)
+    return model if isinstance(model, VisionTransformer) else model.encoder
+
+
+def head_of(model: AnyClassifier) -> nn.Linear:
+    """Return the last layer of a classifier."""
+    head: nn.Linear = model.encoder.head if isinstance(model, TwoViewClassifier) else model.head
+    return head
 
 
 def build_classifier(
@@ -55,6 +69,7 @@ def build_classifier(
     num_classes: int,
     drop_path: float = 0.0,
     head_std: float = 2e-5,
+    pool: Pool = "mean",
 ) -> VisionTransformer:
     """Build a classifier with random weights; the head starts near 0.
 
@@ -65,8 +80,10 @@ def build_classifier(
         num_classes: Number of emotions.
         drop_path: Probability of skipping the last block in training.
         head_std: Standard deviation of the head's first weights.
+        pool: What the head reads, as `build_vit` has it.
     """
-    vit = build_vit(size, patch_size=patch_size, image_size=image_size, num_classes=num_classes, drop_path=drop_path)
+    shape = {"patch_size": patch_size, "image_size": image_size, "num_classes": num_classes}
+    vit = build_vit(size, **shape, drop_path=drop_path, pool=pool)
     nn.init.trunc_normal_(vit.head.weight, std=head_std)
     nn.init.zeros_(vit.head.bias)
     return vit
@@ -76,8 +93,8 @@ def build_classifier(
 def start_from_encoder(classifier: VisionTransformer, encoder: Mapping[str, Tensor]) -> None:
     """Copy a pretrained encoder's weights into a classifier.
 
-    Positions are resampled where the image has another size. The encoder's final norm is not copied: the classifier
-    normalises the mean of the patches by a norm of its own, which starts fresh, as does the head.
+    Positions are resampled where the image has another size. The head starts fresh. So does the norm of a classifier
+    that normalises the mean of the patches by one of its own; others keep the encoder's final norm, where it has one.
 
     Args:
         classifier: Model to fill.
@@ -87,8 +104,28 @@ def start_from_encoder(classifier: VisionTransformer, encoder: Mapping[str, Tens
         KeyError: The state lacks positions, `pos_embed`.
         RuntimeError: Another name or a shape does not fit; torch names them.
     """
-    state = {name: tensor for name, tensor in encoder.items() if not name.startswith("norm.")}
-    state["pos_embed"] = resample_positions(state["pos_embed"], grid=grid_size(classifier))
     own = classifier.state_dict()
-    fresh = {name: own[name] for name in own if name.startswith(("fc_norm.", "head."))}
-    classifier.load_state_dict(state | fresh)
+    state = {name: tensor for name, tensor in encoder.items() if not name.startswith("norm.") or name in own}
+    state["pos_embed"] = resample_positions(state["pos_embed"], grid=grid_size(classifier))
+    fresh = ("fc_norm.", "head.") if "norm.weight" in state else ("fc_norm.", "head.", "norm.")
+    classifier.load_state_dict(state | {name: own[name] for name in own if name.startswith(fresh)})
+
+
+@torch.no_grad()
+def start_from_pretraining(model: FusedClassifier, encoder: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> None:
+    """Copy encoder, fusion and projection of a pretrained model, or of another fused classifier; the head stays.
+
+    Args:
+        model: Model to fill.
+        encoder: State of the encoder, by timm's names; positions are resampled as in `start_from_encoder`.
+        beside: State of what is beside it, by the names of `UniEmoX`; a decoder is not used.
+
+    Raises:
+        KeyError: The state lacks positions, `pos_embed`.
+        RuntimeError: A name or a shape does not fit; torch names them.
+    """
+    positions = resample_positions(encoder["pos_embed"], grid=grid_size(model.encoder))
+    state = {f"encoder.{name}": tensor for name, tensor in {**encoder, "pos_embed": positions}.items()}
+    state |= {name: tensor for name, tensor in beside.items() if not name.startswith("decoder.")}
+    head = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
+    model.load_state_dict(state | head)

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uniemox.config.training import ENCODER_SHAPES, EncoderSize
+from uniemox.config.training import ENCODER_SHAPES, EncoderSize, Pool
 
 # timm's name of each size; width, depth and heads are passed on, so the name only has to exist.
 _ARCHITECTURES: dict[EncoderSize, str] = {
@@ -24,8 +24,25 @@ _ARCHITECTURES: dict[EncoderSize, str] = {
 }
 
 
+class ClassAndMean(VisionTransformer):  # type: ignore[misc]  # timm has no types
+    """timm's vision transformer whose head reads the class token and the mean of the patches, side by side.
+
+    Both are taken after the final norm, which is pretraining's. timm has no pooling of this kind.
+    """
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Pool tokens (B, 1 + N, D) to (B, 2 D)."""
+        return torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=1) if pool_type is None else super().pool(x, pool_type)
+
+
 def build_vit(
-    size: EncoderSize, *, patch_size: int, image_size: int, num_classes: int = 0, drop_path: float = 0.0
+    size: EncoderSize,
+    *,
+    patch_size: int,
+    image_size: int,
+    num_classes: int = 0,
+    drop_path: float = 0.0,
+    pool: Pool = "mean",
 ) -> VisionTransformer:
     """Build timm's vision transformer of a size, with random weights.
 
@@ -34,22 +51,27 @@ def build_vit(
         patch_size: Side of a patch in pixels.
         image_size: Side of the image in pixels, a multiple of the patch.
         num_classes: Outputs of the head. With 0, the model has no head and the final norm stays on all tokens, as in
-            pretraining; else tokens are averaged, then normalised (`fc_norm`).
+            pretraining.
         drop_path: Probability of skipping the last block in training.
+        pool: What the head reads. With `mean`, patches are averaged, then normalised by a norm of their own
+            (`fc_norm`); with `cls` and `cls_mean`, the final norm is pretraining's.
     """
     shape = ENCODER_SHAPES[size]
-    return timm.create_model(
-        _ARCHITECTURES[size],
-        pretrained=False,
-        img_size=image_size,
-        patch_size=patch_size,
-        embed_dim=shape.width,
-        depth=shape.depth,
-        num_heads=shape.num_heads,
-        num_classes=num_classes,
-        global_pool="avg" if num_classes else "token",
-        drop_path_rate=drop_path,
-    )
+    arguments = {
+        "img_size": image_size,
+        "patch_size": patch_size,
+        "embed_dim": shape.width,
+        "depth": shape.depth,
+        "num_heads": shape.num_heads,
+        "num_classes": num_classes,
+        "global_pool": "avg" if num_classes and pool == "mean" else "token",
+        "drop_path_rate": drop_path,
+    }
+    if num_classes and pool == "cls_mean":
+        vit = ClassAndMean(**arguments)
+        vit.head = nn.Linear(2 * shape.width, num_classes)
+        return vit
+    return timm.create_model(_ARCHITECTURES[size], pretrained=False, **arguments)
 
 
 def grid_size(vit: VisionTransformer) -> int:

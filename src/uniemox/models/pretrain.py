@@ -30,12 +30,17 @@ class UniEmoX(nn.Module):
         config: Shape of encoder, decoder and fusion.
         embedding_width: Width of the teacher's embedding; None builds no embedding and no fusion.
         reconstructs: Whether to build a decoder.
+        drop_path: Probability of skipping the encoder's last block in training.
     """
 
-    def __init__(self, config: ModelConfig, *, embedding_width: int | None, reconstructs: bool = True) -> None:
+    def __init__(
+        self, config: ModelConfig, *, embedding_width: int | None, reconstructs: bool = True, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_vit(config.size, patch_size=config.patch_size, image_size=config.image_size)
+        self.encoder = build_vit(
+            config.size, patch_size=config.patch_size, image_size=config.image_size, drop_path=drop_path
+        )
         _start_like_mae(self.encoder)
         width = config.decoder_width
         self.decoder_embed = nn.Linear(self.encoder.embed_dim, width)
@@ -75,15 +80,28 @@ class UniEmoX(nn.Module):
         """
         hiding = hide(scene_noise, mask_ratio)
         scene_tokens, person_class = self._encode(scene, person, hiding, person_noise, mask_ratio)
-        embedding = None
-        if self.embeds:
-            embedding = scene_tokens[:, 0]
-            if self.fusion is not None:
-                embedding = self.fusion(embedding, person_class)
-            if self.projection is not None:
-                embedding = self.projection(embedding)
+        embedding = self._fuse(scene_tokens[:, 0], person_class) if self.embeds else None
         prediction = self.decoder(scene_tokens, hiding.visible) if self.decoder is not None else None
         return PretrainOutput(embedding, prediction, hiding)
+
+    def embed(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """Embed scene and person (B, 3, H, W), nothing hidden, in the teacher's space: (B, E), not normalised.
+
+        Without a person the scene stands for both, as in pretraining where an image has no box.
+        """
+        if person is None or self.fusion is None:
+            return self.embed_tokens(self.encoder.forward_features(scene)[:, 0])
+        return self.embed_tokens(*self.encoder.forward_features(torch.cat([scene, person]))[:, 0].chunk(2))
+
+    def embed_tokens(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """Embed the class tokens (B, D) of both views, or of the scene for both: (B, E)."""
+        alpha = self.decoder_embed(scene)
+        return self._fuse(alpha, alpha if person is None else self.decoder_embed(person))
+
+    def _fuse(self, scene: Tensor, person: Tensor | None) -> Tensor:
+        """Fuse the views' class tokens (B, W) into γ (B, E)."""
+        embedding = scene if self.fusion is None else self.fusion(scene, person)
+        return embedding if self.projection is None else self.projection(embedding)
 
     def _encode(
         self, scene: Tensor, person: Tensor | None, hiding: Hiding, person_noise: Tensor | None, mask_ratio: float

@@ -63,6 +63,7 @@ class Teacher:
         width: E.
         scale: Factor of the cosine similarity, exp(logit_scale).
         image_size: Side of the square image that the image tower sees, in pixels.
+        preprocess: open_clip's own words for how an image is prepared: mean, std, interpolation, resize_mode.
         digest: First 16 digits of a SHA-256 of the file of weights, its architecture and its preprocessing.
     """
 
@@ -70,6 +71,7 @@ class Teacher:
         self, model: Any, tokenizer: Any, *, name: str, width: int, precision: _Precision, digest: str = ""
     ) -> None:
         preprocess = model.visual.preprocess_cfg
+        self.preprocess: dict[str, Any] = dict(preprocess)
         self.name = name
         self.digest = digest
         self.width = width
@@ -116,6 +118,11 @@ class Teacher:
                 part = self._text.encode_text(tokens.to(self._device), normalize=False)
                 features.append(part.float().cpu())
         return torch.cat(features)
+
+    @property
+    def tower(self) -> nn.Module:
+        """The image tower: normalised images (B, 3, H, W) of its size to features, in its arithmetic."""
+        return self._tower
 
     def fits(self, text: str) -> bool:
         """Whether the text, with its start and end tokens, is within the context length."""

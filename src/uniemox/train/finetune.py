@@ -8,30 +8,41 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from uniemox.checkpoints.card import carried_licence
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import restate, save_model
 from uniemox.checkpoints.load import Start
 from uniemox.config.checks import check_grid
-from uniemox.config.training import FinetuneConfig
+from uniemox.config.training import FinetuneConfig, ModelConfig
 from uniemox.data.batch import collate_labelled
 from uniemox.data.dataset import AugmentedDataset
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import ConfigError
 from uniemox.inference.evaluate import Outputs, write_evaluation
 from uniemox.manifests.table import Manifest, digest, read_manifest
-from uniemox.models.classify import TwoViewClassifier, build_classifier, plain_classifier, start_from_encoder
+from uniemox.models.classify import (
+    AnyClassifier,
+    TwoViewClassifier,
+    build_classifier,
+    head_of,
+    start_from_encoder,
+    start_from_pretraining,
+)
+from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.models.fusion import start_as_mean
 from uniemox.targets.kinds import build_target
 from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, Observer, ignore
+from uniemox.train.language import encode_classes
 from uniemox.train.selection import Selection
 from uniemox.train.started import Started, note_start, provenance, started
 from uniemox.train.tasks import FinetuneTask
+
+_CONFIGURED = ("decoder_width", "decoder_depth", "decoder_heads", "fusion")  # Of a pretrained model, in `ModelConfig`
 
 
 def finetune(config: FinetuneConfig, observer: Observer = ignore, *, target: Target | None = None) -> Path:
@@ -72,7 +83,9 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         run.warn_of_boxes(train)
     torch.manual_seed(config.seed)
     start = run.load_start()
-    shape = _shape_of(config, start) if run.saved is None else dict(run.saved.origin["shape"])
+    shape, fused = _shape_of(config, start), _fused_shape(config, start)
+    if run.saved is not None:
+        shape, fused = (dict(run.saved.origin[name]) for name in ("shape", "fused"))
     size, augment = shape["image_size"], config.augment
     selection = Selection(
         config=config,
@@ -82,7 +95,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         views=EvaluationViews(size=size, view=config.view, person=config.person),
         observer=run.observer,
     )
-    model = _build_start(config, target, start, shape, train)
+    model = _build_start(config, target, start, shape, fused, train)
     shares = {"mixup_alpha": augment.mixup, "cutmix_alpha": augment.cutmix, "switch_prob": augment.switch}
     # Its classes are the places in the batch.
     mixup = Mixup(**shares, label_smoothing=0.0, num_classes=config.optim.batch_size) if augment.mixes else None
@@ -98,7 +111,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         run=config,
         observer=run.observer,
         identity=_identify_data(config, target, splits),
-        origin={**note_start(start), "shape": shape},
+        origin={**note_start(start), "shape": shape, "fused": fused},
         signals=run.signals,
         after_epoch=selection.after_epoch,
     )
@@ -117,7 +130,7 @@ def _leave_model(
     precision, answers, why = selection.precision(best, accelerator)
     temperature = target.fit_temperature(answers.logits, answers.labels)
     with torch.no_grad():  # folded into the head, so that every reader gets honest probabilities
-        for parameter in plain_classifier(best).head.parameters():
+        for parameter in head_of(best).parameters():
             parameter.div_(temperature)
     answers = selection.answers(best, val, accelerator, precision)
     fitted = target.fit(answers.logits, answers.labels)
@@ -132,7 +145,9 @@ def _leave_model(
             temperature=temperature,
             precision=precision,
             view=config.view,
-            fusion=config.fusion if config.view == "both" else "none",
+            fusion=config.fusion if config.view == "both" and config.pool != "fused" else "none",
+            pool=config.pool,
+            pretraining=engine.origin["fused"],
             person=config.person,
             **fitted.to_facts(),
             provenance=provenance(config, train, engine, best_epoch=str(engine.kept.notes["epoch"]), precision=why),
@@ -144,21 +159,25 @@ def _leave_model(
     if test is not None:
         outputs = selection.answers(best, test, accelerator, precision)
         if accelerator.is_main_process:
-            scores = _report_test(selection, dataclasses.replace(outputs, target=fitted), test, engine)
+            scores = _report_test(selection, dataclasses.replace(outputs, target=fitted), test, train, engine)
             restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     return folder
 
 
-def _report_test(selection: Selection, outputs: Outputs, test: Manifest, engine: Engine) -> dict[str, float]:
+def _report_test(
+    selection: Selection, outputs: Outputs, test: Manifest, train: Manifest, engine: Engine
+) -> dict[str, float]:
     """Write down how the chosen weights do on test; return what the card keeps of it."""
-    config, scores = selection.config, outputs.score()
+    config = selection.config
+    scores = outputs.score_beside(test, train, num_workers=config.workers) if config.baselines else outputs.score()
     if outputs.unreadable:
         selection.observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
     with closing(engine.journal):
         engine.journal.write("test", engine.step, {"computed_in": scores.computed_in, **scores.kept})
     write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
     shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
-    selection.observer(Message(f"{config.test_split}: {', '.join(shown)}"))
+    for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):
+        selection.observer(Message(f"{config.test_split}: {text}"))
     return {f"test_{name}": round(score, 4) for name, score in scores.kept.items()}
 
 
@@ -182,19 +201,49 @@ def _shape_of(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
     return shape | asked
 
 
+def _fused_shape(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
+    """Take the shape of what is beside the encoder from `init`, for a head on its fused token; else empty."""
+    if config.pool != "fused" or start is None:
+        return {}
+    if start.shape.get("embedding_width") is None:
+        step = "give a model that UniEmoX pretrained with a teacher, or take pool cls_mean"
+        raise ConfigError(f"init {config.init} has no fused token, which pool fused needs: {step}")
+    if config.view == "both" and start.shape["fusion"] == "none":
+        step = "take view scene, or another pool"
+        raise ConfigError(f"init {config.init} was pretrained without a person, so pool fused cannot read both: {step}")
+    names = ("decoder_width", "decoder_depth", "decoder_heads", "fusion", "embedding_width")
+    return {**{name: start.shape[name] for name in names}, "reconstructs": False}
+
+
 def _build_start(
-    config: FinetuneConfig, target: Target, start: Start | None, shape: Mapping[str, Any], train: Manifest
-) -> VisionTransformer | TwoViewClassifier:
+    config: FinetuneConfig,
+    target: Target,
+    start: Start | None,
+    shape: Mapping[str, Any],
+    fused: Mapping[str, Any],
+    train: Manifest,
+) -> AnyClassifier:
     """Build the classifier, from `init` or from random weights."""
     check_grid(shape["image_size"], shape["patch_size"])
-    model = build_classifier(
-        **shape, num_classes=target.num_outputs, drop_path=config.drop_path, head_std=config.head_std
-    )
-    if start is not None:
-        start_from_encoder(model, start.encoder)
-    target.start_head(plain_classifier(model).head, target.read_labels(train))
-    if config.view != "both":
+    more: dict[str, Any] = {"num_classes": target.num_outputs, "drop_path": config.drop_path}
+    if config.pool == "fused":
+        width, beside = fused["embedding_width"], {name: fused[name] for name in fused if name in _CONFIGURED}
+        model = FusedClassifier(ModelConfig(**shape, **beside), embedding_width=width, **more)
+        nn.init.trunc_normal_(model.head.weight, std=config.head_std)
+        nn.init.zeros_(model.head.bias)
+        if start is not None:
+            start_from_pretraining(model, start.encoder, start.beside)
+            if config.head == "language":
+                texts, scale = encode_classes(config, start, train.facts)
+                start_from_texts(model.head, texts, scale, centred=True)
+        target.start_head(model.head, target.read_labels(train))
         return model
-    two_views = TwoViewClassifier(model, config.fusion)
+    vit = build_classifier(**shape, **more, head_std=config.head_std, pool=config.pool)
+    if start is not None:
+        start_from_encoder(vit, start.encoder)
+    target.start_head(vit.head, target.read_labels(train))
+    if config.view != "both":
+        return vit
+    two_views = TwoViewClassifier(vit, config.fusion)
     start_as_mean(two_views.fusion)
     return two_views

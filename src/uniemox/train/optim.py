@@ -10,6 +10,7 @@ from torch import nn
 
 from uniemox.config.training import OptimConfig
 from uniemox.models.classify import TwoViewClassifier
+from uniemox.models.fused import FusedClassifier
 
 SCALE = "lr_scale"  # Key of a group's factor on the learning rate
 
@@ -40,7 +41,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 def _spared(module: nn.Module) -> set[str]:
     """Name what does not decay: MAE spares it in fine-tuning and not in pretraining, where positions are fixed."""
-    return set(module.no_weight_decay()) if isinstance(module, VisionTransformer | TwoViewClassifier) else set()
+    classifiers = VisionTransformer | TwoViewClassifier | FusedClassifier
+    return set(module.no_weight_decay()) if isinstance(module, classifiers) else set()
 
 
 def peak_rate(config: OptimConfig, rows_a_step: int) -> float:

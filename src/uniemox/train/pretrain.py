@@ -13,7 +13,9 @@ from torch import Tensor
 
 from uniemox.checkpoints.card import carried_licence
 from uniemox.checkpoints.folder import pretraining_facts, save_model
+from uniemox.checkpoints.language import learn_language
 from uniemox.checkpoints.load import Start
+from uniemox.config.clip_name import name_of
 from uniemox.config.training import PretrainConfig
 from uniemox.data.batch import collate_pretrain
 from uniemox.data.dataset import PretrainDataset
@@ -62,6 +64,10 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
 
         teacher = load_teacher(config.teacher, device=accelerator.device)
     texts, features = _read_texts(config, manifest, teacher, run.observer)
+    language = None
+    if teacher is not None:
+        language = learn_language(teacher, name_of(config.teacher))
+        teacher.release_text_tower()
     torch.manual_seed(config.seed)
     model = UniEmoX(
         config.model, embedding_width=teacher.width if teacher else None, reconstructs=config.loss.reconstruction > 0
@@ -110,9 +116,10 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
             dataset=manifest.facts.name,
             emotion=manifest.facts.emotion,
             provenance=provenance(config, manifest, engine, **named),
+            language=None if language is None else language.facts,
             licence=carried_licence(engine.origin["licence"]),
         )
-        save_model(learned, folder, facts)
+        save_model(learned, folder, facts, language)
     accelerator.wait_for_everyone()
     return folder
 
@@ -150,7 +157,6 @@ def _read_texts(
         if len(places) == 1:
             observer(Message("all images have the same description, so loss.contrast teaches nothing"))
         features = teacher.encode_texts(list(places))
-    teacher.release_text_tower()
     return texts, features
 
 

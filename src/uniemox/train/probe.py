@@ -29,6 +29,7 @@ from uniemox.targets.target import Target
 from uniemox.train.events import Message, Observer, ignore
 from uniemox.train.features import FeatureMaker, Features
 from uniemox.train.heads import Fitted, Floats, Split, fit_head
+from uniemox.train.probe_folder import why_no_folder, write_folder
 from uniemox.train.run_folder import describe_environment
 
 FEATURES: Final = "features"  # Folder of the features in that of a probe
@@ -73,6 +74,7 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
 
     The folder gets `probe.json` (what val chose, every value that was tried, scores, hashes), `test/` with the files of
     an evaluation, `config.yaml` and `environment.json`; features are in `features/`, or in the folder of the settings.
+    `model/` is a classifier like any other, where the backbone is an encoder of ours and the head a linear one.
 
     Args:
         config: What to do.
@@ -98,6 +100,7 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
         scores = {"val": probed.outputs("val").score(num_resamples=0)}
         if "test" in probed.splits:
             scores["test"] = _report_test(probed, observer)
+    _leave_model(probed, scores, observer)
     _write_story(probed, scores, seconds=time.monotonic() - began)
     return config.out
 
@@ -133,8 +136,7 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
             observer(Message(f"{names[part]}: {what}"))
     data = {part: Split(found.values, labels[part][found.rows]) for part, found in features.items()}
     fitted = fit_head(config, target, metric, data["train"], data["val"], device=device, observer=observer)
-    chosen = ", ".join(f"{name} {value:g}" for name, value in fitted.chosen.items())
-    observer(Message(f"{config.val_split}: {metric.name} {fitted.score:.4f} with {chosen}"))
+    observer(Message(f"{config.val_split}: {metric.name} {fitted.score:.4f} with {fitted.choice}"))
     for note in fitted.notes:
         observer(Message(note))
     val = data["val"]
@@ -166,6 +168,29 @@ def _report_test(probed: _Probe, observer: Observer) -> Scores:
     return scores
 
 
+def _leave_model(probed: _Probe, scores: Mapping[str, Scores], observer: Observer) -> None:
+    """Write the model folder, or say why there is none."""
+    config, linear = probed.config, probed.fitted.linear
+    if reason := why_no_folder(config, probed.backbone, linear):
+        observer(Message(f"no model folder is written: {reason}"))
+        return
+    assert linear is not None
+    measured = {
+        f"{part}_{name}": round(score, 4) for part, found in scores.items() for name, score in found.kept.items()
+    }
+    write_folder(
+        config.out / "model",
+        linear.divided(probed.temperature),
+        config=config,
+        backbone=probed.backbone,
+        target=probed.target,
+        temperature=probed.temperature,
+        train=probed.splits["train"],
+        metrics=measured,
+        chosen=probed.fitted.choice,
+    )
+
+
 def _write_story(probed: _Probe, scores: Mapping[str, Scores], *, seconds: float) -> None:
     """Write what was done and found."""
     config = probed.config
@@ -179,6 +204,7 @@ def _write_story(probed: _Probe, scores: Mapping[str, Scores], *, seconds: float
         "chosen_by": f"{probed.metric.name} on {config.val_split}",
         "tried": [_rounded(trial) for trial in probed.fitted.trials],
         "notes": list(probed.fitted.notes),
+        "no_model": why_no_folder(config, probed.backbone, probed.fitted.linear),
         "temperature": probed.temperature,
         **{part: _rounded(found.kept) for part, found in scores.items()},
         "images": {part: len(found.rows) for part, found in probed.features.items()},

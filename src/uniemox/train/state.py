@@ -64,6 +64,7 @@ class _Origin:
     init: str = ""
     licence: str = ""
     shape: dict[str, Any] = field(default_factory=dict)
+    fused: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

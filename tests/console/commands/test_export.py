@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.console import cli
 from uniemox.demo.drawn import DrawnData
 from uniemox.export.run import DEFAULT_OPSET
@@ -44,6 +45,7 @@ def test_a_model_is_exported(run, asked, tmp_path):
         "as torch",
         f"wrote {tmp_path}; try it with `uniemox predict {tmp_path} photo.jpg`",
     ]
+    assert asked.pop("zero_shot") == ZeroShotConfig()
     assert asked == {
         "model": "m",
         "quantize": None,

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import uniemox
+from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.console import cli
 from uniemox.console.commands import predict as commands
 from uniemox.inference.predictor import Prediction
@@ -76,6 +77,7 @@ def test_a_model_is_evaluated(run, fake, pages):
     assert pages == [(Path("o"), "m", Path("d"), "val")]
     assert re.search(r"top1 +│ +66\.7", out)
     assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
+    assert asked.pop("zero_shot") == ZeroShotConfig()
     assert asked == {
         "model": "m",
         "data": Path("d"),
@@ -161,6 +163,7 @@ def test_predictions_are_a_table_on_stdout(run, predictor):
     assert re.search(r"bad\.png .* not read: not an image", out)
     assert err == "uniemox: 1 of 2 images could not be read\n"
     compute = {"device": "cpu", "precision": "auto", "batch_size": 32, "num_workers": 2}
+    assert predictor.asked.pop("zero_shot") == ZeroShotConfig()
     assert predictor.asked == {"model": "m", "dataset": None, "people": None, **compute}
 
 

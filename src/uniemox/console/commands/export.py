@@ -27,6 +27,7 @@ def _export(config: ExportConfig, terminal: Terminal) -> Iterator[Answer]:
             calibration=images,
             opset=config.opset,
             dataset=config.dataset,
+            zero_shot=config.zero_shot,
         )
     wrote = f"wrote {report.out}; try it with `uniemox predict {report.out} photo.jpg`"
     yield Answer([*report.describe(), wrote], report.to_dict())

@@ -46,6 +46,7 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
             dataset=config.dataset,
             precision=config.precision,
             baselines=config.baselines,
+            zero_shot=config.zero_shot,
         )
     if config.out is not None and is_main_process():
         from uniemox.report.run import write_evaluation_report
@@ -69,7 +70,11 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         paths = find_images(config.paths)
         people = _people(paths, config, terminal)
         predictor = Predictor.load(
-            config.model, device=config.device, dataset=config.dataset, precision=config.precision
+            config.model,
+            device=config.device,
+            dataset=config.dataset,
+            precision=config.precision,
+            zero_shot=config.zero_shot,
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
         if out is None:

@@ -1,0 +1,59 @@
+"""A classifier on the fused token: what pretraining distilled from CLIP, with a head that language can start.
+
+The token lies in the teacher's space, so the text features of the classes are a head for it (Radford et al. 2021,
+section 3.1.2). Before any training that is zero-shot classification; training then goes on from there instead of from a
+random head (Wortsman et al. 2022; Goyal et al. 2023).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uniemox.config.training import ModelConfig
+from uniemox.models.pretrain import UniEmoX
+
+
+class FusedClassifier(UniEmoX):
+    """Encoder, fusion and projection of pretraining, nothing hidden, then a linear head on the unit sphere.
+
+    Args:
+        config: Shape of encoder and fusion.
+        embedding_width: Width E of the teacher's embedding.
+        num_classes: C, the outputs of the head.
+        drop_path: Probability of skipping the encoder's last block in training.
+    """
+
+    def __init__(self, config: ModelConfig, *, embedding_width: int, num_classes: int, drop_path: float = 0.0) -> None:
+        super().__init__(config, embedding_width=embedding_width, reconstructs=False, drop_path=drop_path)
+        self.encoder.pos_embed.requires_grad_(True)  # as in every fine-tuning
+        self.head = nn.Linear(embedding_width, num_classes)
+
+    def forward(self, scene: Tensor, person: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Compute logits (B, C) of one or two views (B, 3, H, W); a scene alone stands for both."""
+        logits: Tensor = self.head(F.normalize(self.embed(scene, person)))
+        return logits
+
+    def classify(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """Compute logits (B, C) of the class tokens (B, D) of both views, or of the scene for both."""
+        logits: Tensor = self.head(F.normalize(self.embed_tokens(scene, person)))
+        return logits
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the weights without weight decay, as timm asks a model."""
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+
+@torch.no_grad()
+def start_from_texts(head: nn.Linear, texts: Tensor, scale: float, *, centred: bool = False) -> None:
+    """Let a head compute scale · cos(embedding, text): CLIP's logits of zero-shot classification.
+
+    Args:
+        head: Linear layer (E → C) on normalised embeddings.
+        texts: (C, E), a feature for each class, of any length.
+        scale: Factor of the cosine, exp(logit_scale) of the teacher; divide it by a temperature, where there is one.
+        centred: Whether the mean over the classes is taken off, which changes no softmax: all texts resemble each
+            other, and what goes through a sigmoid must be near 0 for an image that resembles none.
+    """
+    texts = F.normalize(texts)
+    head.weight.copy_(scale * (texts - texts.mean(dim=0) if centred else texts))
+    head.bias.zero_()

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+from uniemox.checkpoints.load import load_model
+from uniemox.config.zero_shot import ZeroShotConfig
+from uniemox.errors import DataError
+from uniemox.inference.evaluate import evaluate
+from uniemox.inference.predictor import Predictor
+from uniemox.inference.torch_backend import load_torch
+from uniemox.manifests.table import read_manifest
+
+
+def test_the_temperature_is_the_likeliest_on_val(pretrained, painted):
+    plain = load_torch(str(pretrained.model), device="cpu", dataset=str(painted.path))
+    asked = ZeroShotConfig(calibrate=painted.path)
+    fitted = load_torch(str(pretrained.model), device="cpu", dataset=str(painted.path), zero_shot=asked)
+    val = read_manifest(painted.path).select(["val"])
+    rows = [val.row(index) for index in range(len(val))]
+    from uniemox.files.images import read_image
+
+    views = np.stack([plain.facts.views(read_image(row.path), row.boxes) for row in rows])
+    logits = torch.from_numpy(plain.logits(views)).double()
+    labels = torch.tensor([row.label for row in rows])
+
+    def loss(log_temperature):
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels))
+
+    best = minimize_scalar(loss, bounds=(-5, 8), method="bounded", options={"xatol": 1e-6})
+    found = np.log(fitted.facts.temperature)
+    assert loss(found) == pytest.approx(best.fun, abs=1e-4)
+    np.testing.assert_allclose(fitted.logits(views), logits / fitted.facts.temperature, atol=1e-4)
+    assert "fitted on" in fitted.facts.provenance["temperature"]
+
+
+def test_a_manifest_of_other_classes_is_refused(pretrained, painted):
+    asked = ZeroShotConfig(taxonomy="polarity", calibrate=painted.path)
+    with pytest.raises(DataError, match="the model has positive, negative"):
+        load_torch(str(pretrained.model), device="cpu", zero_shot=asked)
+
+
+def test_an_evaluation_takes_the_classes_of_the_data_and_a_prediction_those_asked_for(pretrained, painted):
+    facts = read_manifest(painted.path).facts
+    scores = evaluate(str(pretrained.model), data=painted.path, device="cpu", baselines=False)
+    assert scores.classes == facts.classes
+    predictor = Predictor.load(str(pretrained.model), device="cpu", zero_shot=ZeroShotConfig(classes=facts.classes))
+    row = read_manifest(painted.path).select(["test"]).row(0)
+    (answer,) = predictor.predict(row.path)
+    assert list(answer.probabilities) == list(facts.classes)
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_digest_of_a_clip_tells_its_classes_and_its_preparation(tiny_clip):
+    name, asked = f"clip:{tiny_clip}", (ZeroShotConfig(taxonomy="mikels"), ZeroShotConfig(taxonomy="ekman"))
+    digests = {load_torch(name, device="cpu", zero_shot=one).digest() for one in (*asked, asked[0])}
+    assert len(digests) == 2
+    assert load_model(name, zero_shot=asked[0]).facts.views.preparation.crop_share == 1.0
