@@ -29,7 +29,9 @@ def load(config, name):
 
 def test_the_presets_are_these():
     assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
-    assert set(settings.preset_names(FinetuneConfig)) == {"released", "mae", "heco", "caer_s", "emotic", "demo"}
+    assert set(settings.preset_names(FinetuneConfig)) == {
+        *("released", "mae", "uniemox", "heco", "caer_s", "emotic", "demo"),
+    }
     assert set(settings.preset_names(ProbeConfig)) == {"released_baselines"}
     assert len(FILES) == sum(len(settings.preset_names(config)) for config in FOLDERS.values())
 
@@ -222,9 +224,16 @@ def test_the_recipe_for_sets_of_labels_is_chosen_by_what_is_published():
     assert (config.target, config.select_by) == ("multi_label", "mean_average_precision")
 
 
-@pytest.mark.parametrize("name", ["released", "mae", "demo"])
-def test_other_recipes_read_the_whole_picture(name):
-    assert load(FinetuneConfig, name).view == "scene"
+@pytest.mark.parametrize("name", ["released", "mae"])
+def test_published_recipes_read_the_whole_picture_by_a_new_head_on_the_mean(name):
+    config = load(FinetuneConfig, name)
+    assert (config.view, config.pool, config.head, config.trained_share) == ("scene", "mean", "random", 1.0)
+
+
+@pytest.mark.parametrize("name", ["uniemox", "demo"])
+def test_our_own_recipes_keep_what_pretraining_taught(name):
+    config = load(FinetuneConfig, name)
+    assert (config.view, config.pool, config.head, config.trained_share) == ("both", "fused", "language", 0.75)
 
 
 def test_the_demo_is_mini_in_both_kinds_of_run():

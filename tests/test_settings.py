@@ -37,10 +37,7 @@ def build(config, words):
 
 # What is checked beyond its kind: words of RandAugment, a metric of one label and of several, what a head can read.
 CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1", "pool": "fused"}
-NEEDS = {
-    "head": ["--pool", "fused", "--init", "x"],
-    "pool": ["--init", "x"],
-}  # what another value of a setting asks for
+NEEDS = {"head": ["--pool", "fused"]}  # what another value of a setting asks for
 
 
 def another(setting):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -34,12 +35,14 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_both_fine_tunings_differ_in_their_start_alone(tmp_path):
+def test_both_fine_tunings_differ_in_their_start_and_what_needs_one(tmp_path):
     data = DrawnData(tmp_path / "a.parquet", tmp_path / "b.parquet")
     ours = finetune_config(data, tmp_path, "demo-pretrained", "cpu", 3)
     other = finetune_config(data, tmp_path, None, "cpu", 3)
     different = [name for name in vars(ours) if getattr(ours, name) != getattr(other, name)]
-    assert different == ["init"]
+    assert different == ["init", "pool", "head", "trained_share", "optim"]
+    assert replace(other.optim, base_lr=ours.optim.base_lr) == ours.optim
+    assert (other.pool, other.head) == ("mean", "random")
 
 
 def test_the_demo_pretrains_from_the_embedded_model_with_the_embedded_teacher(tmp_path):

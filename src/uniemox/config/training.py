@@ -318,6 +318,9 @@ class FinetuneConfig(RunConfig):
     """Side of a patch in pixels; null takes that of `init`, and 16 without one."""
     image_size: Natural | None = None
     """Side of the image in pixels; null takes that of `init`, and 224 without one. Positions are resampled."""
+    trained_share: Share = 1.0
+    """Share of the trained weights in the weights that are scored and left; the rest are those of the start, head
+    included. Below 1 less is forgotten (Wortsman et al. 2022, who advise 0.5 where nothing else is known)."""
     drop_path: BelowOne = 0.2
     """Probability of skipping the last block in training; it falls linearly towards the first (released)."""
     head_std: Positive = 2e-5
@@ -331,7 +334,5 @@ class FinetuneConfig(RunConfig):
         size = self.optim.batch_size
         is_in_space = self.head != "language" or self.pool == "fused"
         check(is_in_space, f"head language is text features, which only pool fused can read, but pool is {self.pool}")
-        has_token = self.pool != "fused" or self.init is not None
-        check(has_token, "pool fused reads the token of a pretrained model: give that as `init`")
         has_pairs = not self.augment.mixes or size % 2 == 0
         check(has_pairs, f"mixup and cutmix pair the images of a batch, so optim.batch_size {size} must be even")

@@ -27,6 +27,8 @@ from uniemox.train.journal import read_journal
 from uniemox.train.pretrain import pretrain
 
 PRETRAIN_STEPS = 200  # Steps of 128 images that the demo adds to UniEmoX-mini's pretraining
+WITHOUT_START = {"pool": "mean", "head": "random", "trained_share": 1.0, "optim.base_lr": 4e-3}
+"""What fine-tuning from random weights has instead: they keep no token and no texts, and learn at a higher rate."""
 PHOTOGRAPH = Path(mpl.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 """A photograph in the public domain that is installed with matplotlib (James S. Davis, United States Navy)."""
 
@@ -90,9 +92,10 @@ def pretrain_config(data: DrawnData, out: Path, device: str, seed: int) -> Pretr
 
 
 def finetune_config(data: DrawnData, out: Path, init: str | None, device: str, seed: int) -> FinetuneConfig:
-    """Make the settings of the demo's fine-tuning; only the start differs between the two."""
+    """Make the settings of the demo's fine-tuning; only the start, and what needs one, differs between the two."""
     settings = load_preset(FinetuneConfig, "demo") | _settings(data, out, device, seed)
-    return build(FinetuneConfig, settings | {"init": init})
+    settings |= {"init": init, "baselines": False}  # the pages show them once, beside the evaluation
+    return build(FinetuneConfig, settings if init else settings | WITHOUT_START)
 
 
 def _settings(data: DrawnData, out: Path, device: str, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ bit-identical to one that never stopped.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -73,6 +74,8 @@ class Plan:
     observer: Observer
     identity: Mapping[str, Any] = field(default_factory=dict)  # What a resumed run must share with its start
     origin: Mapping[str, Any] = field(default_factory=dict)  # What the run starts from; a resumed one keeps its own
+    trained_share: float = 1.0
+    """Share of the trained weights in those to keep; the rest are the weights that the run starts from."""
     signals: StopSignals = field(default_factory=StopSignals)
     after_epoch: Callable[[Engine], Kept] | None = None  # Returns what is kept; calls `heed_signals` between batches
 
@@ -105,6 +108,7 @@ class Engine:
         self.bare = plan.module.to(accelerator.device)
         self.ema = ModelEmaV3(self.bare, decay=plan.optim.ema_decay, use_warmup=True) if plan.optim.ema_decay else None
         self.module, self.optimizer = accelerator.prepare(self.bare, build_optimizer(self.bare, plan.optim))
+        self.start = None if plan.trained_share == 1 else _copy_of(self.bare.state_dict())
         self.peak = peak_rate(plan.optim, self.order.rows_a_step)
         if plan.optim.min_lr > self.peak:
             rate = f"the rate after warm-up, {self.peak:.3g} for {self.order.rows_a_step} images a step"
@@ -122,8 +126,18 @@ class Engine:
 
     @property
     def weights_module(self) -> nn.Module:
-        """The module with the weights to keep: the moving average, where one is kept."""
-        return self.bare if self.ema is None else self.ema.module
+        """The module with the weights to keep: the moving average, where one is kept, interpolated with the start.
+
+        Interpolated weights are a copy, made anew each time.
+        """
+        trained = self.bare if self.ema is None else self.ema.module
+        if self.start is None:
+            return trained
+        share, state = self.plan.trained_share, trained.state_dict()
+        blended = {name: torch.lerp(start.to(state[name]), state[name], share) for name, start in self.start.items()}
+        module = copy.deepcopy(trained)
+        module.load_state_dict(blended)
+        return module
 
     def run(self) -> None:
         """Train from the present step to the last; where that is interrupted or fails, a whole state remains.
@@ -288,6 +302,7 @@ class Engine:
             weights = {"module": self.bare.state_dict()}
             weights |= {} if self.ema is None else {"ema": self.ema.module.state_dict()}
             weights |= {} if self.kept.weights is None else {"best": dict(self.kept.weights)}
+            weights |= {} if self.start is None else {"start": self.start}
             state = RunState(
                 step=self.step,
                 total_steps=self.total_steps,
@@ -318,6 +333,7 @@ class Engine:
             self.bare.load_state_dict(state.weights["module"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state.weights["ema"])
+            self.start = None if self.start is None else _copy_of(state.weights["start"])
             self.optimizer.load_state_dict(dict(state.optimizer))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the state {path} does not fit this run's model: {error}") from error
@@ -343,6 +359,10 @@ class Engine:
         if self.accelerator.is_main_process:
             self.journal.forget_after(self.step)
             remove_newer(self.states, path)
+
+
+def _copy_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
 @contextmanager

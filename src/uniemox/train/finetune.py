@@ -112,6 +112,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         observer=run.observer,
         identity=_identify_data(config, target, splits),
         origin={**note_start(start), "shape": shape, "fused": fused},
+        trained_share=config.trained_share,
         signals=run.signals,
         after_epoch=selection.after_epoch,
     )
@@ -203,7 +204,11 @@ def _shape_of(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
 
 def _fused_shape(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
     """Take the shape of what is beside the encoder from `init`, for a head on its fused token; else empty."""
-    if config.pool != "fused" or start is None:
+    if config.pool != "fused":
+        return {}
+    if config.init is None:
+        raise ConfigError("pool fused reads the token of a pretrained model: give that as `init`")
+    if start is None:  # of a run that is resumed
         return {}
     if start.shape.get("embedding_width") is None:
         step = "give a model that UniEmoX pretrained with a teacher, or take pool cls_mean"

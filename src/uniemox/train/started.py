@@ -22,7 +22,18 @@ from uniemox.train.state import SavedState, find_state
 from uniemox.version import __version__
 
 # Paths, and what changes nothing of what is learned.
-_OMITTED = {"data", "out", "init", "resume", "device", "workers", "log_every", "save_every", "save_minutes"}
+_OMITTED = {
+    "data",
+    "out",
+    "init",
+    "resume",
+    "device",
+    "workers",
+    "log_every",
+    "save_every",
+    "save_minutes",
+    "baselines",
+}
 
 
 @dataclasses.dataclass(frozen=True)
