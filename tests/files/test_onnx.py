@@ -75,3 +75,23 @@ def test_a_missing_onnxruntime_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'uniemox\[people\]'"):
         import_onnxruntime("people")
+
+
+def test_work_whose_start_is_interrupted_never_begins(monkeypatch):
+    begun, held = [], []
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        run, gate = thread.run, threading.Event()
+        thread.run = lambda: (gate.wait(), run())
+        held.append((gate, thread))
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        onnx._wait_for(lambda: begun.append(1), lambda: None, room=1 << 30, seconds=9)
+    ((gate, thread),) = held
+    gate.set()
+    thread.join()
+    assert begun == []

@@ -137,6 +137,7 @@ def session_errors() -> tuple[type[BaseException], ...]:
 def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int, seconds: float) -> _Made:
     """Do work in another thread; in this one, a signal would be heard only at its end."""
     future: Future[_Made] = Future()
+    turn, begun, given_up = threading.Lock(), False, False
 
     def hand_over(kind: object, error: BaseException | None, trace: object) -> bool:
         del kind, trace
@@ -145,6 +146,11 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int,
         return True
 
     def do() -> None:
+        nonlocal begun
+        with turn:
+            if given_up:
+                return
+            begun = True
         with contextlib.ExitStack() as stack:
             stack.push(hand_over)
             future.set_result(work())
@@ -153,7 +159,7 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int,
     # A daemon: work that does not stop must not keep the process alive.
     thread = threading.Thread(target=do, name="onnxruntime", daemon=True)
     try:
-        thread.start()  # which a signal may interrupt once the work has begun
+        thread.start()  # which a signal may interrupt before the work begins, and after
         while not wait([future], _LOOK).done:
             if time.monotonic() > end:
                 raise Exceeded(f"needs more than {seconds:g} s")
@@ -162,9 +168,11 @@ def _wait_for(work: Callable[[], _Made], stop: Callable[[], None], *, room: int,
                 raise _too_large(room)
         return future.result()
     finally:  # at Ctrl-C too
+        with turn:
+            given_up = True
         if not future.done():
             stop()
-        if thread.ident is not None:  # one that comes back when Python has ended would end the process with a signal
+        if begun:  # one that comes back when Python has ended would end the process with a signal
             thread.join(grace)
 
 
