@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import uniemox
+from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.settings import list_settings
 
@@ -214,7 +215,7 @@ def names_read():
 
 
 @pytest.mark.parametrize(
-    "name", sorted({s.name for config in (PretrainConfig, FinetuneConfig) for s in list_settings(config)})
+    "name", sorted({s.name for config in (PretrainConfig, FinetuneConfig, ProbeConfig) for s in list_settings(config)})
 )
 def test_every_setting_is_read_somewhere(name):
     assert name.rpartition(".")[2] in names_read()

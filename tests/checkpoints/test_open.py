@@ -96,6 +96,18 @@ def test_a_run_without_a_model_has_not_finished(run_folder, refusal):
     assert f"left the former as {hidden}: rename it to model" in refusal(open_model, str(run_folder))
 
 
+def test_a_probe_that_left_no_model_is_not_called_unfinished(run_folder, refusal):
+    (run_folder / "probe.json").write_text('{"no_model": "head knn is no layer of a model"}')
+    assert open_model(str(run_folder)).path == run_folder / "model"
+    (run_folder / "model").rename(run_folder / "elsewhere")
+    text = refusal(open_model, str(run_folder))
+    assert f"{run_folder} is a probe that left no model, since head knn is no layer of a model: " in text
+    (run_folder / "probe.json").write_text('{"no_model": ""}')
+    assert "since its folder `model` was taken away" in refusal(open_model, str(run_folder))
+    (run_folder / "probe.json").write_text("{")
+    assert "probe.json" in refusal(open_model, str(run_folder))
+
+
 def test_a_model_folder_is_no_run_whatever_else_lies_in_it(folder):
     (folder / "config.yaml").touch()
     (folder / "model").mkdir()

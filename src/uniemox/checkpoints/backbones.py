@@ -323,7 +323,7 @@ def _load_timm(
 def _find_clip(name: str) -> Backbone:
     config = teacher_of(name)
     try:
-        source = clip._find(config)
+        source = clip.find_source(config)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{shorten(name)}: {reword(str(error))}") from error
     facts = source.preprocess or (source.folder or {}).get("preprocess_cfg", {})

@@ -9,9 +9,13 @@ from uniemox.checkpoints.facts import SECTION, member, read_config
 from uniemox.checkpoints.hub import HUB_PREFIX, fetch
 from uniemox.config.clip_name import FORMS, is_clip_name, teacher_of
 from uniemox.errors import CheckpointError
+from uniemox.files.json_file import read_json
 from uniemox.files.whole import OLD_SUFFIX
+from uniemox.wording import one_line
 
 ONNX_NAME: Final = "model.onnx"  # The model of an exported folder
+_STORY: Final = "probe.json"  # What a probe tells of itself, in its folder
+_LONGEST_WHY: Final = 200  # Characters of it that an error repeats
 _ASSETS: Final = Path(__file__).parents[1] / "demo" / "assets"
 EMBEDDED: Final = {"demo": _ASSETS / "classifier", "demo-pretrained": _ASSETS / "uniemox_mini"}
 """Folders of the models that come with the package, by name."""
@@ -79,8 +83,18 @@ def model_folder(place: Path) -> Path:
     model = place / "model"
     if not model.is_dir():
         _refuse_half_replaced(model)
+        _refuse_probe(place)
         raise CheckpointError(f"{place} is a run that has not finished, so it has no model yet: resume it")
     return model
+
+
+def _refuse_probe(place: Path) -> None:
+    """Refuse the folder of a probe that left no model, and say why it left none."""
+    story = place / _STORY
+    if story.is_file():
+        why = one_line(str(read_json(story).get("no_model") or "its folder `model` was taken away"))[:_LONGEST_WHY]
+        step = f"{_STORY} and `test` hold what it found; features of the backbone are no model by themselves"
+        raise CheckpointError(f"{place} is a probe that left no model, since {why}: {step}")
 
 
 def _refuse_half_replaced(place: Path) -> None:

@@ -205,7 +205,7 @@ def _ask(name: str, config: ZeroShotConfig, dataset: str | None, *, own: ModelFa
         spec = SPECS[own.dataset]
         classes, emotion, source = spec.classes, spec.emotion, spec.name
     if not classes:
-        step = "give them as `taxonomy` (such as mikels, emotion6 or polarity) or as `classes`"
+        step = "give them as `taxonomy` (such as mikels, ekman, emotion6 or polarity) or as `classes`"
         raise ConfigError(f"{name} has no classes of its own: {step}")
     cleaned = tuple(" ".join(each.split()) for each in classes)
     if not all(cleaned) or len(set(cleaned)) < len(cleaned) or len(cleaned) < 2:

@@ -142,7 +142,7 @@ class MergeConfig(RecutConfig):
     manifests: Sequence[Path] = field(kw_only=False)
     """Two or more manifests."""
     taxonomy: str | None = None
-    """Known list of classes that all labels are mapped to, such as mikels, emotion6 or polarity."""
+    """Known list of classes that all labels are mapped to, such as mikels, ekman, emotion6 or polarity."""
     unmapped: Unmapped = "refuse"
     """What to do with rows that have no label there."""
     mixed_emotions: bool = False

@@ -138,7 +138,7 @@ class Teacher:
         self._text = None
 
 
-class _Source(NamedTuple):
+class ClipSource(NamedTuple):
     """Where a model and its weights are, and what is known about the weights."""
 
     title: str
@@ -158,7 +158,7 @@ def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
         ConfigError: The architecture, the tag or the file is not known.
         CheckpointError: The weights are not available, damaged, of another model, or not finite.
     """
-    source = _find(config)
+    source = find_source(config)
     state = read_state(source.weights)
     needs_quick_gelu = source.quick_gelu or not _OPENAI_FACTS.isdisjoint(state)
     if not source.architecture.get("quick_gelu", False):
@@ -200,7 +200,7 @@ def load_teacher(config: TeacherConfig, *, device: torch.device) -> Teacher:
     return teacher
 
 
-def _build(source: _Source, state: dict[str, Tensor], *, quick_gelu: bool) -> tuple[Any, Any]:
+def _build(source: ClipSource, state: dict[str, Tensor], *, quick_gelu: bool) -> tuple[Any, Any]:
     """Build the model, with random weights, and its tokenizer, or raise `CheckpointError`."""
     text = source.architecture.get("text_cfg", {})
     only_here = {"local_files_only": True} if text.get("hf_tokenizer_name") and not source.is_tag else {}
@@ -225,7 +225,7 @@ def _build(source: _Source, state: dict[str, Tensor], *, quick_gelu: bool) -> tu
         raise CheckpointError(f"{source.title}: open_clip cannot build the model: {reason_of(error)}") from error
 
 
-def _create(source: _Source, name: str, *, quick_gelu: bool, device: str = "cpu") -> Any:
+def _create(source: ClipSource, name: str, *, quick_gelu: bool, device: str = "cpu") -> Any:
     return open_clip.create_model(
         name,
         device=device,
@@ -236,7 +236,13 @@ def _create(source: _Source, name: str, *, quick_gelu: bool, device: str = "cpu"
     )
 
 
-def _find(config: TeacherConfig) -> _Source:
+def find_source(config: TeacherConfig) -> ClipSource:
+    """Find a CLIP and its weights, which are fetched where they are not at hand; no number of them is read.
+
+    Raises:
+        ConfigError: The architecture, the tag or the file is not known.
+        CheckpointError: The weights are not available, or a folder's configuration cannot be used.
+    """
     if config.model == "demo":
         return _find_folder(str(_EMBEDDED), config.pretrained)
     name, pretrained = config.model.replace("/", "-"), config.pretrained
@@ -249,7 +255,7 @@ def _find(config: TeacherConfig) -> _Source:
     title, architecture = f"{name}:{Path(pretrained).name}", open_clip.get_model_config(name)
     if tag := open_clip.get_pretrained_cfg(name, pretrained):
         quick_gelu = bool(tag.get("quick_gelu", False))
-        return _Source(title, name, architecture, _fetch(tag, title), tag, quick_gelu, is_tag=True)
+        return ClipSource(title, name, architecture, _fetch(tag, title), tag, quick_gelu, is_tag=True)
     path = Path(pretrained).expanduser()
     if not path.is_file():
         known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -260,11 +266,11 @@ def _find(config: TeacherConfig) -> _Source:
     if (path.parent / CONFIG_FILE).is_file():
         facts = read_clip_config(path.parent, is_built=False)
         quick_gelu = bool(facts["model_cfg"].get("quick_gelu", False))
-        return _Source(title, name, architecture, path, facts["preprocess_cfg"], quick_gelu)
-    return _Source(title, name, architecture, path, {}, "openai" in path.name.lower() or None)
+        return ClipSource(title, name, architecture, path, facts["preprocess_cfg"], quick_gelu)
+    return ClipSource(title, name, architecture, path, {}, "openai" in path.name.lower() or None)
 
 
-def _find_folder(model: str, pretrained: str | None) -> _Source:
+def _find_folder(model: str, pretrained: str | None) -> ClipSource:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         close = ", ".join(difflib.get_close_matches(model, open_clip.list_models())) or "ViT-B-16"
@@ -281,7 +287,7 @@ def _find_folder(model: str, pretrained: str | None) -> _Source:
     if weights is None:
         raise CheckpointError(f"{folder} holds no weights: put {WEIGHT_FILES[0]} into it")
     # What the folder says about GELU and preprocessing, open_clip obeys.
-    return _Source(folder.name, str(folder), facts["model_cfg"], weights, {}, False, facts)
+    return ClipSource(folder.name, str(folder), facts["model_cfg"], weights, {}, False, facts)
 
 
 def _fetch(tag: dict[str, Any], title: str) -> Path:
