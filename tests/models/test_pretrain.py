@@ -53,7 +53,8 @@ def calls_of(module):
 
 @torch.no_grad()
 def test_the_output_has_the_shapes_it_states():
-    embedding, prediction, hiding = build(embedding_width=40).eval()(*inputs(), RATIO)
+    embedding, prediction, hiding, mean = build(embedding_width=40).eval()(*inputs(), RATIO)
+    assert mean is None
     assert embedding.shape == (3, 40)
     assert prediction.shape == (3, 16, 192)
     assert hiding.visible.shape == (3, 4)
@@ -286,3 +287,20 @@ def test_a_forward_pass_in_training_mode_can_be_repeated():
     first, second = model(*inputs(), RATIO), model(*inputs(), RATIO)
     assert torch.equal(first.embedding, second.embedding)
     assert torch.equal(first.prediction, second.prediction)
+
+
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+def test_the_mean_of_the_patches_goes_the_way_of_the_class_token(fusion):
+    torch.manual_seed(0)
+    model = UniEmoX(ModelConfig(**CONFIG, fusion=fusion), embedding_width=16, embeds_mean=True).eval()
+    scene, person, scene_noise, person_noise = inputs()
+    output = model(scene, person, scene_noise, person_noise, RATIO)
+    fused = []
+    for pick in (lambda tokens: tokens[:, 0], lambda tokens: tokens[:, 1:].mean(dim=1)):
+        alpha, beta = (
+            model.decoder_embed(pick(encode_visible(model.encoder, view, hide(noise, RATIO).visible)))
+            for view, noise in ((scene, scene_noise), (person, person_noise))
+        )
+        fused.append(model.projection(alpha if model.fusion is None else model.fusion(alpha, beta)))
+    torch.testing.assert_close(output.embedding, fused[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.mean_embedding, fused[1], atol=1e-5, rtol=1e-5)

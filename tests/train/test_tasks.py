@@ -74,6 +74,20 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_count(weights):
     assert not any(value.requires_grad for value in terms.values())
 
 
+def test_with_the_mean_token_each_term_is_the_mean_of_both():
+    weights = (1.0, 1.0, 0.0)
+    task, model, batch = task_of(weights), model_of(weights), batch_of()
+    model.embeds_mean = True
+    views = (normalize(batch.scene), normalize(batch.person), batch.scene_noise, batch.person_noise)
+    output = model(*views, RATIO)
+    image, texts = FakeTeacher().encode_images(batch.scene / 255), task.texts[batch.text]
+    both = (output.embedding, output.mean_embedding)
+    scalars = task.step(model, batch)
+    contrast = sum(contrast_loss(each, image, texts) for each in both) / 2
+    torch.testing.assert_close(scalars["contrast"], contrast)
+    torch.testing.assert_close(scalars["similarity"], sum(similarity_loss(each, image) for each in both) / 2)
+
+
 def test_each_term_is_what_the_losses_say_of_the_same_tensors():
     weights = (1.0, 1.0, 1.0)
     task, model, batch = task_of(weights), model_of(weights), batch_of()

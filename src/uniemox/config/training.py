@@ -139,6 +139,8 @@ class LossConfig(Settings, group="loss"):
     """Weight of L2, the cosine distance between the fused embedding and CLIP's image feature."""
     reconstruction: NotNegative[float] = 1.0
     """Weight of L3, the masked autoencoder's error on hidden patches of the scene."""
+    mean_token: bool = False
+    """Whether the mean of the visible patches is distilled as well as the class token, by the same fusion and terms."""
     normalized_target: bool = False
     """Whether each target patch is brought to mean 0 and variance 1 first (He et al. 2022; released: false)."""
 

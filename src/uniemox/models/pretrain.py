@@ -21,6 +21,7 @@ class PretrainOutput(NamedTuple):
     embedding: Tensor | None  # (B, E), the fused γ in the teacher's width
     prediction: Tensor | None  # (B, N, P), the scene's patches
     hiding: Hiding  # Which patches of the scene were seen
+    mean_embedding: Tensor | None = None  # (B, E), γ of the mean of the visible patches in place of the class token
 
 
 class UniEmoX(nn.Module):
@@ -31,13 +32,20 @@ class UniEmoX(nn.Module):
         embedding_width: Width of the teacher's embedding; None builds no embedding and no fusion.
         reconstructs: Whether to build a decoder.
         drop_path: Probability of skipping the encoder's last block in training.
+        embeds_mean: Whether the mean of the patches is embedded too, by the same fusion and projection.
     """
 
     def __init__(
-        self, config: ModelConfig, *, embedding_width: int | None, reconstructs: bool = True, drop_path: float = 0.0
+        self,
+        config: ModelConfig,
+        *,
+        embedding_width: int | None,
+        reconstructs: bool = True,
+        drop_path: float = 0.0,
+        embeds_mean: bool = False,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.embeds_mean = config, embeds_mean
         self.encoder = build_vit(
             config.size, patch_size=config.patch_size, image_size=config.image_size, drop_path=drop_path
         )
@@ -79,10 +87,18 @@ class UniEmoX(nn.Module):
             mask_ratio: Share of the patches that is hidden.
         """
         hiding = hide(scene_noise, mask_ratio)
-        scene_tokens, person_class = self._encode(scene, person, hiding, person_noise, mask_ratio)
-        embedding = self._fuse(scene_tokens[:, 0], person_class) if self.embeds else None
+        scene_tokens, person_token = self._encode(scene, person, hiding, person_noise, mask_ratio)
+        embedding = mean = None
+        if self.embeds:
+            embedding = self._fuse(self._read(scene_tokens), person_token)
+            if self.embeds_mean:
+                embedding, mean = embedding.chunk(2)
         prediction = self.decoder(scene_tokens, hiding.visible) if self.decoder is not None else None
-        return PretrainOutput(embedding, prediction, hiding)
+        return PretrainOutput(embedding, prediction, hiding, mean)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Take what is embedded of tokens (B, 1 + K, W): the class tokens (B, W), or (2 B, W) with the means after."""
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)]) if self.embeds_mean else tokens[:, 0]
 
     def embed(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
         """Embed scene and person (B, 3, H, W), nothing hidden, in the teacher's space: (B, E), not normalised.
@@ -99,14 +115,14 @@ class UniEmoX(nn.Module):
         return self._fuse(alpha, alpha if person is None else self.decoder_embed(person))
 
     def _fuse(self, scene: Tensor, person: Tensor | None) -> Tensor:
-        """Fuse the views' class tokens (B, W) into γ (B, E)."""
+        """Fuse the views' tokens (B, W) into γ (B, E)."""
         embedding = scene if self.fusion is None else self.fusion(scene, person)
         return embedding if self.projection is None else self.projection(embedding)
 
     def _encode(
         self, scene: Tensor, person: Tensor | None, hiding: Hiding, person_noise: Tensor | None, mask_ratio: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode the scene's tokens (B, 1 + K, W) and the person's class token (B, W)."""
+        """Encode the scene's tokens (B, 1 + K, W) and what is read of the person's (B or 2 B, W)."""
         if self.fusion is None:
             return self.decoder_embed(encode_visible(self.encoder, scene, hiding.visible)), None
         assert person is not None
@@ -115,7 +131,7 @@ class UniEmoX(nn.Module):
         visible = torch.cat([hiding.visible, hide(person_noise, mask_ratio).visible])
         tokens = encode_visible(self.encoder, both, visible)
         count = scene.shape[0]
-        return self.decoder_embed(tokens[:count]), self.decoder_embed(tokens[count:, 0])
+        return self.decoder_embed(tokens[:count]), self.decoder_embed(self._read(tokens[count:]))
 
 
 def _start_like_mae(vit: VisionTransformer) -> None:

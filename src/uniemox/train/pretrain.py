@@ -70,7 +70,10 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
         teacher.release_text_tower()
     torch.manual_seed(config.seed)
     model = UniEmoX(
-        config.model, embedding_width=teacher.width if teacher else None, reconstructs=config.loss.reconstruction > 0
+        config.model,
+        embedding_width=teacher.width if teacher else None,
+        reconstructs=config.loss.reconstruction > 0,
+        embeds_mean=config.loss.mean_token,
     )
     start = run.load_start()
     if start is not None:

@@ -41,14 +41,16 @@ class PretrainTask:
             scene, normalize(batch.person), batch.scene_noise, batch.person_noise, self.mask_ratio
         )
         contrast = similarity = reconstruction = None
-        if output.embedding is not None:
+        if (embedding := output.embedding) is not None:
             assert self.teacher is not None
             image = self.teacher.encode_images(batch.scene.float() / 255)
+            if output.mean_embedding is not None:  # both are losses' means over samples, so each counts one half
+                embedding, image = torch.cat([embedding, output.mean_embedding]), image.repeat(2, 1)
             if self.weights.contrast:
                 assert self.texts is not None
-                contrast = contrast_loss(output.embedding, image, self.gather(self.texts[batch.text]))
+                contrast = contrast_loss(embedding, image, self.gather(self.texts[batch.text]))
             if self.weights.similarity:
-                similarity = similarity_loss(output.embedding, image)
+                similarity = similarity_loss(embedding, image)
         if output.prediction is not None:
             reconstruction = reconstruction_loss(
                 output.prediction,
