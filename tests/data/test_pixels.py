@@ -54,6 +54,14 @@ def test_another_models_preprocessing_can_be_asked_for(interpolation):
     assert np.array_equal(prepare(noisy(90, 70)), timms(noisy(90, 70)).numpy())
 
 
+@pytest.mark.parametrize("crop_share", [0.875, 0.9, 1.0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_both_sides_are_squashed_as_timm_squashes_them(size, crop_share):
+    prepare = Preparation(64, crop_share=crop_share, squash=True)
+    timms = by_timm(64, crop_pct=crop_share, crop_mode="squash")
+    assert np.array_equal(prepare(noisy(*size)), timms(noisy(*size)).numpy())
+
+
 @pytest.mark.parametrize("across", [True, False])
 def test_a_strip_of_a_million_pixels_is_cut_before_it_is_blown_up(across):
     length = 2_000_000  # 36 × 72,000,000 pixels when its short side is 36

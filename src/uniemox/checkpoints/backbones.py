@@ -16,15 +16,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
-from PIL import Image
 from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -52,48 +49,13 @@ _WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Of timm's r
 _FILTERS: Final = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")  # What timm's names of Pillow's are
 
 
-class Prepare(Protocol):
-    """Turns an RGB image into what a backbone reads."""
-
-    @property
-    def size(self) -> int:
-        """S."""
-
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Resize, cut and normalise an image, (3, S, S)."""
-
-    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Normalise an image that has the size already, (3, S, S)."""
-
-
-@dataclass(frozen=True)
-class Squashed:
-    """Brings both sides of an image to the same length first, whatever its aspect."""
-
-    prepare: Preparation
-
-    @property
-    def size(self) -> int:
-        """S."""
-        return self.prepare.size
-
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Resize both sides, cut the centre and normalise, (3, S, S)."""
-        side = int(self.size / self.prepare.crop_share)
-        return self.prepare(image.resize((side, side), Image.Resampling[self.prepare.interpolation.upper()]))
-
-    def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Normalise an image that has the size already, (3, S, S)."""
-        return self.prepare.normalize(image)
-
-
 @dataclass(frozen=True)
 class Loaded:
     """A backbone that computes."""
 
     encode: Callable[[Tensor], Tensor]
     """From prepared images (B, 3, S, S) on its device to features (B, D)."""
-    prepare: Prepare
+    prepare: Preparation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +209,7 @@ def _find_timm(name: str, pool: ProbePool | None) -> Backbone:
     return Backbone(name=name, identity=identity, load=load)
 
 
-def _preparation_of(name: str, config: Any) -> Prepare:
+def _preparation_of(name: str, config: Any) -> Preparation:
     """Take over timm's evaluation transform, or raise `ConfigError` for one that is not known here."""
     _, height, width = config.input_size
     is_known = config.crop_mode in ("center", "squash") and config.interpolation in _FILTERS
@@ -257,8 +219,8 @@ def _preparation_of(name: str, config: Any) -> Prepare:
             f"backbone is {name}, made for images in a form that is not known here ({what}): take another"
         )
     mean, std = (tuple(map(float, part)) for part in (config.mean, config.std))
-    found = Preparation(height, float(config.crop_pct), mean, std, config.interpolation)  # type: ignore[arg-type]
-    return Squashed(found) if config.crop_mode == "squash" else found
+    is_squashed = config.crop_mode == "squash"
+    return Preparation(height, float(config.crop_pct), mean, std, config.interpolation, is_squashed)  # type: ignore[arg-type]
 
 
 def _fetch(name: str, config: Any) -> Path:
@@ -288,7 +250,7 @@ def _load_timm(
     name: str,
     architecture: str,
     path: Path,
-    prepare: Prepare,
+    prepare: Preparation,
     pool: ProbePool | None,
     device: torch.device,
     precision: Precision,
@@ -351,11 +313,11 @@ def _load_clip(
         raise type(error)(f"{shorten(name)}: {reword(str(error))}") from error
     tower.release_text_tower()
     # The tower normalises pixels in [0, 1] itself.
-    prepare = Preparation(tower.image_size, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation)
-    return Loaded(tower.encode_images, Squashed(prepare) if is_squashed else prepare)
+    prepare = Preparation(tower.image_size, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation, is_squashed)
+    return Loaded(tower.encode_images, prepare)
 
 
-def _checked(name: str, module: nn.Module, prepare: Prepare, device: torch.device) -> Loaded:
+def _checked(name: str, module: nn.Module, prepare: Preparation, device: torch.device) -> Loaded:
     """Freeze a module; `CheckpointError` unless its weights are finite and an image becomes one vector."""
     for part, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not is_finite(tensor):

@@ -38,7 +38,7 @@ class Preparation:
     mean: tuple[float, float, float] = MEAN  # Of each channel, in [0, 1]
     std: tuple[float, float, float] = STD  # Of each channel
     interpolation: str = "bicubic"  # Filter of the resize, by its name in Pillow or timm
-    squash: bool = False  # Whether both sides are resized to the size instead, and nothing is cut off
+    squash: bool = False  # Whether both sides are resized to the same length first, whatever the aspect
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Prepare an RGB image as (3, S, S), normalised."""
@@ -47,10 +47,8 @@ class Preparation:
     def cut(self, image: Image.Image) -> Image.Image:
         """Resize an RGB image and cut its centre, S × S, not yet normalised."""
         image = _shorten(image)
-        if self.squash:
-            return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
         short, shortest = int(self.size / self.crop_share), min(image.size)
-        width, height = (short * side // shortest for side in image.size)
+        width, height = (short if self.squash else short * side // shortest for side in image.size)
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         left, top = (round((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))

@@ -23,7 +23,7 @@ PREPARATION: Final[dict[str, Any]] = {
 }
 """The same for all of our encoders: resize the short side to size / crop_share, cut the centre, divide by 255, take
 the mean off, divide by the deviation. A person's crop is resized whole. A CLIP has numbers of its own, and may have
-both sides resized to the size (`squash`)."""
+both sides resized to that length (`squash`)."""
 OUTPUT_NAME: Final = "logits"
 # fmt: off
 OPERATIONS: Final = frozenset({

@@ -24,14 +24,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uniemox.checkpoints.backbones import Backbone, Loaded, Prepare
+from uniemox.checkpoints.backbones import Backbone, Loaded
 from uniemox.compute.devices import computing_in
 from uniemox.config.people import PersonConfig
 from uniemox.config.training import Precision, View
 from uniemox.data.batch import LabelledBatch, batches_of, dead_workers_named, evaluation_loader
 from uniemox.data.dataset import LabelledSample, Skipped
 from uniemox.data.failures import locating, naming
-from uniemox.data.pixels import cut_region
+from uniemox.data.pixels import Preparation, cut_region
 from uniemox.errors import DAMAGED, CheckpointError, DataError
 from uniemox.files.images import Unreadable, admitted_pixels, read_file, read_image
 from uniemox.files.room import ROOM
@@ -183,7 +183,7 @@ class FeatureMaker:
 class _Images(Dataset[LabelledSample]):
     """Prepared images by row, one view or two; an unreadable one is a sample of zeros with the reason in `skipped`."""
 
-    def __init__(self, manifest: Manifest, prepare: Prepare, view: View, person: PersonConfig) -> None:
+    def __init__(self, manifest: Manifest, prepare: Preparation, view: View, person: PersonConfig) -> None:
         self.manifest, self.prepare, self.view, self.person = manifest, prepare, view, person
         self.label = torch.zeros(())
 
