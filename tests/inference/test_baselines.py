@@ -335,12 +335,14 @@ def test_an_evaluation_has_them_on_the_images_that_the_model_read(finetuned, own
     own_painted.manifest.select(["test"]).row(3).path.write_bytes(b"")
     options = {"data": own_painted.path, "device": "cpu", "num_workers": 0}
     report = evaluate(str(finetuned.model), out=tmp_path / "out", **options)
-    majority, colour = report.baselines
+    majority, colour, teacher = report.baselines
+    assert teacher.name == "zero-shot of clip:tiny_clip"  # which was trained from a folder that is not at hand by name
+    assert teacher.note.startswith("its weights are not at hand (")
     read = np.delete(own_painted.manifest.select(["test"]).labels, 3)
     assert majority.values["top1"] == pytest.approx(np.mean(read == 0))  # the first of equals in train
     assert colour.note == "a linear model of 66 numbers of each image, fitted on 24 images of train"
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [one["name"] for one in saved["baselines"]] == NAMES
+    assert [one["name"] for one in saved["baselines"]] == [*NAMES, teacher.name]
     assert saved["baselines"][1]["scores"] == colour.values
     assert SingleLabel().scores_from_dict(saved) == report
     alone = evaluate(str(finetuned.model), baselines=False, **options)
@@ -352,7 +354,9 @@ def test_an_evaluation_of_a_manifest_of_a_test_alone_says_why_there_are_none(fin
     write_manifest(painted.manifest.select(["test"]), tmp_path / "test.parquet")
     report = evaluate(str(finetuned.model), data=tmp_path / "test.parquet", device="cpu", num_workers=0)
     assert report.compared == []
-    assert report.notes == ["Majority and colour statistics omitted: the manifest has no split train to learn from."]
+    without, teacher = report.notes
+    assert without == "Majority and colour statistics omitted: the manifest has no split train to learn from."
+    assert teacher.startswith("Zero-shot of clip:tiny_clip omitted: its weights are not at hand (")
 
 
 def test_fine_tuning_has_them_beside_its_test_unless_they_are_not_wanted(finetune_config, tmp_path, heard):

@@ -3,13 +3,17 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+import uniemox.inference.zero_shot as module
 from uniemox.checkpoints.load import load_model
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.errors import DataError
+from uniemox.inference.baselines import Question
 from uniemox.inference.evaluate import evaluate
 from uniemox.inference.predictor import Predictor
 from uniemox.inference.torch_backend import load_torch
+from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import read_manifest
+from uniemox.targets.kinds import build_target
 
 
 def test_the_temperature_is_the_likeliest_on_val(pretrained, painted):
@@ -56,3 +60,39 @@ def test_the_digest_of_a_clip_tells_its_classes_and_its_preparation(tiny_clip):
     digests = {load_torch(name, device="cpu", zero_shot=one).digest() for one in (*asked, asked[0])}
     assert len(digests) == 2
     assert load_model(name, zero_shot=asked[0]).facts.views.preparation.crop_share == 1.0
+
+
+def question_of(painted):
+    manifest = read_manifest(painted.path).select(["test"])
+    target = build_target("single_label").bind(manifest.facts.classes)
+    return Question(target, "no train", manifest, 0), target.read_labels(manifest)
+
+
+def test_the_teacher_answers_beside_a_model_as_when_it_is_evaluated(painted, tiny_clip):
+    question, labels = question_of(painted)
+    answer = answer_zero_shot(f"clip:{tiny_clip}", question)
+    found = question.target.score(answer.logits, labels[answer.rows], num_resamples=0)
+    alone = evaluate(f"clip:{tiny_clip}", data=painted.path, device="cpu", baselines=False)
+    assert found.values == pytest.approx(alone.values, abs=1e-6)
+    assert answer.note == f"prompts for 3 classes, no training, on {len(labels)} images"
+
+
+def test_a_teacher_that_is_not_at_hand_is_left_out_without_a_download(painted, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", pytest.fail)
+    question, _ = question_of(painted)
+    assert answer_zero_shot("clip:RN50/openai", question).startswith("its weights are not at hand (")
+    assert answer_zero_shot("clip:somewhere", question).startswith("its weights are not at hand (")
+
+
+def test_a_large_teacher_is_left_out_on_a_cpu(painted, tiny_clip, monkeypatch):
+    monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(module, "_LARGEST_ON_CPU", 10)
+    assert answer_zero_shot(f"clip:{tiny_clip}", question_of(painted)[0]) == (
+        f"it takes long on a CPU: `uniemox evaluate clip:{tiny_clip} --data …` scores it"
+    )
+
+
+def test_an_evaluation_names_the_teacher_that_its_model_has(pretrained, painted):
+    scores = evaluate(str(pretrained.model), data=painted.path, device="cpu")
+    assert [one.name for one in scores.baselines] == ["majority", "colour statistics", "zero-shot of clip:tiny_clip"]

@@ -49,7 +49,7 @@ def test_a_run_folder_tells_its_story(pretrained):
 def test_the_model_says_where_it_comes_from_without_paths(pretrained):
     facts = read_facts(pretrained.model)
     assert (facts.kind, facts.dataset, facts.emotion) == ("pretraining", "painted", "evoked")
-    assert facts.provenance["teacher"] == "tiny_clip"
+    assert facts.provenance["teacher"] == "clip:tiny_clip"
     assert facts.provenance["rows"] == "24"
     assert facts.provenance["steps"] == "6"
     assert json.loads(facts.provenance["settings"])["loss"]["contrast"] == 1.0

@@ -127,7 +127,11 @@ def _from_pretraining(opened: Opened, config: ZeroShotConfig, dataset: str | Non
         pretraining={**facts.pretraining, "reconstructs": False},
         language=None,
         metrics={},
-        provenance={**facts.provenance, **_provenance(asked, config)},
+        provenance={
+            **facts.provenance,
+            **({} if language is None else {"teacher": language.facts.teacher}),
+            **_provenance(asked, config),
+        },
         licence=carried_licence(facts.licence),
     )
     return model_folder.Classifier(model, made)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
 from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import write_predictions
 from uniemox.inference.torch_backend import load_torch
+from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.merge import number_as
 from uniemox.manifests.table import Box, Manifest, read_manifest
 from uniemox.targets.kinds import resolve_target
@@ -64,14 +66,20 @@ class Outputs:
         scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
         return replace(scores, computed_in=self.computed_in)
 
-    def score_beside(self, manifest: Manifest, train: Manifest | None, *, num_workers: int) -> Scores:
-        """Score the answers and, beside them, baselines that learn from the rows of `train`."""
+    def score_beside(
+        self, manifest: Manifest, train: Manifest | None, *, num_workers: int, teacher: str | None = None
+    ) -> Scores:
+        """Score the answers and, beside them, baselines: some learn from the rows of `train`.
+
+        `teacher` names the CLIP that the model was distilled from, which answers too where its weights are at hand.
+        """
         answered = manifest
         if len(self.rows) < len(manifest):
             table = manifest.table.take(pa.array(self.rows))
             answered = Manifest(table, manifest.facts, manifest.places[self.rows])
+        more = {f"zero-shot of {teacher}": partial(answer_zero_shot, teacher)} if teacher else None
         baselines = score_baselines(
-            self.target, test=answered, labels=self.labels, train=train, num_workers=num_workers
+            self.target, test=answered, labels=self.labels, train=train, num_workers=num_workers, more=more
         )
         return replace(self.score(), baselines=baselines)
 
@@ -219,7 +227,8 @@ def evaluate(
             log.warning("%s", outputs.describe_unreadable())
         if baselines and accelerator.is_main_process:
             train = whole.select(["train"]) if "train" in whole.split_counts() else None
-            scores = outputs.score_beside(manifest, train, num_workers=num_workers)
+            teacher = facts.provenance.get("teacher")
+            scores = outputs.score_beside(manifest, train, num_workers=num_workers, teacher=teacher)
         else:
             scores = outputs.score()
         if out is not None and accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""The temperature of a zero-shot classifier, fitted on labelled images, so that its scores are honest."""
+"""What zero-shot classifiers are for beside prediction: a temperature from labelled images, and a baseline."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ import numpy.typing as npt
 import torch
 
 from uniemox.checkpoints.folder import Classifier
-from uniemox.errors import DataError
+from uniemox.checkpoints.load import load_model
+from uniemox.compute.devices import choose_device
+from uniemox.config.zero_shot import ZeroShotConfig
+from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.read_ahead import read_ahead
+from uniemox.inference.baselines import MAX_ANSWERED, Answer, Question
 from uniemox.manifests.merge import number_as
-from uniemox.manifests.table import evenly, read_manifest
+from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.models.classify import head_of
 from uniemox.targets.kinds import resolve_target
+from uniemox.targets.target import Logits
 
 _MOST: Final = 2000
 """Images that a temperature is fitted on; its standard error is then a few hundredths."""
 _BATCH: Final = 32
+_LARGEST_ON_CPU: Final = 20_000_000  # Parameters of a tower that answers hundreds of images a second on two cores
 
 
 def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float32]], Any], data: Path) -> Classifier:
@@ -40,24 +46,64 @@ def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float3
         manifest = manifest.select(["val"])
     target = resolve_target(facts.target, facts.classes, facts.thresholds)
     labels = target.read_labels(manifest)
-    places = evenly(len(manifest), _MOST)
-
-    def read(place: int) -> tuple[int, Any]:
-        row = manifest.row(place)
-        image = read_image(row.path)
-        return place, None if isinstance(image, Unreadable) else facts.views(image, row.boxes)
-
-    logits, kept = [], []
-    reading = read_ahead(read, places, num_workers=2, ahead=2 * _BATCH, size=lambda _: 1, room=2 * _BATCH)
-    readable = ((place, views) for place, views in reading if views is not None)
-    while batch := list(islice(readable, _BATCH)):
-        kept += [place for place, _ in batch]
-        logits.append(logits_of(np.stack([views for _, views in batch])))
+    logits, kept = _answer(classifier, logits_of, manifest, _MOST, num_workers=2)
     if not kept:
-        raise DataError(f"none of the {len(places)} images of {data} can be read: the temperature needs some")
-    temperature = target.fit_temperature(np.concatenate(logits), labels[kept])
+        raise DataError(f"no image of {data} can be read: the temperature needs some")
+    temperature = target.fit_temperature(logits, labels[kept])
     with torch.no_grad():
         for parameter in head_of(classifier.model).parameters():
             parameter.div_(temperature)
     provenance = {**facts.provenance, "temperature": f"fitted on {len(kept)} images of {manifest.facts.name}"}
     return Classifier(classifier.model, replace(facts, temperature=temperature, provenance=provenance))
+
+
+def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
+    """Answer an evaluation by the zero-shot classification of a CLIP, as a baseline; or say why not.
+
+    Its weights must be at hand, since an evaluation does not ask for a download, and on a CPU its tower must be small.
+    """
+    from uniemox.models.teacher import offline  # open_clip takes seconds to import
+
+    facts = question.test.facts
+    asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
+    try:
+        with offline():
+            classifier = load_model(teacher, zero_shot=asked)
+    except (CheckpointError, ConfigError) as error:
+        return f"its weights are not at hand ({error})"
+    device, size = choose_device("auto"), sum(weight.numel() for weight in classifier.model.parameters())
+    if device.type == "cpu" and size > _LARGEST_ON_CPU:
+        return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it"
+    model = classifier.model.to(device)
+
+    @torch.inference_mode()
+    def logits_of(views: npt.NDArray[np.float32]) -> Any:
+        return model(torch.from_numpy(views[:, 0]).to(device)).float().cpu().numpy()
+
+    workers = question.num_workers
+    logits, kept = _answer(classifier, logits_of, question.test, MAX_ANSWERED, num_workers=workers)
+    if not kept:
+        return "no image can be read"
+    note = f"prompts for {len(facts.classes)} classes, no training, on {len(kept):,} images"
+    return Answer(logits, np.array(kept), question.target, note)
+
+
+def _answer(
+    classifier: Classifier, logits_of: Callable[..., Any], manifest: Manifest, most: int, *, num_workers: int
+) -> tuple[Logits, list[int]]:
+    """Answer up to so many rows, evenly chosen; return logits (N, C) and the places of those that can be read."""
+    prepare = classifier.facts.views
+
+    def read(place: int) -> tuple[int, Any]:
+        row = manifest.row(place)
+        image = read_image(row.path)
+        return place, None if isinstance(image, Unreadable) else prepare(image, row.boxes)
+
+    places = evenly(len(manifest), most)
+    reading = read_ahead(read, places, num_workers=num_workers, ahead=2 * _BATCH, size=lambda _: 1, room=2 * _BATCH)
+    readable = ((place, views) for place, views in reading if views is not None)
+    logits, kept = [np.empty((0, len(classifier.facts.classes)), np.float32)], []
+    while batch := list(islice(readable, _BATCH)):
+        kept += [place for place, _ in batch]
+        logits.append(logits_of(np.stack([views for _, views in batch])))
+    return np.concatenate(logits), kept

@@ -208,7 +208,7 @@ def _build(source: ClipSource, state: dict[str, Tensor], *, quick_gelu: bool) ->
         with ExitStack() as around:
             around.enter_context(_quiet())
             if not source.is_tag:
-                around.enter_context(_offline())
+                around.enter_context(offline())
             name = source.model
             if source.folder is not None:
                 name = around.enter_context(shown_to_open_clip(Path(source.model), source.folder))
@@ -362,7 +362,7 @@ def _features(tower: nn.Module, pixels: Tensor) -> Tensor:
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Keep the hub's library, and transformers with it, from the network, as its own switch does for a process."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True

@@ -170,7 +170,11 @@ def _report_test(
 ) -> dict[str, float]:
     """Write down how the chosen weights do on test; return what the card keeps of it."""
     config = selection.config
-    scores = outputs.score_beside(test, train, num_workers=config.workers) if config.baselines else outputs.score()
+    if config.baselines:
+        teacher = engine.origin.get("teacher")
+        scores = outputs.score_beside(test, train, num_workers=config.workers, teacher=teacher)
+    else:
+        scores = outputs.score()
     if outputs.unreadable:
         selection.observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
     with closing(engine.journal):

@@ -113,7 +113,7 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
     if accelerator.is_main_process:
         learned = engine.weights_module
         assert isinstance(learned, UniEmoX)
-        named = {"teacher": teacher.name} if teacher else {}
+        named = {"teacher": name_of(config.teacher)} if teacher else {}
         facts = pretraining_facts(
             learned,
             dataset=manifest.facts.name,

@@ -123,7 +123,8 @@ def note_start(start: Start | None) -> dict[str, str]:
     """Name a start and its licence for what follows from it."""
     if start is None:
         return {"init": "random weights", "licence": ""}
-    return {"init": start.name, "licence": start.licence}
+    told = {"init": start.name, "licence": start.licence}
+    return told if start.language is None else {**told, "teacher": start.language.facts.teacher}
 
 
 def provenance(
@@ -141,5 +142,6 @@ def provenance(
         "seed": str(config.seed),
         "settings": json.dumps(settings),
         "init": engine.origin["init"],
+        **({"teacher": engine.origin["teacher"]} if engine.origin.get("teacher") else {}),
         **more,
     }

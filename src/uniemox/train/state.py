@@ -63,6 +63,7 @@ class _Origin:
 
     init: str = ""
     licence: str = ""
+    teacher: str = ""
     shape: dict[str, Any] = field(default_factory=dict)
     fused: dict[str, Any] = field(default_factory=dict)
 
