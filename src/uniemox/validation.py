@@ -19,6 +19,8 @@ _WANTED: Final = {
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",
+    "string_too_long": "a shorter text",
+    "string_too_short": "a longer text",
     "string_type": "text",
     "too_long": "a shorter list",
     "too_short": "a longer list",

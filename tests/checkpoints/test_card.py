@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from uniemox.checkpoints.card import NON_COMMERCIAL, build_card, carried_licence, caution, write_card
-from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.facts import LanguageFacts, ModelFacts, PreparationFacts
 from uniemox.importers.specs import SPECS
 
 FACTS = ModelFacts(
@@ -187,3 +187,49 @@ def test_settings_that_are_no_table_are_shown_as_they_are(text):
 def test_the_card_is_the_readme_of_the_folder(tmp_path):
     write_card(tmp_path, FACTS)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == build_card(FACTS)
+
+
+# Models without training
+
+PREPARATION = PreparationFacts(
+    crop_share=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", squash=False
+)
+CLIP = changed(
+    size=None, patch_size=0, architecture="ViT-B-16/openai", preparation=PREPARATION, dataset="classes",
+    temperature=1.0, provenance={"head": "text features of the classes"}, metrics={}, licence="",
+)  # fmt: skip
+
+
+def test_a_card_of_a_clip_says_what_it_is_and_claims_no_training():
+    card = build_card(CLIP, exported="fp32")
+    assert "The image tower of a CLIP, ViT-B-16/openai (images of 224 pixels), that names one of 2 emotions" in card
+    assert "nothing was trained for them" in card
+    assert "Its texts are about the emotion that an image **evokes**" in card
+    for false in ("None", "vision transformer", "trained on", "labelled", "data set: classes", "patches of 0"):
+        assert false not in card
+    assert "knows nothing of photographs" in build_card(dataclasses.replace(CLIP, dataset="drawn6"), exported="fp32")
+
+
+def test_a_card_of_a_pretrained_model_with_texts_says_that_it_classifies():
+    language = LanguageFacts(teacher="clip:a/b", digest="0", scale=1.0, words=("joy",))
+    card = build_card(changed(kind="pretraining", classes=(), emotion=None, language=language))
+    assert "distilled from clip:a/b and keeps its text features" in card
+    assert "uniemox predict FOLDER photo.jpg --taxonomy mikels" in card
+    assert "names nothing by itself" not in card
+
+
+@pytest.mark.parametrize("view", ["scene", "both"])
+@pytest.mark.parametrize("pool", ["cls", "cls_mean", "fused"])
+def test_a_card_promises_timm_for_class_tokens_of_one_view_alone(pool, view):
+    card = build_card(changed(pool=pool, view=view, fusion="sum" if view == "both" and pool != "fused" else "none"))
+    assert ("timm.create_model" in card) == ("transformers" in ModelCard(card).data.to_dict()["tags"])
+    assert ("timm.create_model" in card) == ((pool, view) == ("cls", "scene"))
+    assert ("no model of timm" in card) == ((pool, view) != ("cls", "scene"))
+
+
+def test_a_card_of_a_model_of_timm_names_it_and_its_training():
+    card = build_card(dataclasses.replace(CLIP, architecture="timm:resnet50", dataset="fi"))
+    assert "The architecture timm:resnet50 (images of 224 pixels) that names one of 2 emotions" in card
+    assert "trained on fi" in card
+    assert "timm.create_model" in card
+    assert "CLIP" not in card

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from uniemox.checkpoints.facts import FORMAT_VERSION, ModelFacts, read_facts
+from uniemox.checkpoints.facts import FORMAT_VERSION, LanguageFacts, ModelFacts, PreparationFacts, read_facts
 from uniemox.config.people import PersonConfig
 
 FACTS = ModelFacts(
@@ -269,3 +269,113 @@ def test_a_problem_type_that_contradicts_the_section_is_refused(folder, edit, re
     assert f"problem_type is that of {other}" in refusal(read_facts, folder)
     edit(folder, lambda config: config.update(problem_type=f"{target}_classification"))
     assert read_facts(folder) == facts
+
+
+# Tokens, architectures of others, and language
+
+SHAPE = {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1, "fusion": "sum"}
+SHAPE |= {"embedding_width": 8, "reconstructs": False}
+FUSED = dataclasses.replace(FACTS, pool="fused", view="both", pretraining=SHAPE)
+CLIP = dataclasses.replace(
+    FACTS,
+    size=None,
+    patch_size=0,
+    architecture="RN50/openai",
+    preparation=PreparationFacts(
+        crop_share=1.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), interpolation="bicubic", squash=False
+    ),
+)
+LANGUAGE = LanguageFacts(teacher="clip:demo", digest="0", scale=10.0, words=("joy", "fear"))
+PRETRAINED = ModelFacts(
+    kind="pretraining", size="mini", patch_size=8, image_size=32, dataset="painted", emotion=None, pretraining=SHAPE,
+    language=LANGUAGE,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "version"),
+    [(dataclasses.replace(FACTS, pool="cls"), 4), (FUSED, 4), (CLIP, 4), (PRETRAINED, 1)],
+    ids=["class token", "fused token", "another architecture", "language"],
+)
+def test_what_older_readers_would_misread_has_a_version_that_they_refuse(folder, edit, facts, version):
+    edit(folder, lambda config: config.update(uniemox=facts.to_dict()))
+    assert json.loads((folder / "config.json").read_text())["uniemox"]["format_version"] == version
+    assert read_facts(folder) == facts
+
+
+def test_a_token_in_a_folder_of_an_older_version_means_nothing(folder, edit):
+    more = {"pool": "cls", "architecture": 3, "preparation": []}
+    edit(folder, lambda config: config["uniemox"].update(more))
+    assert read_facts(folder) == FACTS
+
+
+POOLS_OF_STRANGERS = [
+    ({"pool": "max"}, "uniemox.pool is max, but must be one of mean, cls, cls_mean or fused"),
+    ({"pool": None}, "uniemox.pool is null"),
+    ({"pool": ["cls"]}, "uniemox.pool is [cls]"),
+    ({"pool": "cls"}, "uniemox.pretraining must be empty"),
+    ({"fusion": "sum"}, "uniemox.fusion is 'sum', but must be none"),
+    ({"pretraining": {}}, "uniemox.pretraining.embedding_width must be a number"),
+    ({"pretraining": SHAPE | {"embedding_width": None}}, "uniemox.pretraining.embedding_width must be a number"),
+    ({"pretraining": SHAPE | {"embedding_width": 10**9}}, "uniemox.pretraining.embedding_width is 1000000000"),
+    ({"pretraining": SHAPE | {"embedding_width": "8"}}, "uniemox.pretraining.embedding_width is 8, but must be"),
+    ({"pretraining": SHAPE | {"fusion": "none"}}, "uniemox.pretraining.fusion is none, but uniemox.view is both"),
+    ({"pretraining": SHAPE | {"fusion": "sums"}}, "uniemox.pretraining.fusion is sums"),
+    ({"pretraining": SHAPE | {"size": "huge"}}, "unknown setting uniemox.pretraining.size"),
+    ({"kind": "pretraining"}, "uniemox.view is 'both', but must be scene"),
+    ({"kind": "pretraining", "view": "scene"}, "uniemox.pool is 'fused', but must be mean"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), POOLS_OF_STRANGERS)
+def test_a_token_of_a_stranger_is_refused_by_the_field(folder, change, said, edit, refusal):
+    edit(folder, lambda config: config.update(uniemox=FUSED.to_dict() | change))
+    assert said in refusal(read_facts, folder)
+
+
+PREPARED = CLIP.to_dict()["preparation"]
+NEITHER = "uniemox.size and uniemox.patch_size must be those of an encoder"
+ARCHITECTURES_OF_STRANGERS = [
+    ({"architecture": ""}, NEITHER),
+    ({"preparation": None}, NEITHER),
+    ({"size": "mini"}, NEITHER),
+    ({"patch_size": 16}, NEITHER),
+    ({"kind": "pretraining", "classes": [], "pretraining": SHAPE}, NEITHER),
+    ({"size": "mini", "patch_size": 8}, "are given, but uniemox.size too"),
+    ({"pool": "cls"}, "uniemox.pool is cls, but uniemox.size is null"),
+    ({"pool": "fused", "pretraining": SHAPE}, "uniemox.pool is fused, but uniemox.size is null"),
+    *(
+        ({"preparation": PREPARED | {name: value}}, f"uniemox.preparation.{name}")
+        for name, value in [
+            *(("crop_share", 0), ("crop_share", 1.1), ("squash", 1), ("interpolation", "nearest"), ("mean", [0, 0])),
+            *(("mean", [0, 0, float("nan")]), ("std", [0, 1, 1]), ("std", [1, 1, float("inf")]), ("std", None)),
+        ]
+    ),
+    ({"preparation": PREPARED | {"more": 1}}, "more"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), ARCHITECTURES_OF_STRANGERS)
+def test_an_architecture_of_a_stranger_is_refused_by_the_field(folder, change, said, edit, refusal):
+    edit(folder, lambda config: config.update(uniemox=CLIP.to_dict() | change))
+    assert said in refusal(read_facts, folder)
+
+
+LANGUAGES_OF_STRANGERS = {
+    "teacher": ["", "x" * 501, None, 3],
+    "digest": ["0" * 65, None],
+    "scale": [0, -1, 1e5, float("nan"), float("inf"), "10", None],
+    "words": [[], None, "joy", [1], [""], ["w" * 201], ["w" * 10**6], ["w"] * 4097],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in LANGUAGES_OF_STRANGERS.items() for value in values],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_language_of_a_stranger_is_refused_by_the_field(folder, name, value, edit, refusal):
+    section = PRETRAINED.to_dict()
+    section["language"] = section["language"] | {name: value}
+    edit(folder, lambda config: config.update(uniemox=section))
+    assert f"uniemox.language.{name}" in refusal(read_facts, folder)

@@ -70,6 +70,9 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
         ("clip:ViT-B-16=", "does not name both"),
         ("clip:ViT-B-16=absent.pt", "no file at absent.pt"),
         ("clip:./absent", "no folder at absent"),
+        ("clip:~nobody-of-this-name/clip", "no folder at ~nobody-of-this-name/clip"),
+        (f"clip:{'x' * 300}", "does not name both"),
+        (f"clip:ViT-B-16={'x' * 300}", "no file at "),
         ("clip:\n/openai", "does not name both"),
     ],
 )

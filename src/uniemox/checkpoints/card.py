@@ -25,6 +25,7 @@ NON_COMMERCIAL: Final = (
 )  # Licence of weights of MAE's form that state none themselves
 _NAMELESS: Final = "It names nothing by itself: `uniemox finetune --init FOLDER` makes a classifier of it."
 _PREDICT: Final = "```\nuniemox predict FOLDER photo.jpg\n```"
+_ZERO_SHOT: Final = "```\nuniemox predict FOLDER photo.jpg --taxonomy mikels\n```"
 _CITATION: Final = """```bibtex
 @article{chen2025uniemox,
   title   = {UniEmoX: Cross-modal Semantic-Guided Large-Scale Pretraining for Universal Scene Emotion Perception},
@@ -42,6 +43,11 @@ _WHOSE: Final = {
     "felt": "The labels say which emotion a depicted person seems to **feel**, as those who labelled it judged.",
     None: "Whether the labels say the emotion that an image evokes or that a person in it feels is not recorded.",
 }
+_ASKED: Final = {
+    "evoked": "Its texts are about the emotion that an image **evokes** in those who see it.",
+    "felt": "Its texts are about the emotion that a depicted person seems to **feel**.",
+    None: "Whether its texts are about the emotion that an image evokes or that a person in it feels is not recorded.",
+}  # Of a CLIP, for which nobody labelled anything
 _INTENDED: Final = (
     "Made for research on the emotion of images, and for sorting or describing collections where an error harms "
     "nobody.",
@@ -58,6 +64,8 @@ _LIMITS: Final = {
     "pretraining": "It learned from one data set and its labels.",
     "classifier": "It names what people agreed to call an emotion in the images they labelled, with their culture and "
     "their errors; on other kinds of images it can be wrong with confidence.",
+    "clip": "It compares an image with sentences about emotions, as it learned to do from captions that others wrote, "
+    "with their culture and their errors; it can be wrong with confidence.",
 }
 
 
@@ -115,20 +123,11 @@ def _hub_licence(licence: str) -> str:
 
 
 def _sections(facts: ModelFacts, exported: str, *, half: bool) -> Iterator[str]:
-    dataset, spec = _plain(facts.dataset), SPECS.get(facts.dataset)
-    vit = (
-        f"A vision transformer (size {facts.size}, patches of {facts.patch_size} pixels, images of {facts.image_size})"
-    )
-    if facts.kind == "classifier":
-        yield f"# Emotions of images, trained on {dataset}"
-        target = find_target(facts.target, facts.classes)
-        yield f"{vit} that {target.summary if target else f'gives answers of the kind {_plain(facts.target)}'}."
-    else:
-        yield f"# UniEmoX, pretrained on {dataset}"
-        yield f"{vit}, pretrained by hiding patches. {_NAMELESS}"
+    spec = SPECS.get(facts.dataset)
+    yield from _headline(facts)
     if facts.classes:
         yield f"**Classes, in label order:** {', '.join(f'`{_plain(name)}`' for name in facts.classes)}."
-        yield _WHOSE[facts.emotion]
+        yield (_ASKED if _is_clip(facts) else _WHOSE)[facts.emotion]
     yield from ("## Use", *_use(facts, exported))
     if half:
         others = " and timm compute in fp32, and so does transformers, as `config.json` says (`torch_dtype`)"
@@ -150,8 +149,40 @@ def _sections(facts: ModelFacts, exported: str, *, half: bool) -> Iterator[str]:
         yield f"Data set: {spec.citation}."
 
 
+def _is_clip(facts: ModelFacts) -> bool:
+    return facts.size is None and not facts.is_timm
+
+
+def _headline(facts: ModelFacts) -> Iterator[str]:
+    """Say in a title and a sentence what the model is."""
+    target = find_target(facts.target, facts.classes)
+    does = target.summary if target else f"gives answers of the kind {_plain(facts.target)}"
+    shape = f"size {facts.size}, patches of {facts.patch_size} pixels, images of {facts.image_size}"
+    vit, other = f"A vision transformer ({shape})", f"{_plain(facts.architecture)} (images of {facts.image_size} pixels)"
+    if _is_clip(facts):
+        yield "# Emotions of images, by a CLIP without training"
+        head = "Its head is text features of the classes: nothing was trained for them"
+        yield f"The image tower of a CLIP, {other}, that {does}. {head}."
+    elif facts.kind == "classifier":
+        yield f"# Emotions of images, trained on {_plain(facts.dataset)}"
+        yield f"{vit if facts.size else f'The architecture {other}'} that {does}."
+    else:
+        yield f"# UniEmoX, pretrained on {_plain(facts.dataset)}"
+        yield f"{vit}, pretrained by hiding patches. {_able(facts)}"
+
+
+def _able(facts: ModelFacts) -> str:
+    """Say how a pretrained model comes to name emotions."""
+    if facts.language is None:
+        return _NAMELESS
+    kept = f"It was distilled from {_plain(facts.language.teacher)} and keeps its text features of words for emotions"
+    return f"{kept}, so it classifies without training; `uniemox finetune --init FOLDER` goes on from there."
+
+
 def _use(facts: ModelFacts, exported: str) -> Iterator[str]:
     if facts.kind == "pretraining":
+        if facts.language is not None:
+            yield _ZERO_SHOT
         yield '```python\nimport uniemox\n\nmodel = uniemox.load_pretraining("FOLDER").model\n```'
         return
     yield _PREDICT
@@ -169,7 +200,8 @@ def _use(facts: ModelFacts, exported: str) -> Iterator[str]:
 
 
 def _training(facts: ModelFacts, title: str) -> Iterator[str]:
-    yield f"- data set: {_plain(facts.dataset)}{title}"
+    if title or not _is_clip(facts):  # a CLIP of others does not say what it learned from
+        yield f"- data set: {_plain(facts.dataset)}{title}"
     for name, value in facts.provenance.items():
         yield f"- {_plain(name)}: {_settings(value) if name == 'settings' else _plain(value)}"
 
@@ -216,7 +248,7 @@ def _licence(facts: ModelFacts) -> Iterator[str]:
 
 def _intended(facts: ModelFacts) -> Iterator[str]:
     yield from _INTENDED
-    yield f"**Limits.** {_LIMITS[facts.kind]}"
+    yield f"**Limits.** {_LIMITS['clip' if _is_clip(facts) else facts.kind]}"
     if limit := caution(facts):
         yield f"It {limit}."
     if facts.kind == "pretraining":

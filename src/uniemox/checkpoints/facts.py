@@ -30,6 +30,7 @@ hundredth.
 """
 _Colour = Annotated[float, Interval(ge=-10, le=10)]
 _Deviation = Annotated[float, Interval(gt=0, le=10)]
+TIMM_PREFIX = "timm:"  # Before timm's name of an architecture
 SECTION = "uniemox"  # Key of the facts in a folder's `config.json`
 _SINCE = {  # Versions that brought them; else 1
     **dict.fromkeys(("view", "fusion", "person"), 2),
@@ -90,7 +91,7 @@ class ModelFacts:
     dataset: str  # Name of the data set of the last training
     emotion: Emotion | None  # Whether labels name the emotion evoked in viewers or felt by a depicted person
     classes: Annotated[tuple[str, ...], Len(0, MAX_CLASSES)] = ()  # Names in label order; none for a pretrained model
-    architecture: str = ""  # Name of an architecture that is not ours, such as that of a CLIP
+    architecture: str = ""  # Name of an architecture that is not ours, such as that of a CLIP, or timm:resnet50
     preparation: PreparationFacts | None = None  # How images are prepared, if not as for our own classifiers
     temperature: Annotated[float, Gt(0)] = 1.0  # Divisor of the logits, fitted on val; the head contains it already
     view: View = "scene"  # What a classifier reads: the whole image, a person's crop, or both
@@ -115,6 +116,11 @@ class ModelFacts:
         if self.preparation is not None:
             own = Preparation(self.image_size, **dataclasses.asdict(self.preparation))
         return EvaluationViews(size=self.image_size, view=self.view, person=self.person, preparation=own)
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether the model is one of timm's architectures, other than our encoders."""
+        return self.architecture.startswith(TIMM_PREFIX)
 
     @property
     def format_version(self) -> int:
@@ -166,7 +172,18 @@ def read_facts(folder: Path) -> ModelFacts:
     if declared not in (None, facts.target):
         contradiction = f"problem_type is that of {declared}, but uniemox.target is {facts.target}"
         raise CheckpointError(f"{path}: {contradiction}: copy the folder whole, or make it again")
+    if facts.size is None:
+        _check_timm(config, facts, path)
     return facts
+
+
+def _check_timm(config: Mapping[str, Any], facts: ModelFacts, path: Path) -> None:
+    """Refuse a folder from which timm would build another model than the facts name."""
+    named = {"architecture": facts.architecture.removeprefix(TIMM_PREFIX).partition(".")[0], "model_args": {}}
+    for name, value in named.items():
+        if (found := config.get(name, value)) != value:
+            what = f"{name} is {shorten(found)}, but uniemox.architecture is {shorten(facts.architecture)}"
+            raise CheckpointError(f"{path}: {what}: copy the folder whole, or make it again")
 
 
 def check_facts(facts: ModelFacts, source: Path) -> None:
@@ -217,6 +234,8 @@ def _problems(facts: ModelFacts, given: Mapping[str, Any]) -> Iterator[str]:
     for name, value in plain.items() if facts.kind == "pretraining" else ():
         if getattr(facts, name) != value:
             yield f"uniemox.{name} is {getattr(facts, name)!r}, but must be {value} of a pretrained model"
+    if facts.kind == "classifier" and facts.pool != "fused" and facts.pretraining:
+        yield "uniemox.pretraining must be empty of a classifier, unless uniemox.pool is fused"
     yield from _fusion_problems(facts)
     yield from _target_problems(facts)
     if "person" in given and given["person"].keys() != vars(facts.person).keys():
@@ -225,14 +244,13 @@ def _problems(facts: ModelFacts, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _architecture_problems(facts: ModelFacts) -> Iterator[str]:
     if facts.size is None or not facts.patch_size:
-        if (
-            facts.size
-            or facts.patch_size
-            or not facts.architecture
-            or facts.preparation is None
-            or facts.kind == "pretraining"
-        ):
+        is_described = facts.architecture != "" and facts.preparation is not None
+        if facts.size or facts.patch_size or not is_described or facts.kind == "pretraining":
             yield "uniemox.size and uniemox.patch_size must be those of an encoder, unless the architecture is another"
+        elif facts.pool != "mean":
+            yield f"uniemox.pool is {facts.pool}, but uniemox.size is null, so no encoder of ours is pooled"
+        elif facts.view == "both":
+            yield "uniemox.view is both, but uniemox.size is null, and encoders of ours alone read two views"
         return
     if facts.architecture or facts.preparation is not None:
         yield "uniemox.architecture and uniemox.preparation are given, but uniemox.size too: it must be null"

@@ -11,11 +11,13 @@ from uniemox.checkpoints.card import caution
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import compare_folder, read_folder, weight_files
 from uniemox.checkpoints.foreign import Source, find_weights, likely_datasets
+from uniemox.checkpoints.language import read_language
 from uniemox.config.training import ENCODER_SHAPES
+from uniemox.errors import CheckpointError
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import Fit, is_finite
 from uniemox.importers.specs import SPECS
-from uniemox.wording import name_first
+from uniemox.wording import counted, name_first, shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +58,16 @@ def inspect(model: str) -> Inspection:
 
 def _inspect_own(folder: Path, facts: ModelFacts) -> Inspection:
     weights, spec = read_folder(folder, facts), SPECS.get(facts.dataset)
-    assert facts.size is not None
-    architecture: dict[str, Any] = {"size": facts.size, **ENCODER_SHAPES[facts.size]._asdict()}
-    architecture |= {"patch_size": facts.patch_size, "image_size": facts.image_size}
+    architecture: dict[str, Any] = {"name": facts.architecture}
+    if facts.size is not None:
+        shape = ENCODER_SHAPES[facts.size]._asdict()
+        architecture = {"size": facts.size, **shape, "patch_size": facts.patch_size}
+    architecture["image_size"] = facts.image_size
     if facts.kind == "pretraining":
         architecture |= facts.pretraining
     else:
-        named_facts = {name: getattr(facts, name) for name in ("target", "view", "pool")}
+        answers = ("target", "view") if facts.size is None else ("target", "view", "pool")
+        named_facts = {name: getattr(facts, name) for name in answers}
         architecture |= {"num_classes": len(facts.classes), **named_facts, **facts.pretraining}
     if facts.view == "both" and facts.pool != "fused":
         architecture["fusion"] = facts.fusion
@@ -81,7 +86,11 @@ def _inspect_own(folder: Path, facts: ModelFacts) -> Inspection:
             **{name: getattr(facts, name) for name in named},
         },
         licence=facts.licence,
-        notes=(*_licence_notes(facts.licence), *([f"it {limit}"] if (limit := caution(facts)) else [])),
+        notes=(
+            *_licence_notes(facts.licence),
+            *([f"it {limit}"] if (limit := caution(facts)) else []),
+            *_language_notes(folder, facts),
+        ),
         **_measured(weights, compare_folder(folder, facts, weights)),
     )
 
@@ -122,6 +131,18 @@ def _inspect_foreign(source: Source) -> Inspection:
 def _licence_notes(licence: str) -> list[str]:
     commercial = "by-nc" not in licence.casefold()
     return [] if commercial else ["not for commercial use: the weights follow from non-commercial ones"]
+
+
+def _language_notes(folder: Path, facts: ModelFacts) -> list[str]:
+    """Say what a pretrained model keeps of its teacher's language, or why that cannot be used."""
+    try:
+        language = read_language(folder, facts)
+    except CheckpointError as error:
+        return [str(error)]
+    if language is None:
+        return []
+    known = counted(len(language.facts.words), "word")
+    return [f"it keeps what {shorten(language.facts.teacher)} says of {known}, so it classifies without training"]
 
 
 def _measured(weights: Mapping[str, Tensor], fit: Fit) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def write_language(folder: Path, language: Language) -> None:
 def read_language(folder: Path, facts: ModelFacts) -> Language | None:
     """Read what a model folder keeps; None where it keeps nothing.
 
-    Raises `CheckpointError` for a file that is missing, damaged, or not of the facts' words and embedding.
+    Raises `CheckpointError` for a file that is missing, damaged, or not of the facts' words and embedding, and for a
+    word whose features have no direction.
     """
     if facts.language is None:
         return None
@@ -73,4 +74,6 @@ def read_language(folder: Path, facts: ModelFacts) -> Language | None:
     if features is None or tuple(features.shape) != expected:
         shape = None if features is None else tuple(features.shape)
         raise CheckpointError(f"{path} has {_KEY} of {shape}, but must have {expected}: copy the folder whole")
+    if not features.norm(dim=1).min() > 0:
+        raise CheckpointError(f"{path} has {_KEY} that are nothing but zeros: copy the folder whole, or make it again")
     return Language(facts=facts.language, features=F.normalize(features))

@@ -42,7 +42,7 @@ def teacher_of(name: str) -> TeacherConfig:
     rest = name.removeprefix(CLIP_PREFIX)
     if rest == "demo":
         return TeacherConfig(model="demo", pretrained=None)
-    folder = Path(rest).expanduser()
+    folder = _path_of(rest)
     if rest and folder.is_dir():
         return TeacherConfig(model=str(folder), pretrained=None)
     is_path = rest.startswith(("/", "~", ".")) and "=" not in rest
@@ -53,9 +53,19 @@ def teacher_of(name: str) -> TeacherConfig:
     check(is_whole, f"{shorten(name)} does not name both architecture and weights: give {FORMS}, such as {_EXAMPLE}")
     if "=" not in rest:
         return TeacherConfig(model=architecture, pretrained=weights)
-    file = Path(weights).expanduser()
+    file = _path_of(weights)
     check(file.is_file(), f"{shorten(name)}: no file at {shorten(file)}")
     return TeacherConfig(model=architecture, pretrained=str(file))
+
+
+def _path_of(text: str) -> Path:
+    """Return the path that a text means, of whatever length; the text itself where no system has such a path."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
+        return Path(shorten(text))
+    return path
 
 
 def reword(text: str) -> str:
