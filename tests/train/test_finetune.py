@@ -19,6 +19,7 @@ from uniemox.compute.devices import build_accelerator
 from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
+from uniemox.files.digest import hash_file
 from uniemox.inference.evaluate import compute_outputs
 from uniemox.models.encoder import resample_positions
 from uniemox.targets.single_label import SingleLabel
@@ -233,6 +234,17 @@ def test_a_finished_run_that_is_resumed_ends_as_it_did(finetuned, tmp_path, weig
     folder = finetune(replace(finetuned.config, out=out, resume=True))
     assert weights_in(folder) == weights_in(finetuned.model)
     assert read_journal(out / "metrics.jsonl") == lines
+
+
+def test_a_state_from_before_fused_tokens_is_resumed(finetuned, tmp_path, weights_in):
+    out = shutil.copytree(finetuned.config.out, tmp_path / "run")
+    for state in (out / "state").iterdir():
+        old = json.loads((state / "state.json").read_text())
+        del old["origin"]["fused"]
+        (state / "state.json").write_text(json.dumps(old))
+        sums = [f"{hash_file(file)}  {file.name}\n" for file in sorted(state.iterdir()) if file.name != "SHA256SUMS"]
+        (state / "SHA256SUMS").write_text("".join(sums))
+    assert weights_in(finetune(replace(finetuned.config, out=out, resume=True))) == weights_in(finetuned.model)
 
 
 def test_the_test_split_is_read_once_and_after_all_training(finetune_config, tmp_path, monkeypatch):

@@ -85,7 +85,8 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     start = run.load_start()
     shape, fused = _shape_of(config, start), _fused_shape(config, start)
     if run.saved is not None:
-        shape, fused = (dict(run.saved.origin[name]) for name in ("shape", "fused"))
+        # States that were saved before heads could read the fused token have no `fused`.
+        shape, fused = dict(run.saved.origin["shape"]), dict(run.saved.origin.get("fused", {}))
     size, augment = shape["image_size"], config.augment
     selection = Selection(
         config=config,
@@ -148,7 +149,7 @@ def _leave_model(
             view=config.view,
             fusion=config.fusion if config.view == "both" and config.pool != "fused" else "none",
             pool=config.pool,
-            pretraining=engine.origin["fused"],
+            pretraining=engine.origin.get("fused", {}),
             person=config.person,
             **fitted.to_facts(),
             provenance=provenance(config, train, engine, best_epoch=str(engine.kept.notes["epoch"]), precision=why),
