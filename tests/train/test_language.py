@@ -47,3 +47,13 @@ def test_a_teacher_of_another_width_is_refused(finetune_config, pretrained, tmp_
     config = finetune_config(tmp_path / "run", init=str(pretrained.model), teacher="clip:demo", **LANGUAGE)
     with pytest.raises(ConfigError, match=r"clip:demo has features of 128 numbers, but init .* of 24"):
         finetune(config)
+
+
+def test_the_path_of_a_teacher_stays_out_of_the_model_folder(finetune_config, pretrained, tiny_clip, tmp_path):
+    optim = {"epochs": 1}
+    config = finetune_config(
+        tmp_path / "run", init=str(pretrained.model), teacher=f"clip:{tiny_clip}", optim=optim, **LANGUAGE
+    )
+    text = (finetune(config) / "config.json").read_text()
+    assert str(tiny_clip.parent) not in text
+    assert read_facts(tmp_path / "run" / "model").provenance["teacher"] == f"clip:{tiny_clip.name}"

@@ -26,6 +26,7 @@ _OMITTED = {
     "data",
     "out",
     "init",
+    "teacher",
     "resume",
     "device",
     "workers",
@@ -123,8 +124,8 @@ def note_start(start: Start | None) -> dict[str, str]:
     """Name a start and its licence for what follows from it."""
     if start is None:
         return {"init": "random weights", "licence": ""}
-    told = {"init": start.name, "licence": start.licence}
-    return told if start.language is None else {**told, "teacher": start.language.facts.teacher}
+    named = {"init": start.name, "licence": start.licence}
+    return named if start.language is None else {**named, "teacher": start.language.facts.teacher}
 
 
 def provenance(
