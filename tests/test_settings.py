@@ -37,7 +37,8 @@ def build(config, words):
 
 # What is checked beyond its kind: words of RandAugment, a metric of one label and of several, what a head can read.
 CHOSEN = {"rand_augment": "rand-m7-n3", "select_by": "macro_f1", "pool": "fused"}
-NEEDS = {"head": ["--pool", "fused"]}  # what another value of a setting asks for
+# What another value of a setting asks for.
+NEEDS = {"head": ["--pool", "fused"], "teacher": ["--pool", "fused", "--head", "language"]}
 
 
 def another(setting):

@@ -208,3 +208,9 @@ def test_mixing_pairs_the_images_of_a_batch(batch_size):
     with pytest.raises(ConfigError, match=r"optim\.batch_size"):
         FinetuneConfig(**WHERE, optim=optim)
     FinetuneConfig(**WHERE, optim=optim, augment=AugmentConfig(mixup=0, cutmix=0))
+
+
+def test_a_teacher_is_refused_where_no_head_asks_it():
+    FinetuneConfig(**WHERE, teacher="clip:demo", pool="fused", head="language")
+    with pytest.raises(ConfigError, match="teacher is clip:demo, which head random does not ask: omit `teacher`"):
+        FinetuneConfig(**WHERE, teacher="clip:demo", pool="fused")

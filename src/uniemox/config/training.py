@@ -294,7 +294,8 @@ class FinetuneConfig(RunConfig):
     test_split: str | None = "test"
     """Split that the chosen weights are evaluated on, once, at the end; null evaluates none."""
     baselines: bool = True
-    """Score cheap baselines beside them: majority and colour statistics."""
+    """Score cheap baselines beside them: majority, colour statistics, and the teacher that `init` names, where its weights
+    are at hand and it is small or on a GPU."""
     target: Target = "single_label"
     """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
     select_by: str | None = None
@@ -326,7 +327,7 @@ class FinetuneConfig(RunConfig):
     drop_path: BelowOne = 0.2
     """Probability of skipping the last block in training; it falls linearly towards the first (released)."""
     head_std: Positive = 2e-5
-    """Standard deviation of the head's first weights (released)."""
+    """Standard deviation of the first weights of head random (released)."""
     person: PersonConfig = field(default_factory=PersonConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -336,5 +337,7 @@ class FinetuneConfig(RunConfig):
         size = self.optim.batch_size
         is_in_space = self.head != "language" or self.pool == "fused"
         check(is_in_space, f"head language is text features, which only pool fused can read, but pool is {self.pool}")
+        is_read = self.teacher is None or self.head == "language"
+        check(is_read, f"teacher is {self.teacher}, which head {self.head} does not ask: omit `teacher`")
         has_pairs = not self.augment.mixes or size % 2 == 0
         check(has_pairs, f"mixup and cutmix pair the images of a batch, so optim.batch_size {size} must be even")
