@@ -44,8 +44,8 @@ class EvaluateConfig(ComputeConfig):
     out: Path | None = None
     """Folder for the report and its images."""
     baselines: bool = True
-    """Score cheap baselines beside the model: majority and colour statistics, from the split train, and the teacher that
-    it was distilled from, where its weights are at hand and it is small or on a GPU."""
+    """Score cheap baselines beside the model: majority and colour statistics, from the split train, and the teacher
+    that it was distilled from, where its weights are at hand and it is small or on a GPU."""
     overwrite: bool = False
     """Write into the folder even if it is not empty, and replace the report in it."""
 

@@ -294,8 +294,8 @@ class FinetuneConfig(RunConfig):
     test_split: str | None = "test"
     """Split that the chosen weights are evaluated on, once, at the end; null evaluates none."""
     baselines: bool = True
-    """Score cheap baselines beside them: majority, colour statistics, and the teacher that `init` names, where its weights
-    are at hand and it is small or on a GPU."""
+    """Score cheap baselines beside them: majority, colour statistics, and the teacher that `init` names, where its
+    weights are at hand and it is small or on a GPU."""
     target: Target = "single_label"
     """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
     select_by: str | None = None
