@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from uniemox.inference.torch_backend import load_torch
 from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import read_manifest
 from uniemox.targets.kinds import build_target
+from uniemox.targets.multi_label import MultiLabel
 
 
 def test_the_temperature_is_the_likeliest_on_val(pretrained, painted):
@@ -85,12 +88,35 @@ def test_a_teacher_that_is_not_at_hand_is_left_out_without_a_download(painted, m
     assert answer_zero_shot("clip:somewhere", question).startswith("its weights are not at hand (")
 
 
-def test_a_large_teacher_is_left_out_on_a_cpu(painted, tiny_clip, monkeypatch):
+def test_a_large_teacher_is_left_out_on_a_cpu_before_it_is_read(painted, tiny_clip, monkeypatch):
     monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cpu"))
     monkeypatch.setattr(module, "_LARGEST_ON_CPU", 10)
+    monkeypatch.setattr(module, "load_model", pytest.fail)
     assert answer_zero_shot(f"clip:{tiny_clip}", question_of(painted)[0]) == (
         f"it takes long on a CPU: `uniemox evaluate clip:{tiny_clip} --data …` scores it"
     )
+
+
+def test_a_teacher_of_one_label_is_not_scored_beside_several(painted, tiny_clip):
+    question = question_of(painted)[0]
+    several = replace(question, target=MultiLabel())
+    assert answer_zero_shot(f"clip:{tiny_clip}", several) == (
+        "a zero-shot model gives one label, and this one answers of the kind multi_label"
+    )
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-pretrained", "hf-hub:somebody/model", "ViT-B-16:openai", "/etc/passwd"])
+def test_nothing_but_a_clip_is_opened_for_a_teacher(painted, monkeypatch, name):
+    monkeypatch.setattr(module, "load_model", pytest.fail)
+    assert f"{name} is no name of a CLIP" in answer_zero_shot(name, question_of(painted)[0])
+
+
+def test_a_teacher_that_does_not_fit_beside_the_model_is_omitted(painted, tiny_clip, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "_answer", full)
+    assert "does not fit into the memory" in answer_zero_shot(f"clip:{tiny_clip}", question_of(painted)[0])
 
 
 def test_an_evaluation_names_the_teacher_that_its_model_has(pretrained, painted):

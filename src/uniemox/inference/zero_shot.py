@@ -15,6 +15,7 @@ import torch
 from uniemox.checkpoints.folder import Classifier
 from uniemox.checkpoints.load import load_model
 from uniemox.compute.devices import choose_device
+from uniemox.config.clip_name import reword, teacher_of
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.images import Unreadable, read_image
@@ -23,13 +24,13 @@ from uniemox.inference.baselines import MAX_ANSWERED, Answer, Question
 from uniemox.manifests.merge import number_as
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.models.classify import head_of
-from uniemox.targets.kinds import resolve_target
+from uniemox.targets.kinds import DEFAULT, resolve_target
 from uniemox.targets.target import Logits
 
 _MOST: Final = 2000
 """Images that a temperature is fitted on; its standard error is then a few hundredths."""
 _BATCH: Final = 32
-_LARGEST_ON_CPU: Final = 20_000_000  # Parameters of a tower that answers hundreds of images a second on two cores
+_LARGEST_ON_CPU: Final = 200_000_000  # Bytes of the weights of a CLIP, both towers: 50 million numbers in fp32
 
 
 def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float32]], Any], data: Path) -> Classifier:
@@ -60,28 +61,34 @@ def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float3
 def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
     """Answer an evaluation by the zero-shot classification of a CLIP, as a baseline; or say why not.
 
-    Its weights must be at hand, since an evaluation does not ask for a download, and on a CPU its tower must be small.
+    Its weights must be at hand, since an evaluation does not ask for a download, and on a CPU they must be few. The
+    name may be a stranger's, for a model folder holds it: nothing but a CLIP is opened.
     """
-    from uniemox.models.teacher import offline  # open_clip takes seconds to import
+    from uniemox.models.teacher import find_source, offline  # open_clip takes seconds to import
 
-    facts = question.test.facts
+    if question.target.name != DEFAULT:
+        return f"a zero-shot model gives one label, and this one answers of the kind {question.target.name}"
+    facts, device = question.test.facts, choose_device("auto")
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
     try:
         with offline():
+            size = find_source(teacher_of(teacher)).weights.stat().st_size
+            if device.type == "cpu" and size > _LARGEST_ON_CPU:
+                return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it"
             classifier = load_model(teacher, zero_shot=asked)
     except (CheckpointError, ConfigError) as error:
-        return f"its weights are not at hand ({error})"
-    device, size = choose_device("auto"), sum(weight.numel() for weight in classifier.model.parameters())
-    if device.type == "cpu" and size > _LARGEST_ON_CPU:
-        return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it"
-    model = classifier.model.to(device)
+        return f"its weights are not at hand ({reword(str(error))})"
+    try:
+        model = classifier.model.to(device)
 
-    @torch.inference_mode()
-    def logits_of(views: npt.NDArray[np.float32]) -> Any:
-        return model(torch.from_numpy(views[:, 0]).to(device)).float().cpu().numpy()
+        @torch.inference_mode()
+        def logits_of(views: npt.NDArray[np.float32]) -> Any:
+            return model(torch.from_numpy(views[:, 0]).to(device)).float().cpu().numpy()
 
-    workers = question.num_workers
-    logits, kept = _answer(classifier, logits_of, question.test, MAX_ANSWERED, num_workers=workers)
+        workers = question.num_workers
+        logits, kept = _answer(classifier, logits_of, question.test, MAX_ANSWERED, num_workers=workers)
+    except torch.OutOfMemoryError:
+        return "it does not fit into the memory of the GPU beside the model"
     if not kept:
         return "no image can be read"
     note = f"prompts for {len(facts.classes)} classes, no training, on {len(kept):,} images"
