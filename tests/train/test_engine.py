@@ -89,7 +89,7 @@ def make(tmp_path):
     """Make an engine; a call again is another process's view of the same run folder."""
     engines = []
 
-    def build(*, data=None, task=None, dropout=0.0, observer=lambda _: None, after=None, **changes):
+    def build(*, data=None, task=None, dropout=0.0, observer=lambda _: None, after=None, share=1.0, **changes):
         steps = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4, "base_lr": 1.0}
         optim_names = set(OptimConfig.__dataclass_fields__)
         optim = OptimConfig(**steps | {k: v for k, v in changes.items() if k in optim_names})
@@ -106,6 +106,7 @@ def make(tmp_path):
             run=run,
             observer=observer,
             after_epoch=after,
+            trained_share=share,
         )
         engines.append(Engine(plan, build_accelerator("cpu", accumulate=optim.accumulate)))
         return engines[-1]
@@ -595,3 +596,39 @@ def test_a_killed_worker_of_the_loader_is_one_line_and_loses_no_step(make):
     assert "\n" not in str(told.value)
     assert "`resume`" in str(told.value)
     assert saved_step(engine) >= 4
+
+
+# Between start and end
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_weights_to_keep_lie_between_those_of_the_start_and_those_that_were_trained(make, share, ema_decay):
+    engine = make(share=share, ema_decay=ema_decay)
+    start = weights_of(engine.bare)
+    engine.run()
+    trained = weights_of(engine.bare if engine.ema is None else engine.ema.module)
+    kept = weights_of(engine.weights_module)
+    for name, tensor in trained.items():
+        torch.testing.assert_close(kept[name], start[name] + share * (tensor - start[name]))
+    assert not is_equal(start, trained)
+    assert is_equal(weights_of(engine.bare if engine.ema is None else engine.ema.module), trained)  # goes on from there
+
+
+def test_a_resumed_engine_keeps_the_start_that_it_began_from(make):
+    settings = {"share": 0.25, "dropout": 0.5, "epochs": 1}
+    whole = make(**settings)
+    start = weights_of(whole.bare)
+    whole.run()
+    shutil.rmtree(whole.states)
+    with pytest.raises(Interrupted):
+        run_listening(make(**settings, task=ToyTask(counter(3, interrupt))))
+    again = make(**settings)
+    with torch.no_grad():
+        for parameter in again.bare.parameters():
+            parameter.zero_()
+        again.start = {name: tensor * 0 for name, tensor in again.start.items()}
+    go_back(again)
+    assert is_equal(again.start, start)
+    again.run()
+    assert is_equal(weights_of(again.weights_module), weights_of(whole.weights_module))
