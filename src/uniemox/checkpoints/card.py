@@ -157,8 +157,9 @@ def _headline(facts: ModelFacts) -> Iterator[str]:
     """Say in a title and a sentence what the model is."""
     target = find_target(facts.target, facts.classes)
     does = target.summary if target else f"gives answers of the kind {_plain(facts.target)}"
-    shape = f"size {facts.size}, patches of {facts.patch_size} pixels, images of {facts.image_size}"
-    vit, other = f"A vision transformer ({shape})", f"{_plain(facts.architecture)} (images of {facts.image_size} pixels)"
+    side = f"images of {facts.image_size}"
+    vit = f"A vision transformer (size {facts.size}, patches of {facts.patch_size} pixels, {side})"
+    other = f"{_plain(facts.architecture)} ({side} pixels)"
     if _is_clip(facts):
         yield "# Emotions of images, by a CLIP without training"
         head = "Its head is text features of the classes: nothing was trained for them"
