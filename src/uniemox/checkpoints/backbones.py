@@ -10,9 +10,7 @@ Letters of shapes: `B` images, `N` patches, `D` width of the features, `S` side 
 import hashlib
 import json
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +25,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.checkpoints import foreign
-from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.facts import TIMM_PREFIX, ModelFacts
 from uniemox.checkpoints.layouts import Foreign
 from uniemox.checkpoints.load import describe_start, load_start
+from uniemox.checkpoints.timm_models import quiet_timm
 from uniemox.config.clip_name import is_clip_name, reword, teacher_of
 from uniemox.config.probe import ProbePool
 from uniemox.config.training import Precision
@@ -44,7 +43,6 @@ from uniemox.wording import nearest, one_line, shorten
 
 log = logging.getLogger(__name__)
 
-TIMM_PREFIX: Final = "timm:"
 _WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # Of timm's repositories, the preferred first
 _FILTERS: Final = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")  # What timm's names of Pillow's are
 
@@ -59,6 +57,15 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimmModel:
+    """A model of timm that gives what its own classifier reads."""
+
+    name: str  # timm's, with the tag that the user gave
+    preparation: Preparation
+    licence: str  # Of timm's weights; empty for a file of the user's
+
+
+@dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A backbone that was found, and not yet loaded."""
 
@@ -67,6 +74,7 @@ class Backbone:
     load: Callable[[torch.device, Precision], Loaded]
     """Loads it onto a device, or raises `CheckpointError` or, for a pooling that it does not have, `ConfigError`."""
     pool: ProbePool | None = None  # Of an encoder that a model folder can hold; None for all others
+    timm: TimmModel | None = None  # What a model folder may hold instead
 
 
 def find_backbone(name: str, *, pool: ProbePool | None = None) -> Backbone:
@@ -120,7 +128,7 @@ def _load_encoder(name: str, pool: ProbePool, device: torch.device, precision: P
     for note in start.notes:
         log.info("%s: %s", name, note)
     shape = {part: start.shape[part] for part in ("patch_size", "image_size")}
-    with _quiet():
+    with quiet_timm():
         vit = build_vit(start.shape["size"], **shape)
     state = dict(start.encoder)
     fresh = {part: tensor for part, tensor in vit.norm.state_dict(prefix="norm.").items() if part not in state}
@@ -169,7 +177,7 @@ class TokenPool(nn.Module):
 # timm
 
 
-class _OwnPool(nn.Module):
+class OwnPool(nn.Module):
     """A model of timm without its last layer."""
 
     def __init__(self, model: Any) -> None:
@@ -206,7 +214,9 @@ def _find_timm(name: str, pool: ProbePool | None) -> Backbone:
         "pool": pool or "its own",
     }
     load = partial(_load_timm, name, architecture, path, prepare, pool, is_file=bool(equals))
-    return Backbone(name=name, identity=identity, load=load)
+    licence = "" if equals else str(config.license or "")
+    own = TimmModel(name=architecture, preparation=prepare, licence=licence) if pool is None else None
+    return Backbone(name=name, identity=identity, load=load, timm=own)
 
 
 def _preparation_of(name: str, config: Any) -> Preparation:
@@ -264,7 +274,7 @@ def _load_timm(
     # timm converts older forms. Without the name of a classifier, it loads strictly; its own files may have more heads.
     overlay = {"state_dict": state} | ({"classifier": None} if is_file else {})
     try:
-        with _quiet():
+        with quiet_timm():
             model = timm.create_model(architecture, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except DAMAGED as error:
         why = one_line(str(error)).partition("state_dict for ")[2] or one_line(str(error)) or type(error).__name__
@@ -272,7 +282,7 @@ def _load_timm(
         raise CheckpointError(f"{path} does not fit timm's {architecture}: {shorten(why)}: {step}") from error
     model.pretrained_cfg = model.default_cfg = {}  # they hold the file's tensors
     if pool is None:
-        return _checked(name, _OwnPool(model), prepare, device)
+        return _checked(name, OwnPool(model), prepare, device)
     if not isinstance(model, VisionTransformer):
         kind = type(model).__name__
         raise ConfigError(f"pool is {pool}, but {name} is a {kind}, not a plain vision transformer: omit `pool`")
@@ -334,16 +344,3 @@ def _checked(name: str, module: nn.Module, prepare: Preparation, device: torch.d
             f"{name} gives no pooled features but {found or 'nothing'} of an image: take another backbone"
         )
     return Loaded(module, prepare)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Build a model without traces: its random weights are overwritten, and the global generator stays as it was."""
-    logger, level = logging.getLogger("timm"), logging.getLogger("timm").level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -26,22 +26,24 @@ from uniemox.checkpoints.card import write_card
 from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config
 from uniemox.checkpoints.language import Language, write_language
 from uniemox.checkpoints.layouts import empty_fused, empty_pretraining, empty_vit, mae_name, own_name
+from uniemox.checkpoints.timm_models import build_timm, empty_timm, timm_config
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError
-from uniemox.files.weights import Fit, compare, fill, read_weights
+from uniemox.files.weights import Fit, compare, fill, load_copy, read_weights
 from uniemox.files.whole import replace_folder
 from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.encoder import grid_size, patch_size
 from uniemox.models.pretrain import UniEmoX
 from uniemox.targets.kinds import DEFAULT, find_target
+from uniemox.wording import shorten
 
 
 @dataclass(frozen=True)
 class Classifier:
     """A classifier with its facts."""
 
-    model: AnyClassifier
+    model: AnyClassifier  # Or timm's own model, where the facts name one
     facts: ModelFacts
 
 
@@ -54,7 +56,7 @@ class Pretrained:
 
 
 def save_model(
-    model: UniEmoX | AnyClassifier, folder: Path, facts: ModelFacts, language: Language | None = None
+    model: UniEmoX | AnyClassifier | nn.Module, folder: Path, facts: ModelFacts, language: Language | None = None
 ) -> None:
     """Write a model's folder, replacing an older one, which is left whole where `CheckpointError` is raised.
 
@@ -64,6 +66,9 @@ def save_model(
         if architecture := own_architecture(facts):  # which is no timm model, and declares that
             config = {"architecture": f"uniemox_{architecture}", "num_classes": len(facts.classes)}
             _write_config(beside, {**config, "label_names": facts.classes, SECTION: facts.to_dict()})
+            _save_tensors(model.state_dict(), weight_files(beside, facts)[0])
+        elif facts.size is None:
+            _write_config(beside, {**timm_config(model, facts), **_stated(facts)})
             _save_tensors(model.state_dict(), weight_files(beside, facts)[0])
         elif isinstance(model, UniEmoX):
             _save_timm(model.encoder, beside, facts)
@@ -99,6 +104,11 @@ def pretraining_facts(model: UniEmoX, **more: Any) -> ModelFacts:
 def make_model(facts: ModelFacts, weights: Mapping[str, Tensor], source: Path) -> Any:
     """Build the model of weights by MAE's names, or raise `CheckpointError` before anything is allocated."""
     model, own = _empty_model(facts, weights, source)
+    if facts.size is None:  # timm's models compute numbers of their own when they are built, which no file holds
+        compare(model.state_dict(), own).check(source)
+        model = build_timm(facts, source)
+        load_copy(model, own, source)
+        return model
     fill(model, own, source)
     return model
 
@@ -113,6 +123,8 @@ def _empty_model(
     facts: ModelFacts, weights: Mapping[str, Tensor], source: Path
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
     """Build the model of the facts without memory; return its weights by its own names too."""
+    if facts.size is None:
+        return empty_timm(facts, source), weights
     if facts.kind == "pretraining":
         own = {own_name(name): tensor for name, tensor in weights.items()}
         return empty_pretraining(facts, facts.pretraining, source), own
@@ -136,7 +148,13 @@ def own_architecture(facts: ModelFacts) -> str:
 
 
 def weight_files(folder: Path, facts: ModelFacts) -> list[Path]:
-    """List the files of a folder's weights, the encoder's first."""
+    """List the files of a folder's weights, the encoder's first.
+
+    Raises `CheckpointError` for an architecture that is not ours, nor timm's, of which there are exports alone.
+    """
+    if facts.size is None and not facts.is_timm:
+        what = f"{folder} is an export of {shorten(facts.architecture)}, but has no model.onnx"
+        raise CheckpointError(f"{what}: copy the folder whole, or export it again")
     names = [f"{own_architecture(facts) or 'model'}.safetensors"]
     names += ["pretrain.safetensors"] if facts.kind == "pretraining" else []
     return [member(folder, name) for name in names]
@@ -149,13 +167,6 @@ def read_folder(folder: Path, facts: ModelFacts) -> dict[str, Tensor]:
 
 def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> None:
     """Write the two files of a timm model directory."""
-    # Without a type, transformers would compute in whatever the file is stored in.
-    config: dict[str, Any] = {SECTION: facts.to_dict(), "torch_dtype": "float32"}
-    if facts.classes:
-        config["label_names"] = facts.classes
-    if facts.target != DEFAULT:  # for several labels, transformers then takes the sigmoid
-        target = find_target(facts.target, facts.classes)
-        config["problem_type"] = None if target is None else target.problem_type
     assert facts.size is not None
     shape, side = ENCODER_SHAPES[facts.size], grid_size(model) * patch_size(model)
     arguments = {  # of timm's constructor; transformers passes num_classes itself
@@ -186,9 +197,21 @@ def _save_timm(model: VisionTransformer, folder: Path, facts: ModelFacts) -> Non
         "classifier": "head",
         "license": facts.licence or "unstated",
     }
-    save_for_hf(model, str(folder), model_config=config, model_args=arguments, safe_serialization=True)
+    save_for_hf(model, str(folder), model_config=_stated(facts), model_args=arguments, safe_serialization=True)
     # What timm writes into these two depends on its version, and describes its own weights of this architecture.
     _write_config(folder, read_config(folder) | {"model_args": arguments, "pretrained_cfg": preprocessing})
+
+
+def _stated(facts: ModelFacts) -> dict[str, Any]:
+    """List what the configuration of any model of timm says besides: our facts, and what transformers reads."""
+    # Without a type, transformers would compute in whatever the file is stored in.
+    config: dict[str, Any] = {SECTION: facts.to_dict(), "torch_dtype": "float32"}
+    if facts.classes:
+        config["label_names"] = facts.classes
+    if facts.target != DEFAULT:  # for several labels, transformers then takes the sigmoid
+        target = find_target(facts.target, facts.classes)
+        config["problem_type"] = None if target is None else target.problem_type
+    return config
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -108,7 +108,7 @@ def load_pretraining(model: str | Path) -> Pretrained:
 
 def load_start(model: str) -> Start:
     """Read the weights to start a run from, or raise `CheckpointError`."""
-    place, found = foreign.find_weights(model)
+    place, found = _find_start(model)
     notes: tuple[str, ...] = ()
     language = None
     shape: ModelFacts | Foreign
@@ -140,8 +140,16 @@ def load_start(model: str) -> Start:
 
 def describe_start(model: str) -> str:
     """Return the name that `load_start` gives weights, without reading their numbers, or raise `CheckpointError`."""
-    place, found = foreign.find_weights(model)
+    place, found = _find_start(model)
     return found.title if isinstance(found, foreign.Source) else _name_of(place, found)
+
+
+def _find_start(model: str) -> tuple[Path, foreign.Source | ModelFacts]:
+    place, found = foreign.find_weights(model)
+    if isinstance(found, ModelFacts) and found.size is None:
+        step = "it predicts as it is; start from an encoder of ours, or from a file of MAE or timm"
+        raise CheckpointError(f"{place} is {found.architecture}, which is no encoder of ours: {step}")
+    return place, found
 
 
 def _name_of(folder: Path, facts: ModelFacts) -> str:

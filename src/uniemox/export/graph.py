@@ -16,7 +16,6 @@ from uniemox.files.onnx_walk import MAX_BYTES
 from uniemox.inference.onnx_file import METADATA_KEY, OUTPUT_NAME, input_names, preparation_of
 from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.fused import FusedClassifier
-from uniemox.models.zero_shot import ClipClassifier
 
 
 class _Plain(nn.Module):
@@ -50,8 +49,8 @@ class _Plain(nn.Module):
         return logits
 
 
-def _without_adaptive(model: ClipClassifier) -> nn.Module:
-    """Return a CLIP whose average over all pixels is a mean, which a graph needs no loop over images for."""
+def _without_adaptive(model: nn.Module) -> nn.Module:
+    """Return a CLIP or timm's model whose average over all pixels is a mean: that needs no loop over images."""
     model = copy.deepcopy(model)
     pools = [(part, name) for part in model.modules() for name, pool in part.named_children() if _takes_mean(pool)]
     for part, name in pools:
@@ -81,7 +80,7 @@ def write_onnx(model: AnyClassifier, facts: ModelFacts, path: Path, *, opset: in
         # Both views have the same number of images, which torch finds worth a warning.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         program = torch.onnx.export(
-            _without_adaptive(model).eval() if isinstance(model, ClipClassifier) else _Plain(model).eval(),
+            _without_adaptive(model).eval() if facts.size is None else _Plain(model).eval(),
             examples,
             dynamo=True,
             input_names=list(names),

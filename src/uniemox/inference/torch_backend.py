@@ -21,7 +21,10 @@ from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.inference.zero_shot import calibrate
 
-_SHAPING: Final = ("classes", "target", "thresholds", "image_size", "view", "fusion", "pool", "preparation", "person")
+_SHAPING: Final = (
+    *("classes", "target", "thresholds", "architecture", "image_size"),
+    *("view", "fusion", "pool", "preparation", "person"),
+)
 """Facts that answers depend on beside the weights."""
 
 

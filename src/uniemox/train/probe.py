@@ -29,7 +29,7 @@ from uniemox.targets.target import Target
 from uniemox.train.events import Message, Observer, ignore
 from uniemox.train.features import FeatureMaker, Features
 from uniemox.train.heads import Fitted, Floats, Split, fit_head
-from uniemox.train.probe_folder import why_no_folder, write_folder
+from uniemox.train.probe_folder import leave_folder
 from uniemox.train.run_folder import describe_environment
 
 FEATURES: Final = "features"  # Folder of the features in that of a probe
@@ -74,7 +74,8 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
 
     The folder gets `probe.json` (what val chose, every value that was tried, scores, hashes), `test/` with the files of
     an evaluation, `config.yaml` and `environment.json`; features are in `features/`, or in the folder of the settings.
-    `model/` is a classifier like any other, where the backbone is an encoder of ours and the head a linear one.
+    `model/` is a classifier like any other, where the backbone is an encoder of ours or a model of timm and the head a
+    linear one.
 
     Args:
         config: What to do.
@@ -100,8 +101,8 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
         scores = {"val": probed.outputs("val").score(num_resamples=0)}
         if "test" in probed.splits:
             scores["test"] = _report_test(probed, observer)
-    _leave_model(probed, scores, observer)
-    _write_story(probed, scores, seconds=time.monotonic() - began)
+    missing = _leave_model(probed, scores, observer)
+    _write_story(probed, scores, missing, seconds=time.monotonic() - began)
     return config.out
 
 
@@ -168,19 +169,15 @@ def _report_test(probed: _Probe, observer: Observer) -> Scores:
     return scores
 
 
-def _leave_model(probed: _Probe, scores: Mapping[str, Scores], observer: Observer) -> None:
-    """Write the model folder, or say why there is none."""
+def _leave_model(probed: _Probe, scores: Mapping[str, Scores], observer: Observer) -> str:
+    """Write the model folder, or say and return why there is none."""
     config, linear = probed.config, probed.fitted.linear
-    if reason := why_no_folder(config, probed.backbone, linear):
-        observer(Message(f"no model folder is written: {reason}"))
-        return
-    assert linear is not None
     measured = {
         f"{part}_{name}": round(score, 4) for part, found in scores.items() for name, score in found.kept.items()
     }
-    write_folder(
+    reason = leave_folder(
         config.out / "model",
-        linear.divided(probed.temperature),
+        None if linear is None else linear.divided(probed.temperature),
         config=config,
         backbone=probed.backbone,
         target=probed.target,
@@ -189,10 +186,13 @@ def _leave_model(probed: _Probe, scores: Mapping[str, Scores], observer: Observe
         metrics=measured,
         chosen=probed.fitted.choice,
     )
+    if reason:
+        observer(Message(f"no model folder is written: {reason}"))
+    return reason
 
 
-def _write_story(probed: _Probe, scores: Mapping[str, Scores], *, seconds: float) -> None:
-    """Write what was done and found."""
+def _write_story(probed: _Probe, scores: Mapping[str, Scores], missing: str, *, seconds: float) -> None:
+    """Write what was done and found, and why the model is missing."""
     config = probed.config
     columns = ["path", "split", *probed.target.columns_read]
     story: dict[str, Any] = {
@@ -204,7 +204,7 @@ def _write_story(probed: _Probe, scores: Mapping[str, Scores], *, seconds: float
         "chosen_by": f"{probed.metric.name} on {config.val_split}",
         "tried": [_rounded(trial) for trial in probed.fitted.trials],
         "notes": list(probed.fitted.notes),
-        "no_model": why_no_folder(config, probed.backbone, probed.fitted.linear),
+        "no_model": missing,
         "temperature": probed.temperature,
         **{part: _rounded(found.kept) for part, found in scores.items()},
         "images": {part: len(found.rows) for part, found in probed.features.items()},
