@@ -29,6 +29,12 @@ def test_classes_are_found_in_any_order_and_spelling():
     assert torch.equal(kept().select(["fear", "Anger"]), torch.eye(3)[[2, 0]])
 
 
+def test_happy_is_happiness_where_joy_is_kept_too():
+    both = Language(facts=replace(FACTS, words=("joy", "happiness", "fear")), features=torch.eye(3))
+    assert torch.equal(both.select(["happy", "fear"]), torch.eye(3)[[1, 2]])
+    assert torch.equal(both.select(["Joy", "happy"]), torch.eye(3)[[0, 1]])
+
+
 def test_a_class_that_is_not_kept_or_two_of_one_word_ask_for_the_teacher():
     assert kept().select(["fear", "hunger"]) is None
     assert kept().select(["anger", "Anger"]) is None

@@ -140,6 +140,21 @@ def test_classes_that_cannot_be_told_apart_are_refused(tiny_clip, asked, message
         load_model(clip_of(tiny_clip), zero_shot=ZeroShotConfig(**asked))
 
 
+def test_a_taxonomy_in_another_spelling_asks_about_the_same_emotion(tiny_clip):
+    facts = [
+        load_model(clip_of(tiny_clip), zero_shot=ZeroShotConfig(taxonomy=name)).facts for name in ("caer-s", "CAER_S")
+    ]
+    assert facts[0] == facts[1]
+    assert facts[1].emotion == "felt"
+
+
+def test_settings_that_a_model_does_not_read_are_refused(tiny_clip, pretrained):
+    with pytest.raises(ConfigError, match="reads its texts itself: omit `teacher`"):
+        load_model(clip_of(tiny_clip), zero_shot=ZeroShotConfig(taxonomy="ekman", teacher="clip:demo"))
+    with pytest.raises(ConfigError, match=r"`wording` is felt, but .* was distilled with one sentence alone"):
+        load_model(str(pretrained.model), zero_shot=ZeroShotConfig(taxonomy="ekman", wording="felt"))
+
+
 def test_a_prompt_file_with_an_unknown_class_is_refused(tiny_clip, tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("joy: a party\nfeer: a ghost\n")

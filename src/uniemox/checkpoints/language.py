@@ -36,7 +36,8 @@ class Language:
 
     def select(self, classes: Sequence[str]) -> Tensor | None:
         """Return the features of classes (C, E), in any spelling; None if one is not among the words."""
-        words = [resolve(name, self.facts.words) for name in classes]
+        besides_joy = [word for word in self.facts.words if word != "joy"]  # "happy" would be joy as well as happiness
+        words = [resolve(name, self.facts.words) or resolve(name, besides_joy) for name in classes]
         if None in words or len(set(words)) < len(words):
             return None
         return self.features[[self.facts.words.index(word) for word in words if word is not None]]

@@ -19,7 +19,7 @@ from uniemox.config.clip_name import reword, teacher_of
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.class_prompts import class_prompts, pretraining_prompts, taxonomy_classes
 from uniemox.data.prompt_files import read_prompts
-from uniemox.emotions import Emotion
+from uniemox.emotions import TAXONOMIES, Emotion, look_up
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.importers.specs import SPECS
 from uniemox.models.fused import FusedClassifier, start_from_texts
@@ -54,11 +54,13 @@ def load_zero_shot(opened: Opened, config: ZeroShotConfig, *, dataset: str | Non
         dataset: Data set or manifest that names the classes where the settings do not.
 
     Raises:
-        ConfigError: No classes are named, or fewer than two or twice the same; a name is not known; or the prompts
-            cannot be used.
+        ConfigError: No classes are named, or fewer than two or twice the same; a name is not known; the prompts cannot
+            be used; or a setting does not apply to the model.
         CheckpointError: Weights are not at hand or cannot be read, or the model has no embedding in a teacher's space.
     """
     if opened.role == "clip":
+        if config.teacher is not None:
+            raise ConfigError(f"{opened.name} reads its texts itself: omit `teacher`")
         return _from_clip(opened.name, _ask(opened.name, config, dataset, own=None), config)
     return _from_pretraining(opened, config, dataset)
 
@@ -110,6 +112,9 @@ def _from_pretraining(opened: Opened, config: ZeroShotConfig, dataset: str | Non
     if width is None:
         step = f"train a classifier with `uniemox finetune --init {what}`"
         raise CheckpointError(f"{what} holds a pretrained model without a teacher, so texts cannot be its head: {step}")
+    if config.wording != "auto" and config.prompts is None:
+        step = "omit `wording`, or give `prompts`"
+        raise ConfigError(f"`wording` is {config.wording}, but {what} was distilled with one sentence alone: {step}")
     language = read_language(opened.path, facts)
     asked = _ask(what, config, dataset, own=facts)
     texts, scale = class_texts(asked, config, language=language, teacher=config.teacher, width=width, what=what)
@@ -197,8 +202,9 @@ def _ask(name: str, config: ZeroShotConfig, dataset: str | None, *, own: ModelFa
     """Find out which classes are meant; the model's own data set comes last."""
     classes, emotion, source = tuple(config.classes), None, "classes"
     if config.taxonomy is not None:
-        classes, source = taxonomy_classes(config.taxonomy), config.taxonomy
-        spec = SPECS.get(config.taxonomy)
+        classes = taxonomy_classes(config.taxonomy)
+        source = look_up(config.taxonomy, TAXONOMIES, what="taxonomy").name  # the user may spell it otherwise
+        spec = SPECS.get(source)
         emotion = None if spec is None else spec.emotion
     elif not classes and dataset is not None:
         data, kind = describe_dataset(dataset)
