@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from uniemox.checkpoints.load import load_model
+from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.transforms import evaluation
 from uniemox.errors import ConfigError
 from uniemox.inference.torch_backend import load_torch
@@ -24,3 +25,8 @@ def test_logits_are_those_of_the_model_on_prepared_pixels(finetuned):
 def test_a_pretrained_model_wants_the_names_of_classes(pretrained):
     with pytest.raises(ConfigError, match="has no classes of its own: give them as `taxonomy`"):
         load_torch(pretrained.model, device="cpu")
+
+
+def test_a_clip_is_refused_in_bf16_which_it_would_not_compute_in():
+    with pytest.raises(ConfigError, match=r"precision is bf16, but .* computes in fp32: omit `precision`"):
+        load_torch("clip:demo", device="cpu", precision="bf16", zero_shot=ZeroShotConfig(taxonomy="mikels"))

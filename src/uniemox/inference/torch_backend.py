@@ -19,7 +19,9 @@ from uniemox.compute.devices import choose_device, choose_precision, computing_i
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
+from uniemox.errors import ConfigError
 from uniemox.inference.zero_shot import calibrate
+from uniemox.models.zero_shot import ClipClassifier
 
 _SHAPING: Final = (
     *("classes", "target", "thresholds", "architecture", "image_size"),
@@ -68,9 +70,14 @@ def load_torch(
     precision: AskedPrecision = "auto",
     zero_shot: ZeroShotConfig | None = None,
 ) -> TorchBackend:
-    """Load a classifier as `load_model` does, calibrated if asked; precision auto is what the folder records."""
+    """Load a classifier as `load_model` does, calibrated if asked; precision auto is what the folder records.
+
+    Raises `ConfigError` for a CLIP that is asked for bf16, beside the errors of `load_model`.
+    """
     where = choose_device(device)
     classifier = load_model(model, dataset=dataset, device=where, zero_shot=zero_shot)
+    if precision == "bf16" and isinstance(classifier.model, ClipClassifier):  # it leaves autocast, which is slow for it
+        raise ConfigError(f"precision is bf16, but {classifier.facts.architecture} computes in fp32: omit `precision`")
     chosen = choose_precision(precision, classifier.facts.precision, where)
     backend = TorchBackend(classifier, where, precision=chosen)
     if zero_shot is None or zero_shot.calibrate is None:
