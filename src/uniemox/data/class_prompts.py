@@ -4,8 +4,8 @@ CLIP's authors normalise the text features of a class's prompts, average them an
 2021, Learning transferable visual models from natural language supervision, section 3.1.4, and the notebook of their
 ImageNet prompts). This module makes the texts; `emotion_words` has the words.
 
-An emotion that viewers feel is worded otherwise than one that a depicted person feels: a photo of a laughing crowd may
-evoke fear.
+An emotion that viewers feel is worded differently from one that a depicted person feels: a photo of a laughing crowd
+may evoke fear.
 """
 
 import re

@@ -93,7 +93,7 @@ def build_classifier(
 def start_from_encoder(classifier: VisionTransformer, encoder: Mapping[str, Tensor]) -> None:
     """Copy a pretrained encoder's weights into a classifier.
 
-    Positions are resampled where the image has another size. The head starts fresh. So does the norm of a classifier
+    Positions are resampled where the image has another size. The head starts fresh, as does the norm of a classifier
     that normalises the mean of the patches by one of its own; others keep the encoder's final norm, where it has one.
 
     Args:

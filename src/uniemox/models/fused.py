@@ -1,8 +1,8 @@
 """A classifier on the fused token: what pretraining distilled from CLIP, with a head that language can start.
 
 The token lies in the teacher's space, so the text features of the classes are a head for it (Radford et al. 2021,
-section 3.1.2). Before any training that is zero-shot classification; training then goes on from there instead of from a
-random head (Wortsman et al. 2022; Goyal et al. 2023).
+section 3.1.2). Before any training that is zero-shot classification; training then continues from there instead of
+from a random head (Wortsman et al. 2022; Goyal et al. 2023).
 """
 
 import torch

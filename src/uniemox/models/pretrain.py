@@ -103,7 +103,7 @@ class UniEmoX(nn.Module):
     def embed(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
         """Embed scene and person (B, 3, H, W), nothing hidden, in the teacher's space: (B, E), not normalised.
 
-        Without a person the scene stands for both, as in pretraining where an image has no box.
+        Without a person both views are the scene, as in pretraining where an image has no box.
         """
         if person is None or self.fusion is None:
             return self.embed_tokens(self.encoder.forward_features(scene)[:, 0])
