@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniemox.config.training import PretrainConfig as PretrainConfig
     from uniemox.config.training import TeacherConfig as TeacherConfig
     from uniemox.config.training import ViewsConfig as ViewsConfig
+    from uniemox.config.zero_shot import ZeroShotConfig as ZeroShotConfig
     from uniemox.errors import CheckpointError as CheckpointError
     from uniemox.errors import ConfigError as ConfigError
     from uniemox.errors import DataError as DataError
@@ -46,6 +47,7 @@ _MODULES = {
     "config.probe": "ProbeConfig",
     "config.training": "AugmentConfig FinetuneConfig LossConfig ModelConfig OptimConfig PretrainConfig TeacherConfig "
     "ViewsConfig",
+    "config.zero_shot": "ZeroShotConfig",
     "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
     "importers.importing": "import_dataset",
     "inference.evaluate": "evaluate",

@@ -396,7 +396,7 @@ def test_a_model_that_knows_drawings_alone_says_so_once(finetuned, tmp_path, cap
     (folder / "config.json").write_text(json.dumps(config))
     predictor = Predictor.load(folder, device="cpu")
     list(predictor.predict([b"", b""]))
-    told = f"{folder} was trained on drawings alone and knows nothing of photographs: fine-tune"
+    told = f"{folder} was trained on drawings alone and knows nothing of photographs: take a CLIP"
     assert caplog.text.count(told) == (dataset == "drawn6")
 
 

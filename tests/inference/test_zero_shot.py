@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+import uniemox.inference.evaluate as evaluate_module
 import uniemox.inference.zero_shot as module
 from uniemox.checkpoints.load import load_model
 from uniemox.config.zero_shot import ZeroShotConfig
@@ -122,3 +123,17 @@ def test_a_teacher_that_does_not_fit_beside_the_model_is_omitted(painted, tiny_c
 def test_an_evaluation_names_the_teacher_that_its_model_has(pretrained, painted):
     scores = evaluate(str(pretrained.model), data=painted.path, device="cpu")
     assert [one.name for one in scores.baselines] == ["majority", "colour statistics", "zero-shot of clip:tiny_clip"]
+
+
+def test_the_emotion_of_the_data_words_a_taxonomy(painted, tiny_clip, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluate_module, "load_torch", lambda *_, **options: asked.append(options) or pytest.skip)
+    for wording in ("auto", "felt"):
+        with pytest.raises(AttributeError):  # what stands for the classifier has no model
+            evaluate(
+                f"clip:{tiny_clip}",
+                data=painted.path,
+                device="cpu",
+                zero_shot=ZeroShotConfig(taxonomy="ekman", wording=wording),
+            )
+    assert [options["zero_shot"].wording for options in asked] == [read_manifest(painted.path).facts.emotion, "felt"]

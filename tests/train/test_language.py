@@ -57,3 +57,8 @@ def test_the_path_of_a_teacher_stays_out_of_the_model_folder(finetune_config, pr
     text = (finetune(config) / "config.json").read_text()
     assert str(tiny_clip.parent) not in text
     assert read_facts(tmp_path / "run" / "model").provenance["teacher"] == f"clip:{tiny_clip.name}"
+
+
+def test_a_share_of_random_weights_is_refused(finetune_config, tmp_path):
+    with pytest.raises(ConfigError, match=r"trained_share is 0\.5, but without `init` the rest is random weights"):
+        finetune(finetune_config(tmp_path / "run", trained_share=0.5))

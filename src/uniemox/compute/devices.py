@@ -5,10 +5,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from uniemox.compute.processes import num_local_processes, num_processes
 from uniemox.config.inference import AskedPrecision
@@ -16,6 +19,9 @@ from uniemox.config.training import Precision
 from uniemox.errors import ConfigError, TrainingError
 
 log = logging.getLogger(__name__)
+
+_LONGEST_WAIT: Final = timedelta(hours=3)
+"""For the first process, which scores baselines and writes while the others wait; the heartbeat finds dead ones."""
 
 
 def build_accelerator(device: str, *, precision: Precision = "fp32", accumulate: int = 1) -> Accelerator:
@@ -45,6 +51,7 @@ def build_accelerator(device: str, *, precision: Precision = "fp32", accumulate:
         cpu=kind == "cpu" or (kind == "auto" and count > 1 and not torch.accelerator.is_available()),
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     if accelerator.gradient_accumulation_steps != accumulate:
         raise ConfigError("the variable ACCELERATE_GRADIENT_ACCUMULATION_STEPS overrides `optim.accumulate`: unset it")

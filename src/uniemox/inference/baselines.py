@@ -65,6 +65,7 @@ class Question:
     train: Training | str  # Or why there is none
     test: Manifest  # The rows that the model answered
     num_workers: int  # Threads that decode; 0 decodes in between
+    device: str = "cpu"  # Where a baseline that is a large model computes
 
 
 class Answer(NamedTuple):
@@ -88,6 +89,7 @@ def score_baselines(
     train: Manifest | None,
     num_workers: int,
     more: Mapping[str, Answerer] | None = None,
+    device: str = "cpu",
 ) -> tuple[Baseline, ...]:
     """Score the baselines on what a model answered. None of them makes an evaluation fail.
 
@@ -98,8 +100,9 @@ def score_baselines(
         train: Rows to learn from, with the same classes; None where there are none.
         num_workers: Threads that decode.
         more: Further baselines by their names.
+        device: Where a baseline that is a large model computes.
     """
-    question = Question(target, _learn_from(train, target), test, num_workers)
+    question = Question(target, _learn_from(train, target), test, num_workers, device)
     baselines = {"majority": answer_majority, "colour statistics": answer_colour, **(more or {})}
     return tuple(_score(name, answer, question, labels) for name, answer in baselines.items())
 

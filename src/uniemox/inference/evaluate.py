@@ -67,11 +67,18 @@ class Outputs:
         return replace(scores, computed_in=self.computed_in)
 
     def score_beside(
-        self, manifest: Manifest, train: Manifest | None, *, num_workers: int, teacher: str | None = None
+        self,
+        manifest: Manifest,
+        train: Manifest | None,
+        *,
+        num_workers: int,
+        teacher: str | None = None,
+        device: str = "cpu",
     ) -> Scores:
         """Score the answers and, beside them, baselines: some learn from the rows of `train`.
 
-        `teacher` names the CLIP that the model was distilled from, which answers too where its weights are at hand.
+        `teacher` names the CLIP that the model was distilled from, which answers too where its weights are at hand, on
+        `device`.
         """
         answered = manifest
         if len(self.rows) < len(manifest):
@@ -79,7 +86,13 @@ class Outputs:
             answered = Manifest(table, manifest.facts, manifest.places[self.rows])
         more = {f"zero-shot of {teacher}": partial(answer_zero_shot, teacher)} if teacher else None
         baselines = score_baselines(
-            self.target, test=answered, labels=self.labels, train=train, num_workers=num_workers, more=more
+            self.target,
+            test=answered,
+            labels=self.labels,
+            train=train,
+            num_workers=num_workers,
+            more=more,
+            device=device,
         )
         return replace(self.score(), baselines=baselines)
 
@@ -203,6 +216,8 @@ def evaluate(
         else:
             if is_zero_shot(opened) and not (dataset or (zero_shot and (zero_shot.classes or zero_shot.taxonomy))):
                 dataset = str(data)
+            elif opened.role == "clip" and zero_shot is not None and zero_shot.wording == "auto":
+                zero_shot = replace(zero_shot, wording=read_manifest(data).facts.emotion or "auto")
             classifier = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
             module, facts, chosen = classifier.model, classifier.facts, classifier.precision
         answers = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
@@ -228,7 +243,9 @@ def evaluate(
         if baselines and accelerator.is_main_process:
             train = whole.select(["train"]) if "train" in whole.split_counts() else None
             teacher = facts.provenance.get("teacher")
-            scores = outputs.score_beside(manifest, train, num_workers=num_workers, teacher=teacher)
+            scores = outputs.score_beside(
+                manifest, train, num_workers=num_workers, teacher=teacher, device=str(accelerator.device)
+            )
         else:
             scores = outputs.score()
         if out is not None and accelerator.is_main_process:

@@ -144,8 +144,10 @@ class Predictor:
         backend = load_backend(model, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
         predictor = cls(backend, target=target)
         if limit := caution(predictor.facts):
-            step = "fine-tune a model on photographs (`uniemox finetune`), or bring the authors' released weights"
-            log.warning("%s %s: %s (`uniemox checkpoint convert`)", model, limit, step)
+            step = (
+                "take a CLIP (such as clip:ViT-B-16-quickgelu/openai), or fine-tune on photographs (`uniemox finetune`)"
+            )
+            log.warning("%s %s: %s", model, limit, step)
         return predictor
 
     @property

@@ -68,7 +68,7 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
 
     if question.target.name != DEFAULT:
         return f"a zero-shot model gives one label, and this one answers of the kind {question.target.name}"
-    facts, device = question.test.facts, choose_device("auto")
+    facts, device = question.test.facts, choose_device(question.device)
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
     try:
         with offline():

@@ -81,6 +81,9 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
     if config.view != "scene":
         run.warn_of_boxes(train)
+    if config.trained_share < 1 and config.init is None:
+        share = f"trained_share is {config.trained_share}, but without `init` the rest is random weights"
+        raise ConfigError(f"{share}: set it to 1, or give `init`")
     torch.manual_seed(config.seed)
     start = run.load_start()
     shape, fused = _shape_of(config, start), _fused_shape(config, start)
@@ -173,7 +176,9 @@ def _report_test(
     config = selection.config
     if config.baselines:
         teacher = engine.origin.get("teacher")
-        scores = outputs.score_beside(test, train, num_workers=config.workers, teacher=teacher)
+        scores = outputs.score_beside(
+            test, train, num_workers=config.workers, teacher=teacher, device=str(engine.accelerator.device)
+        )
     else:
         scores = outputs.score()
     if outputs.unreadable:

@@ -16,6 +16,7 @@ import numpy as np
 
 from uniemox.checkpoints.backbones import Backbone, find_backbone
 from uniemox.compute.devices import choose_device
+from uniemox.config.clip_name import is_clip_name
 from uniemox.config.probe import ProbeConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import admitting
@@ -161,7 +162,8 @@ def _report_test(probed: _Probe, observer: Observer) -> Scores:
     config, outputs, test = probed.config, probed.outputs("test"), probed.splits["test"]
     scores = outputs.score()
     if config.baselines:
-        scores = outputs.score_beside(test, probed.splits["train"], num_workers=config.workers)
+        teacher = config.backbone if is_clip_name(config.backbone) else None
+        scores = outputs.score_beside(test, probed.splits["train"], num_workers=config.workers, teacher=teacher)
     write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
     shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
     for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):
