@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 
 from uniemox.checkpoints import folder as bundle
-from uniemox.checkpoints.facts import ModelFacts, read_facts
+from uniemox.checkpoints.facts import ModelFacts, PreparationFacts, read_facts
 from uniemox.checkpoints.folder import pretraining_facts, restate, save_model
+from uniemox.checkpoints.inspection import inspect
 from uniemox.checkpoints.load import describe_start, load_model, load_pretraining, load_start
 from uniemox.checkpoints.open import open_model
 from uniemox.config.people import PersonConfig
@@ -32,6 +33,7 @@ from uniemox.data.transforms import evaluation
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.weights import fill
 from uniemox.models.classify import TwoViewClassifier, build_classifier
+from uniemox.models.fused import FusedClassifier
 from uniemox.models.pretrain import UniEmoX
 
 FACTS = ModelFacts(
@@ -547,3 +549,67 @@ def test_no_pickle_is_read_from_a_folder(folder, refusal):
     torch.save({"head.bias": Evil()}, folder / "model.safetensors")
     assert "cannot be read" in refusal(load_model, folder)
     assert not (folder / "owned").exists()
+
+
+# Pretraining's fusion
+
+FUSED = dataclasses.replace(
+    FACTS,
+    pool="fused",
+    view="both",
+    pretraining={
+        "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 4, "fusion": "sum", "embedding_width": 16,
+        "reconstructs": False,
+    },
+)  # fmt: skip
+
+
+@pytest.fixture
+def fused_folder(tmp_path):
+    shape = {name: FUSED.pretraining[name] for name in ("decoder_width", "decoder_depth", "decoder_heads", "fusion")}
+    config = ModelConfig(size="mini", patch_size=8, image_size=32, **shape)
+    save_model(FusedClassifier(config, embedding_width=16, num_classes=3), tmp_path / "fused", FUSED)
+    return tmp_path / "fused"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"embedding_width": 17}, "projection.weight has shape (16, 24), the model has (17, 24)"),
+        ({"embedding_width": 24}, "left over projection.bias"),
+        ({"decoder_width": 32}, "decoder_embed.weight has shape (24, 128), the model has (32, 128)"),
+        ({"fusion": "attention"}, "does not fit the model: missing fusion."),
+        ({"decoder_heads": 5}, "uniemox.pretraining is no model of ours"),
+    ],
+)
+def test_a_fusion_that_is_another_than_the_weights_is_refused(fused_folder, change, said, edit, refusal):
+    load_model(fused_folder)
+    edit(fused_folder, lambda config: config["uniemox"]["pretraining"].update(change))
+    for reader in (load_model, load_start):
+        assert said in refusal(reader, str(fused_folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["a", "b"]}, "head.weight has shape (3, 16), the model has (2, 16)"),
+        ({"pool": "cls", "view": "scene", "pretraining": {}}, "model.safetensors cannot be read"),
+        ({"pool": "cls_mean", "fusion": "sum", "pretraining": {}}, "two_views.safetensors cannot be read"),
+    ],
+)
+def test_facts_of_another_classifier_than_the_weights_are_refused(fused_folder, change, said, edit, refusal):
+    edit(fused_folder, lambda config: config["uniemox"].update(change))
+    assert said in refusal(load_model, fused_folder)
+
+
+def test_the_folder_of_an_export_without_its_graph_is_refused_by_every_reader(fused_folder, edit, refusal):
+    preparation = PreparationFacts(
+        crop_share=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", squash=False
+    )
+    clip = dataclasses.replace(FACTS, size=None, patch_size=0, architecture="RN50/openai", preparation=preparation)
+    edit(fused_folder, lambda config: config.update(uniemox=clip.to_dict()))
+    edit(fused_folder, lambda config: config.pop("architecture"))
+    for reader in (load_model, inspect):
+        assert "is an export of RN50/openai, but has no model.onnx" in refusal(reader, str(fused_folder))
+    for reader in (load_start, describe_start):
+        assert "RN50/openai" in refusal(reader, str(fused_folder))

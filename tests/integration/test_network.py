@@ -89,6 +89,7 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
 ):
     data, clip = tmp_path / "data.parquet", ["--teacher.model", tiny_clip, "--teacher.pretrained", "null"]
     nms = ["--detector-format", "yolo-nms"]
+    language = ["--pool", "fused", "--head", "language", "--view", "both"]
     detector = onnx_model({"boxes": [[[1, 1, 9, 9, 0.9, 0]]]})
     foreign = shutil.copyfile(finetuned.model / "model.safetensors", tmp_path / "foreign.safetensors")
     compute = ["--device", "cpu", "--workers", "2"]
@@ -104,9 +105,13 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["data", "audit", data, "--out", tmp_path / "audit", "--workers", "2"],
         ["pretrain", "--data", data, "--out", tmp_path / "p", *clip, *SHAPE, *DECODER, *STEPS, *compute],
         ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "f", *STEPS, *compute],
+        ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "g", *language, *STEPS, *compute],
+        ["probe", "--backbone", tmp_path / "g", "--data", data, "--out", tmp_path / "probe", *compute],
         ["evaluate", finetuned.model, "--data", data, "--out", tmp_path / "e", *compute],
         ["predict", finetuned.model, painted.root / "test", "--out", tmp_path / "table.csv", *compute],
         ["predict", exported, painted.root / "test", "--workers", "2"],
+        ["predict", "clip:demo", painted.root / "test", "--taxonomy", "mikels", *compute],
+        ["predict", pretrained.model, painted.root / "test", "--taxonomy", "polarity", *compute],
         ["checkpoint", "inspect", pretrained.model],
         ["checkpoint", "convert", foreign, "--dataset", data, "--out", tmp_path / "converted"],
         ["export", finetuned.model, "--out", tmp_path / "exported"],
