@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from uniemox.checkpoints.card import build_card, caution
 from uniemox.checkpoints.facts import check_facts, facts_from_dict, read_facts
 from uniemox.checkpoints.folder import Classifier
 from uniemox.checkpoints.load import load_model, load_pretraining
@@ -202,3 +203,12 @@ def test_the_embedded_clip_is_said_to_know_drawings_alone():
     facts = load_model("clip:demo", zero_shot=ZeroShotConfig(taxonomy="mikels")).facts
     assert facts.dataset == "drawn6"
     assert drawn.ARCHIVE.is_file()
+
+
+def test_another_clip_that_is_asked_about_a_data_set_was_not_trained_on_it(tiny_clip):
+    facts = load_model(clip_of(tiny_clip), dataset="drawn6").facts
+    assert (facts.dataset, facts.provenance["classes"]) == ("unknown", "drawn6")
+    assert caution(facts) == ""
+    card = build_card(facts, exported="fp32")
+    assert "drawings" not in card
+    assert "training data" not in card

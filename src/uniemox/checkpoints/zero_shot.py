@@ -165,7 +165,7 @@ def _from_clip(name: str, asked: Asked, config: ZeroShotConfig) -> model_folder.
         size=None,
         patch_size=0,
         image_size=teacher.image_size,
-        dataset="drawn6" if name == _EMBEDDED else asked.source,
+        dataset="drawn6" if name == _EMBEDDED else "unknown",
         emotion=asked.emotion,
         classes=asked.classes,
         architecture=teacher.name,
