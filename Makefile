@@ -53,13 +53,12 @@ type: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/demo_gain.py
+	$(BIN)/python benchmarks/ladder.py --folder runs/ladder
 	$(BIN)/python benchmarks/people.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/export.py
-	$(BIN)/python benchmarks/ablation.py --folder runs/ablation
 
 build: setup
 	$(BIN)/python -m build

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from ablation import take_boxes
+import torch
+from PIL import Image
 
+from uniemox.checkpoints.load import load_model
 from uniemox.config.probe import ProbeConfig
+from uniemox.data.pixels import Preparation
 from uniemox.demo.drawn import DrawnData, unpack
 from uniemox.demo.run import WITHOUT_START, finetune_config
+from uniemox.files.images import read_image
 from uniemox.inference.evaluate import evaluate
+from uniemox.manifests.table import Manifest, read_manifest, write_manifest
 from uniemox.train.finetune import finetune
 from uniemox.train.probe import probe
 from uniemox.train.run_folder import describe_environment
@@ -49,16 +55,21 @@ class Rung:
     changes: dict[str, Any] = field(default_factory=dict)  # Of the settings of the demo's fine-tuning
     optim: dict[str, Any] = field(default_factory=dict)
     init: str | None = "demo-pretrained"
+    is_single: bool = False  # Whether one seed has to do, where nothing is compared with it
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of its runs."""
-        return (0,) if self.model else SEEDS
+        return (0,) if self.model or self.is_single else SEEDS
 
 
 RUNGS = {
     "random": Rung(
-        "random weights, fine-tuned on the scene", changes={"view": "scene", **MEAN}, optim=OLD_RATE, init=None
+        "random weights, fine-tuned on the scene, one seed",
+        changes={"view": "scene", **MEAN},
+        optim=OLD_RATE,
+        init=None,
+        is_single=True,
     ),
     "probe": Rung("probe: logistic regression on the frozen class token", model="probe"),
     "zero-shot-scene": Rung("zero-shot, the scene alone", model="scene"),
@@ -69,16 +80,20 @@ RUNGS = {
         optim=OLD_RATE,
     ),
     "cls_mean": Rung(
-        "fine-tuned on the scene, a new head on class token and mean",
+        "fine-tuned on the scene, a new head on class token and mean, one seed",
         changes={"view": "scene", **MEAN, "pool": "cls_mean"},
         optim=OLD_RATE,
+        is_single=True,
     ),
     "mean-both": Rung(
-        "fine-tuned on scene and person, a new fusion and head on the means", changes=MEAN, optim=OLD_RATE
+        "fine-tuned on scene and person, a new fusion and head on the means, one seed",
+        changes=MEAN,
+        optim=OLD_RATE,
+        is_single=True,
     ),
     "language-scene": Rung("fine-tuned on the scene, twice in the fusion, from language", changes={"view": "scene"}),
     "language": Rung("fine-tuned on scene and person, from language (`--preset demo`)"),
-    "language-end": Rung("the same without the start's quarter", changes={"trained_share": 1.0}),
+    "teacher-64": Rung("zero-shot of the teacher on the 64 pixels that the student sees", model="64 pixels"),
     "teacher": Rung("zero-shot of the teacher, the embedded CLIP at 96 pixels", model="clip:demo"),
 }
 COMPARED = (
@@ -86,16 +101,24 @@ COMPARED = (
     ("language-scene", "zero-shot-scene"),
     ("language", "zero-shot"),
     ("language", "language-scene"),
-    ("language", "mean-both"),
     ("language", "mean"),
-    ("language", "language-end"),
-    ("cls_mean", "mean"),
 )
 
 
 def row_file(folder: Path, name: str, seed: int) -> Path:
     """Give the place of a finished rung's row."""
     return folder / f"{name}-{seed}.json"
+
+
+def take_boxes(path: Path) -> Path:
+    """Write a manifest again without its boxes, and give its place."""
+    manifest = read_manifest(path)
+    index = manifest.table.schema.get_field_index("people")
+    people = manifest.table.schema.field(index)
+    table = manifest.table.set_column(index, people, pa.nulls(len(manifest), people.type))
+    bare = path.with_name(f"{path.stem}-without-boxes.parquet")
+    write_manifest(Manifest(table, manifest.facts), bare)
+    return bare
 
 
 def answers(model: str, data: DrawnData, out: Path) -> dict[str, list[bool]]:
@@ -128,6 +151,8 @@ def measure(folder: Path, name: str, seed: int) -> dict[str, Any]:
         right = answers(str(out), data, out)
     elif rung.model == "scene":
         right = answers("demo-pretrained", DrawnData(*map(take_boxes, data)), out)
+    elif rung.model == "64 pixels":
+        right = {test: answer_small(manifest, 64) for test, manifest in zip(TESTS, data, strict=True)}
     elif rung.model:
         right = answers(rung.model, data, out)
     else:
@@ -135,6 +160,20 @@ def measure(folder: Path, name: str, seed: int) -> dict[str, Any]:
         config = dataclasses.replace(config, **rung.changes, optim=dataclasses.replace(config.optim, **rung.optim))
         right = answers(str(finetune(config)), data, out)
     return {"rung": name, "seed": seed, "seconds": round(time.monotonic() - began), "right": right}
+
+
+@torch.inference_mode()
+def answer_small(manifest: Path, side: int) -> list[bool]:
+    """Answer by the teacher on images that were first cut to squares of so many pixels, as the student's are."""
+    teacher, cut, right = load_model("clip:demo", dataset=str(manifest)), Preparation(side).cut, []
+    test = read_manifest(manifest).select(["test"])
+    for row in map(test.row, range(len(test))):
+        image = read_image(row.path)
+        assert isinstance(image, Image.Image)
+        right.append(
+            int(teacher.model(torch.from_numpy(teacher.facts.views(cut(image))[0, None])).argmax()) == row.label
+        )
+    return right
 
 
 def score(right: list[list[bool]]) -> float:
