@@ -349,7 +349,7 @@ def test_a_classifier_of_thousands_of_products_on_one_weight_is_one_line(run_hos
 
 def test_a_classifier_that_does_not_come_to_an_end_is_ended(run_hostile, predicts):
     ended = run_hostile(HERE.format(SHORT, predicts(*products(12_000, 4000, 128))), seconds=30)
-    one_line(ended, "needs more than 2 s for 1 image")
+    one_line(ended, "needs more than 2 s")  # for an image, or on a busy machine before that, to be opened
 
 
 def test_a_classifier_that_takes_all_memory_is_one_line(run_hostile, predicts):
