@@ -73,6 +73,22 @@ def test_prompts_of_a_file_replace_the_known_ones(tiny_clip, photo, tmp_path):
     assert "prompts of a file" in found.facts.provenance["head"]
 
 
+def test_classes_that_a_clip_reads_alike_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="clip:demo reads the same text for Joy and JOY: rename one"):
+        load_model("clip:demo", zero_shot=ZeroShotConfig(classes=("anger", "Joy", "JOY")))
+    with pytest.raises(ConfigError, match="demo-pretrained reads the same text for Joy and joy"):
+        load_model("demo-pretrained", zero_shot=ZeroShotConfig(classes=("Joy", "joy")))
+    prompts = tmp_path / "p.yaml"
+    prompts.write_text(f"calm: {'a very long text ' * 50}\nstorm: {'a very long text ' * 49} but another\n")
+    with pytest.raises(ConfigError, match="for calm and storm: rename one, or give other `prompts`"):
+        load_model("clip:demo", zero_shot=ZeroShotConfig(classes=("calm", "storm"), prompts=prompts))
+
+
+def test_what_a_clip_lacks_is_said_of_its_name():
+    with pytest.raises(ConfigError, match=r"^clip:ViT-B-16/opanai: its tag is 'opanai', neither a file nor a tag"):
+        load_model("clip:ViT-B-16/opanai", zero_shot=ZeroShotConfig(taxonomy="ekman"))
+
+
 @torch.no_grad()
 def test_a_pretrained_model_answers_by_the_cosine_of_its_fused_token(photo):
     found, source = load_model("demo-pretrained"), load_pretraining("demo-pretrained").model.eval()

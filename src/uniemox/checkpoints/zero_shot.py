@@ -25,11 +25,13 @@ from uniemox.importers.specs import SPECS
 from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.targets.kinds import DEFAULT
 from uniemox.version import __version__
+from uniemox.wording import shorten
 
 if TYPE_CHECKING:
     from uniemox.models.teacher import Teacher
 
 _EMBEDDED = "clip:demo"
+_ALIKE = 1e-6  # Largest difference between two text features that are one but for rounding
 
 
 class Asked(NamedTuple):
@@ -55,7 +57,7 @@ def load_zero_shot(opened: Opened, config: ZeroShotConfig, *, dataset: str | Non
 
     Raises:
         ConfigError: No classes are named, or fewer than two or twice the same; a name is not known; the prompts cannot
-            be used; or a setting does not apply to the model.
+            be used, or are the same to the CLIP for two classes; or a setting does not apply to the model.
         CheckpointError: Weights are not at hand or cannot be read, or the model has no embedding in a teacher's space.
     """
     if opened.role == "clip":
@@ -118,6 +120,7 @@ def _from_pretraining(opened: Opened, config: ZeroShotConfig, dataset: str | Non
     language = read_language(opened.path, facts)
     asked = _ask(what, config, dataset, own=facts)
     texts, scale = class_texts(asked, config, language=language, teacher=config.teacher, width=width, what=what)
+    _refuse_twins(texts, asked.classes, what)
     source = model_folder.make_model(facts, model_folder.read_folder(opened.path, facts), opened.path)
     model = FusedClassifier(source.config, embedding_width=width, num_classes=len(asked.classes))
     model.load_state_dict(_without_decoder(source.state_dict()) | model.head.state_dict(prefix="head."))
@@ -142,6 +145,15 @@ def _from_pretraining(opened: Opened, config: ZeroShotConfig, dataset: str | Non
     return model_folder.Classifier(model, made)
 
 
+def _refuse_twins(texts: Tensor, classes: Sequence[str], what: str) -> None:
+    """Refuse two classes of one feature: Joy and joy to a CLIP without capitals, or long texts, cut to the same."""
+    alike = (torch.cdist(texts, texts, p=float("inf")) < _ALIKE).triu(diagonal=1).nonzero().tolist()
+    if alike:
+        first, second = (classes[place] for place in alike[0])
+        step = "rename one, or give other `prompts`"
+        raise ConfigError(f"{what} reads the same text for {shorten(first)} and {shorten(second)}: {step}")
+
+
 def _without_decoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith("decoder.")}
 
@@ -159,7 +171,9 @@ def _from_clip(name: str, asked: Asked, config: ZeroShotConfig) -> model_folder.
     else:
         prompts = class_prompts(asked.classes, asked.emotion)
     model = ClipClassifier(teacher.tower, width=teacher.width, num_classes=len(asked.classes))
-    start_from_texts(model.head, ensemble(teacher, prompts), teacher.scale)
+    texts = ensemble(teacher, prompts)
+    _refuse_twins(texts, asked.classes, name)
+    start_from_texts(model.head, texts, teacher.scale)
     facts = ModelFacts(
         kind="classifier",
         size=None,
@@ -194,8 +208,8 @@ def _load_clip(name: str, *, needed_by: str) -> Teacher:
     try:
         return load_teacher(settings, device=torch.device("cpu"))
     except (ConfigError, CheckpointError) as error:
-        needs = f"{needed_by} needs the text tower of {name}: " if needed_by else ""
-        raise type(error)(f"{needs}{reword(str(error))}") from error
+        whose = f"{needed_by} needs the text tower of {name}" if needed_by else shorten(name)
+        raise type(error)(f"{whose}: {reword(str(error))}") from error
 
 
 def _ask(name: str, config: ZeroShotConfig, dataset: str | None, *, own: ModelFacts | None) -> Asked:

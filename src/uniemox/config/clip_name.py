@@ -15,6 +15,7 @@ _WORDS: Final = {
     "`--teacher.pretrained FILE`": "`clip:ARCH=FILE`",
     "set teacher.model to ": "take the architecture ",
     "set teacher.pretrained to a tag or a weight file": "name a tag or a file",
+    "teacher.pretrained is": "its tag is",
     "teacher.model": "its architecture",
     "teacher.pretrained": "its weights",
 }
