@@ -124,7 +124,9 @@ def _read(setting: Setting, words: list[str]) -> Any:
 
 def _parts(text: str, between: str) -> list[str]:
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    return [part.strip() for part in re.split(between, inside)] if inside.strip() else []
+    outside_quotes = r'(?=(?:[^"]*"[^"]*")*[^"]*$)'  # an even number of quotes follows
+    parts = re.split(between + outside_quotes, inside) if inside.strip() else []
+    return [re.sub(r'^"([^"]*)"$', r"\1", part.strip()) for part in parts]
 
 
 # The help
