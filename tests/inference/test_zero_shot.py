@@ -1,6 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
@@ -18,6 +21,7 @@ from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import read_manifest
 from uniemox.targets.kinds import build_target
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.wording import counted
 
 
 def test_the_temperature_is_the_likeliest_on_val(pretrained, painted):
@@ -46,6 +50,21 @@ def test_a_manifest_of_other_classes_is_refused(pretrained, painted):
     asked = ZeroShotConfig(taxonomy="polarity", calibrate=painted.path)
     with pytest.raises(DataError, match="the model has positive, negative"):
         load_torch(str(pretrained.model), device="cpu", zero_shot=asked)
+
+
+def test_a_temperature_of_few_images_and_of_unreadable_ones_is_reported(pretrained, painted, caplog):
+    table = pq.read_table(painted.path)
+    val = table.filter(pc.equal(table["split"].cast("string"), "val"))
+    paths = ["gone.png", *val["path"].to_pylist()[1:]]
+    broken = val.set_column(val.schema.get_field_index("path"), val.schema.field("path"), pa.array(paths))
+    asked = ZeroShotConfig(calibrate=painted.path.with_name("broken.parquet"))  # the root is relative to it
+    pq.write_table(broken, asked.calibrate)
+    load_torch(str(pretrained.model), device="cpu", dataset=str(painted.path), zero_shot=asked)
+    read = len(paths) - 1
+    assert (
+        f"1 of {len(paths)} images of {asked.calibrate} cannot be read: the others give the temperature" in caplog.text
+    )
+    assert f"the temperature is fitted on {counted(read, 'image')} of" in caplog.text
 
 
 def test_an_evaluation_takes_the_classes_of_the_data_and_a_prediction_those_asked_for(pretrained, painted):
@@ -90,7 +109,6 @@ def test_a_teacher_that_is_not_at_hand_is_left_out_without_a_download(painted, m
 
 
 def test_a_large_teacher_is_left_out_on_a_cpu_before_it_is_read(painted, tiny_clip, monkeypatch):
-    monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cpu"))
     monkeypatch.setattr(module, "_LARGEST_ON_CPU", 10)
     monkeypatch.setattr(module, "load_model", pytest.fail)
     assert answer_zero_shot(f"clip:{tiny_clip}", question_of(painted)[0]) == (
@@ -137,3 +155,8 @@ def test_the_emotion_of_the_data_words_a_taxonomy(painted, tiny_clip, monkeypatc
                 zero_shot=ZeroShotConfig(taxonomy="ekman", wording=wording),
             )
     assert [options["zero_shot"].wording for options in asked] == [read_manifest(painted.path).facts.emotion, "felt"]
+
+
+def test_the_teacher_answers_on_the_device_of_a_process_among_several(painted, tiny_clip):
+    question, _ = question_of(painted)
+    assert not isinstance(answer_zero_shot(f"clip:{tiny_clip}", replace(question, device="cpu:0")), str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -14,7 +15,6 @@ import torch
 
 from uniemox.checkpoints.folder import Classifier
 from uniemox.checkpoints.load import load_model
-from uniemox.compute.devices import choose_device
 from uniemox.config.clip_name import reword, teacher_of
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -26,9 +26,13 @@ from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.models.classify import head_of
 from uniemox.targets.kinds import DEFAULT, resolve_target
 from uniemox.targets.target import Logits
+from uniemox.wording import counted
 
+log = logging.getLogger(__name__)
 _MOST: Final = 2000
 """Images that a temperature is fitted on; its standard error is then a few hundredths."""
+_FEW: Final = 50
+"""Images with which a temperature says little; of one, it makes the model certain or clueless."""
 _BATCH: Final = 32
 _LARGEST_ON_CPU: Final = 200_000_000  # Bytes of the weights of a CLIP, both towers: 50 million numbers in fp32
 
@@ -50,12 +54,25 @@ def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float3
     logits, kept = _answer(classifier, logits_of, manifest, _MOST, num_workers=2)
     if not kept:
         raise DataError(f"no image of {data} can be read: the temperature needs some")
+    _warn_of_gaps(data, len(kept), min(len(manifest), _MOST))
     temperature = target.fit_temperature(logits, labels[kept])
     with torch.no_grad():
         for parameter in head_of(classifier.model).parameters():
             parameter.div_(temperature)
-    provenance = {**facts.provenance, "temperature": f"fitted on {len(kept)} images of {manifest.facts.name}"}
+    provenance = {
+        **facts.provenance,
+        "temperature": f"fitted on {counted(len(kept), 'image')} of {manifest.facts.name}",
+    }
     return Classifier(classifier.model, replace(facts, temperature=temperature, provenance=provenance))
+
+
+def _warn_of_gaps(data: Path, num_read: int, num_rows: int) -> None:
+    if num_read < num_rows:
+        text = "%d of %d images of %s cannot be read: the others give the temperature"
+        log.warning(text, num_rows - num_read, num_rows, data)
+    if num_read < _FEW:
+        few = counted(num_read, "image")
+        log.warning("the temperature is fitted on %s of %s, and unsure: give some hundred", few, data)
 
 
 def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
@@ -68,7 +85,7 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
 
     if question.target.name != DEFAULT:
         return f"a zero-shot model gives one label, and this one answers of the kind {question.target.name}"
-    facts, device = question.test.facts, choose_device(question.device)
+    facts, device = question.test.facts, torch.device(question.device)
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
     try:
         with offline():
