@@ -37,7 +37,7 @@ def test_an_empty_file_is_an_empty_mapping(read, text):
         ("a: 1\n---\nb: 2\n", "line 2"),
         ("a: 1\na: 2\n", "a is given twice"),
         ("b:\n  a: 1\n  a: 2\n", "a is given twice"),
-        ("a: 2000-99-99\n", "not the YAML of settings"),
+        ("a: 2000-99-99\n", "not plain YAML"),
         ("a: " + "9" * 5000, "a number of 5,000 digits"),
         ("a: 0x" + "f" * 60_000, "a number of 60,002 digits"),
         ("a: 0b" + "1" * 60_000, "a number of 60,002 digits"),
@@ -45,11 +45,11 @@ def test_an_empty_file_is_an_empty_mapping(read, text):
         ("a: 1" + ":1" * 30_000 + ".5", "digits"),
         ("a: ." + "9" * 60_000, "digits"),
         ("a: !!int " + "9" * 5000, "digits"),
-        ("a: !!int x", "not the YAML of settings"),
-        ("a: !!float x", "not the YAML of settings"),
+        ("a: !!int x", "not plain YAML"),
+        ("a: !!float x", "not plain YAML"),
         ("".join(f"{i}:\n" for i in range(9_000)) + "7:\n", "7 is given twice"),  # quadratic, this took 3 s
         (b"a: \xff\xfe", "UTF-8"),
-        (b"a: \x00", "not the YAML of settings"),
+        (b"a: \x00", "not plain YAML"),
         ("[" * 60_000, "nested too deeply"),
         ("{a: " * 10_000, "nested too deeply"),
         ("a: 1\n" + "#" * MAX_BYTES, "longer than"),
@@ -124,7 +124,7 @@ def test_a_file_without_end_is_read_no_further_than_the_limit():
 
 
 def test_a_missing_file_and_a_folder_are_refused_with_the_reason(tmp_path):
-    with pytest.raises(ConfigError, match=r"settings in x: no such file"):
+    with pytest.raises(ConfigError, match=r"cannot read x: no such file"):
         read_mapping(tmp_path / "missing.yaml", source="x")
     with pytest.raises(ConfigError, match=r"settings in x: is a directory"):
         read_mapping(tmp_path, source="x")

@@ -69,20 +69,20 @@ def read_mapping(file: Path | Traversable, *, source: str) -> dict[Any, Any]:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ConfigError(f"{source} is longer than {MAX_BYTES} bytes, so it is no file of settings")
+            raise ConfigError(f"{source} is longer than {MAX_BYTES} bytes, so it is not read")
         # The loader is a SafeLoader: it makes nothing but plain values.
         tree = yaml.load(data.decode(), Loader=_Loader)
     except OSError as error:
-        raise ConfigError(f"cannot read the settings in {source}: {reason_of(error)}") from error
+        raise ConfigError(f"cannot read {source}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source} is not a text file in UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{line}: not the YAML of settings: {error.problem}") from error
+        raise ConfigError(f"{source}{line}: not plain YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
-        raise ConfigError(f"{source}: not the YAML of settings: {shorten(error)}") from error
+        raise ConfigError(f"{source}: not plain YAML: {shorten(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source} must be a mapping of settings, such as `seed: 1`")
+        raise ConfigError(f"{source} must be a mapping from names to values, such as `name: value`")
     return tree

@@ -145,14 +145,14 @@ def test_input_and_outputs_must_be_there(tmp_path, missing):
 
 
 def test_a_file_that_could_run_code_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="not the YAML"):
+    with pytest.raises(ConfigError, match="not plain YAML"):
         load_format(written(tmp_path, "input: !!python/object/apply:os.system [id]"))
 
 
 def test_an_unknown_name_is_answered_with_those_that_are_known():
     with pytest.raises(ConfigError, match=r"unknown format yolov99; known are centernet, .*yolov8"):
         load_format("yolov99")
-    with pytest.raises(ConfigError, match=r"cannot read the settings in nowhere\.yaml"):
+    with pytest.raises(ConfigError, match=r"cannot read nowhere\.yaml"):
         load_format("nowhere.yaml")
 
 
