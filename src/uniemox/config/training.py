@@ -336,7 +336,8 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         size = self.optim.batch_size
         is_in_space = self.head != "language" or self.pool == "fused"
-        check(is_in_space, f"head language is text features, which only pool fused can read, but pool is {self.pool}")
+        why = f"head language is text features, which only pool fused can read, but pool is {self.pool}"
+        check(is_in_space, f"{why}: set `head` to random, or `pool` to fused")
         is_read = self.teacher is None or self.head == "language"
         check(is_read, f"teacher is {self.teacher}, which head {self.head} does not ask: omit `teacher`")
         has_pairs = not self.augment.mixes or size % 2 == 0
