@@ -126,5 +126,5 @@ def test_a_file_without_end_is_read_no_further_than_the_limit():
 def test_a_missing_file_and_a_folder_are_refused_with_the_reason(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read x: no such file"):
         read_mapping(tmp_path / "missing.yaml", source="x")
-    with pytest.raises(ConfigError, match=r"settings in x: is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot read x: is a directory"):
         read_mapping(tmp_path, source="x")
