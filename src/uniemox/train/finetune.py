@@ -81,12 +81,12 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
     if config.view != "scene":
         run.warn_of_boxes(train)
-    if config.trained_share < 1 and config.init is None:
-        share = f"trained_share is {config.trained_share}, but without `init` the rest is random weights"
-        raise ConfigError(f"{share}: set it to 1, or give `init`")
     torch.manual_seed(config.seed)
     start = run.load_start()
     shape, fused = _shape_of(config, start), _fused_shape(config, start)
+    if config.trained_share < 1 and config.init is None:
+        share = f"trained_share is {config.trained_share}, but without `init` the rest is random weights"
+        raise ConfigError(f"{share}: set it to 1, or give `init`")
     if run.saved is not None:
         # States that were saved before heads could read the fused token have no `fused`.
         shape, fused = dict(run.saved.origin["shape"]), dict(run.saved.origin.get("fused", {}))
