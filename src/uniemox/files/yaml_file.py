@@ -70,7 +70,7 @@ def read_mapping(file: Path | Traversable, *, source: str) -> dict[Any, Any]:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{source} is longer than {MAX_BYTES} bytes, so it is not read")
-        # The loader is a SafeLoader: it makes nothing but plain values.
+        # `_Loader` is a SafeLoader that refuses aliases and depth: it makes nothing but plain values.
         tree = yaml.load(data.decode(), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {reason_of(error)}") from error

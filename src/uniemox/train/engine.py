@@ -128,7 +128,7 @@ class Engine:
     def weights_module(self) -> nn.Module:
         """The module with the weights to keep: the moving average, where one is kept, interpolated with the start.
 
-        Interpolated weights are a copy, made anew each time.
+        Interpolated weights are a new copy at each call.
         """
         trained = self.bare if self.ema is None else self.ema.module
         if self.start is None:
