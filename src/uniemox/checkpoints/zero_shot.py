@@ -99,12 +99,8 @@ def class_texts(
         raise ConfigError(f"{found}: give the CLIP that it was distilled from as `teacher`")
     if language is not None and language.facts.digest != loaded.digest:
         raise ConfigError(f"{name} is not the CLIP that {what} was distilled from ({language.facts.teacher})")
-    prompts: Mapping[str, Sequence[str]]
-    if config.prompts is not None:
-        prompts = read_prompts(config.prompts, asked.classes)
-    else:
-        sentences = pretraining_prompts(asked.classes)  # what the model was distilled with
-        prompts = {each: [text] for each, text in zip(asked.classes, sentences, strict=True)}
+    own = config.prompts
+    prompts = _sentences(asked.classes) if own is None else read_prompts(own, asked.classes)
     return ensemble(loaded, prompts), loaded.scale
 
 
@@ -166,8 +162,7 @@ def _from_clip(name: str, asked: Asked, config: ZeroShotConfig) -> model_folder.
     if config.prompts is not None:
         prompts = read_prompts(config.prompts, asked.classes)
     elif name == _EMBEDDED:  # which was trained on this sentence alone
-        sentences = pretraining_prompts(asked.classes)
-        prompts = {each: [text] for each, text in zip(asked.classes, sentences, strict=True)}
+        prompts = _sentences(asked.classes)
     else:
         prompts = class_prompts(asked.classes, asked.emotion)
     model = ClipClassifier(teacher.tower, width=teacher.width, num_classes=len(asked.classes))
@@ -188,6 +183,11 @@ def _from_clip(name: str, asked: Asked, config: ZeroShotConfig) -> model_folder.
         provenance={"software": f"uniemox {__version__}", "weights": teacher.name, **_provenance(asked, config)},
     )
     return model_folder.Classifier(model.requires_grad_(False), facts)
+
+
+def _sentences(classes: Sequence[str]) -> dict[str, list[str]]:
+    """Make the one prompt of each class that a model was trained with."""
+    return {name: [text] for name, text in zip(classes, pretraining_prompts(classes), strict=True)}
 
 
 def _preparation(name: str, preprocess: Mapping[str, Any]) -> PreparationFacts:
