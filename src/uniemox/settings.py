@@ -19,25 +19,27 @@ from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from uniemox.config.probe import ProbeConfig
-from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.whole import write_whole
 from uniemox.validation import make_adapter
 from uniemox.version import __version__
 from uniemox.wording import nearest, one_line, shorten
 
+if TYPE_CHECKING:
+    from uniemox.config.probe import ProbeConfig
+    from uniemox.config.training import FinetuneConfig, PretrainConfig
+
 Made = TypeVar("Made")
-Config = TypeVar("Config", bound=PretrainConfig | FinetuneConfig | ProbeConfig)
+Config = TypeVar("Config", bound="PretrainConfig | FinetuneConfig | ProbeConfig")
 Values = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
 RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
-_COMMANDS: Final[dict[type, str]] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune", ProbeConfig: "probe"}
+_COMMANDS: Final = {"PretrainConfig": "pretrain", "FinetuneConfig": "finetune", "ProbeConfig": "probe"}
 _MOST: Final = 2**63 - 1  # Of a whole number; what it counts or seeds takes 64 bits
 _SHOWN: Final = 80  # Parts of a list that a message is made of
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -222,7 +224,7 @@ def combine(
 
 
 def _presets(config: type[Any]) -> dict[str, Traversable]:
-    folder = resources.files("uniemox").joinpath("presets", _COMMANDS[config])
+    folder = resources.files("uniemox").joinpath("presets", _COMMANDS[config.__name__])
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
 
@@ -274,7 +276,7 @@ def _read_layer(config: type[Any], file: Path | Traversable, source: str, *, is_
 # Back to YAML
 
 
-def save_config(config: PretrainConfig | FinetuneConfig | ProbeConfig, path: Path) -> None:
+def save_config(config: "PretrainConfig | FinetuneConfig | ProbeConfig", path: Path) -> None:
     """Write a configuration to a file as commented YAML that `--config` reads back to an equal one."""
     with write_whole(path, CheckpointError, elsewhere="choose another `out`") as beside:
         beside.write_text(_dump(type(config), dict(list_values(config))), encoding="utf-8")
@@ -297,7 +299,7 @@ def list_values(config: Any) -> Iterator[tuple[str, Any]]:
 def _dump(config: type[Any], values: Mapping[str, Any]) -> str:
     import yaml  # not needed for a help
 
-    lines = [f"# Settings of uniemox {__version__}, for `uniemox {_COMMANDS[config]} --config FILE`.", ""]
+    lines = [f"# Settings of uniemox {__version__}, for `uniemox {_COMMANDS[config.__name__]} --config FILE`.", ""]
     group = ""
     for setting in sorted(list_settings(config), key=lambda setting: bool(setting.group)):  # the top first
         if setting.group != group:

@@ -100,7 +100,7 @@ def test_help_takes_less_than_300_milliseconds(words):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert any(processor_seconds() < 0.3 for _ in range(3))
+    assert any(processor_seconds() < 0.3 for _ in range(10))  # what else runs here adds to all but the least
 
 
 def test_the_overview_lists_every_command(run):

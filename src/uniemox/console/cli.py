@@ -8,28 +8,15 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
 from uniemox.compute.processes import check_alone, is_first_to_report
-from uniemox.config.training import PretrainConfig
-from uniemox.console.commands import (
-    audit,
-    checkpoint,
-    demo,
-    export,
-    people,
-    predict,
-    prepare,
-    probe,
-    shard,
-    split,
-    train,
-)
 from uniemox.console.commands.command import FAILURE, SUCCESS, WRONG_USE, Answer, Command
 from uniemox.console.display import Terminal, is_main_process, stdout_console
 from uniemox.console.flags import name_flags, parse
@@ -38,11 +25,47 @@ from uniemox.settings import Setting, Values, build, combine, list_settings, pre
 from uniemox.version import __version__
 from uniemox.wording import nearest, one_line, printable
 
-COMMANDS: Final[dict[str, Command]] = {
-    name: command
-    for group in (demo, prepare, split, shard, people, audit, train, probe, predict, checkpoint, export)
-    for name, command in group.COMMANDS.items()
+_MODULES: Final = {
+    "demo": "demo",
+    "data prepare": "prepare",
+    "data datasets": "prepare",
+    "data show": "prepare",
+    "data split": "split",
+    "data merge": "split",
+    "data shard": "shard",
+    "data people": "people",
+    "data audit": "audit",
+    "pretrain": "train",
+    "finetune": "train",
+    "probe": "probe",
+    "evaluate": "predict",
+    "predict": "predict",
+    "checkpoint inspect": "checkpoint",
+    "checkpoint convert": "checkpoint",
+    "checkpoint push": "checkpoint",
+    "export": "export",
 }
+
+
+class _Commands(Mapping[str, Command]):
+    """The commands by name. What a line does not name is not imported: it would be half of the time of a help."""
+
+    def __getitem__(self, name: str) -> Command:
+        module = import_module(f"uniemox.console.commands.{_MODULES[name]}")
+        command: Command = module.COMMANDS[name]
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _MODULES
+
+
+COMMANDS: Final[Mapping[str, Command]] = _Commands()
 _DEBUG: Final = Setting("debug", bool, "Show where an error comes from.", default=False)
 
 
@@ -148,7 +171,11 @@ def _overview(group: str) -> str:
 
 def _run_command(name: str, words: Sequence[str]) -> int:
     command = COMMANDS[name]
-    sources = train.list_sources(command.config) if command.trains else ()
+    sources: Sequence[Setting] = ()
+    if command.trains:
+        from uniemox.console.commands.train import list_sources
+
+        sources = list_sources(command.config)
     given, notes = parse(name, command.summary, command.config, words, also=(_DEBUG, *sources))
     given.pop("debug", None)
     for note in notes:
@@ -157,7 +184,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
         check_alone(name)
     terminal = Terminal()
     with terminal.logs():
-        config = _configure(command, given)
+        config = _configure(name, command, given)
         if config is None:
             return SUCCESS
         with _admitting(config):
@@ -178,7 +205,7 @@ def _admitting(config: Any) -> AbstractContextManager[None]:
     return admitting(config.max_pixels)
 
 
-def _configure(command: Command, given: Values) -> Any:
+def _configure(name: str, command: Command, given: Values) -> Any:
     """Make the configuration; or print it, if that was asked for, and return None."""
     if not command.trains:
         return build(command.config, given)
@@ -188,7 +215,7 @@ def _configure(command: Command, given: Values) -> Any:
         print(preview(command.config, values), end="")
         return None
     config = build(command.config, values)
-    is_released = isinstance(config, PretrainConfig) and preset == "released"
+    is_released = (name, preset) == ("pretrain", "released")
     if is_released and config.init is None and not config.resume:
         _complain(
             "the released runs started from MAE's ViT-L, and this one starts from random weights: give "
