@@ -19,7 +19,7 @@ def test_a_word_is_the_name_of_its_kind(kind):
 def test_what_a_folder_keeps_of_a_target_makes_it_again(kind):
     target = build_target(kind).bind(("a", "b"))
     facts = target.to_facts()
-    again = resolve_target(facts["target"], ("a", "b"), facts["thresholds"])
+    again = resolve_target(facts["target"], ("a", "b"), {"thresholds": facts["thresholds"], **facts.get("numbers", {})})
     assert again.to_facts() == facts
     assert again.classes == ("a", "b")
 

@@ -231,7 +231,7 @@ def _measured(facts: ModelFacts, exported: str) -> Iterator[str]:
             f"The probabilities are calibrated: a temperature of {facts.temperature:.4f}, fitted on val, is folded "
             "into the head's weights."
         )
-    target = find_target(facts.target, facts.classes, facts.thresholds)
+    target = find_target(facts.target, facts.classes, facts.kept)
     if target is not None and target.fitted:
         yield _plain(target.fitted)
 

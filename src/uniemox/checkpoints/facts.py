@@ -13,7 +13,7 @@ from uniemox.config.people import PersonConfig
 from uniemox.config.training import EncoderSize, FusedBy, Fusion, Pool, Precision, View
 from uniemox.data.pixels import EvaluationViews, Preparation
 from uniemox.emotions import Emotion
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.json_file import read_json
 from uniemox.targets.kinds import DEFAULT, KNOWN, PROBLEM_TYPES, find_target
 from uniemox.validation import validate
@@ -100,7 +100,12 @@ class ModelFacts:
     person: PersonConfig = field(default_factory=PersonConfig)  # How the person was chosen and cut out
     target: Annotated[str, Len(1, 64)] = DEFAULT  # Kind of a classifier's answers: one label, several, or another
     thresholds: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(0, MAX_CLASSES)] = ()
-    """What the target fitted on the val split, such as the probability from which each of several labels is given."""
+    """The probability from which each of several labels is given, fitted on the val split."""
+    numbers: Annotated[
+        Mapping[Annotated[str, Len(1, 100)], Annotated[tuple[float, ...], Len(0, MAX_CLASSES)]], Len(0, 64)
+    ] = field(default_factory=dict)
+    """What else the target keeps, by its own names, such as the ends of a scale; a reader may ignore what it does not
+    know."""
     precision: Precision = "fp32"  # Arithmetic that a classifier was calibrated and measured in; its default
     pretraining: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `PretrainingShape`, of a pretrained model or of a classifier that keeps its fusion; none for others."""
@@ -108,6 +113,11 @@ class ModelFacts:
     provenance: Mapping[str, str] = field(default_factory=dict)  # How the weights were made: software, data, settings
     metrics: Mapping[str, float] = field(default_factory=dict)  # Measurements by split and score, such as `test_top1`
     licence: str = ""  # Licence of the weights and what it follows from; empty where it was not stated
+
+    @property
+    def kept(self) -> Mapping[str, tuple[float, ...]]:
+        """What the target keeps, for `resolve_target`."""
+        return {"thresholds": self.thresholds, **self.numbers}
 
     @property
     def views(self) -> EvaluationViews:
@@ -134,7 +144,10 @@ class ModelFacts:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `facts_from_dict` is the inverse."""
         version = self.format_version
-        return {**_known_in(version, dataclasses.asdict(self)), "format_version": version}
+        values = _known_in(version, dataclasses.asdict(self))
+        if not self.numbers:
+            del values["numbers"]
+        return {**values, "format_version": version}
 
 
 def _known_in(version: int, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,6 +288,10 @@ def _target_problems(facts: ModelFacts) -> Iterator[str]:
     # A kind that is unknown here may be the user's own; only using it needs its object.
     if not facts.target.isidentifier():
         yield f"uniemox.target is {shorten(repr(facts.target))}, but must be the name of a kind of target"
-    target = find_target(facts.target, facts.classes)
+    try:
+        target = find_target(facts.target, facts.classes, facts.kept)
+    except DataError as error:
+        yield f"uniemox.{error}"
+        return
     if target is not None and (count := len(target.to_facts()["thresholds"])) != len(facts.thresholds):
         yield f"uniemox.thresholds must list {count} numbers from 0 to 1"

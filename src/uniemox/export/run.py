@@ -217,7 +217,7 @@ def _compare(
     seen = _noise(facts) if pixels is None else pixels
     if quantized is not None and len(seen) > 1:
         seen = np.delete(seen, np.s_[::_RANGES_EVERY], axis=0)
-    target = resolve_target(facts.target, facts.classes, facts.thresholds)
+    target = resolve_target(facts.target, facts.classes, facts.kept)
     expected, found = recorded.logits(seen), onnx.logits(seen)
     return {
         "pictures": 0 if pixels is None else len(seen),

@@ -35,7 +35,6 @@ from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import write_predictions
 from uniemox.inference.torch_backend import load_torch
 from uniemox.inference.zero_shot import answer_zero_shot
-from uniemox.manifests.merge import number_as
 from uniemox.manifests.table import Box, Manifest, read_manifest
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import NUM_RESAMPLES, Scores
@@ -220,8 +219,8 @@ def evaluate(
                 zero_shot = replace(zero_shot, wording=read_manifest(data).facts.emotion or "auto")
             classifier = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
             module, facts, chosen = classifier.model, classifier.facts, classifier.precision
-        answers = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
-        whole = number_as(facts.classes, read_manifest(data))
+        answers = resolve_target(facts.target, facts.classes, facts.kept, given=target)
+        answers, whole = answers.align(read_manifest(data))
         manifest = whole.select([split])
         reads_people = facts.view != "scene"
         without = manifest.num_without_people

@@ -112,7 +112,7 @@ class Predictor:
 
     def __init__(self, backend: Backend, *, target: Target | None = None) -> None:
         self.backend, facts = backend, backend.facts
-        self.target = resolve_target(facts.target, facts.classes, facts.thresholds, given=target)
+        self.target = resolve_target(facts.target, facts.classes, facts.kept, given=target)
 
     @classmethod
     def load(

@@ -24,7 +24,7 @@ from uniemox.inference.zero_shot import calibrate
 from uniemox.models.zero_shot import ClipClassifier
 
 _SHAPING: Final = (
-    *("classes", "target", "thresholds", "architecture", "image_size"),
+    *("classes", "target", "thresholds", "numbers", "architecture", "image_size"),
     *("view", "fusion", "pool", "preparation", "person"),
 )
 """Facts that answers depend on beside the weights."""
@@ -45,7 +45,7 @@ class TorchBackend:
     def digest(self) -> str:
         """SHA-256 of the weights as they are used, their names and shapes, and of the facts that shape answers."""
         facts = dataclasses.asdict(self.facts)
-        shaping = {name: facts[name] for name in _SHAPING}
+        shaping = {name: facts[name] for name in _SHAPING if name in facts}
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -21,7 +21,6 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.read_ahead import read_ahead
 from uniemox.inference.baselines import MAX_ANSWERED, Answer, Question
-from uniemox.manifests.merge import number_as
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.models.classify import head_of
 from uniemox.targets.kinds import DEFAULT, resolve_target
@@ -46,10 +45,10 @@ def calibrate(classifier: Classifier, logits_of: Callable[[npt.NDArray[np.float3
     Raises `DataError` for a manifest that cannot be read, has other classes, or no readable image.
     """
     facts = classifier.facts
-    manifest = number_as(facts.classes, read_manifest(data))
+    target = resolve_target(facts.target, facts.classes, facts.kept)
+    target, manifest = target.align(read_manifest(data))
     if "val" in manifest.split_counts():
         manifest = manifest.select(["val"])
-    target = resolve_target(facts.target, facts.classes, facts.thresholds)
     labels = target.read_labels(manifest)
     logits, kept = _answer(classifier, logits_of, manifest, _MOST, num_workers=2)
     if not kept:

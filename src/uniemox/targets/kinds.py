@@ -1,12 +1,13 @@
 """The kinds of targets by the words for them; nothing outside this room maps a word to a kind."""
 
+from types import MappingProxyType
 from typing import Final
 
 from uniemox.config.training import Target as Kind
 from uniemox.errors import CheckpointError
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
-from uniemox.targets.target import Target
+from uniemox.targets.target import Numbers, Target
 
 DEFAULT: Final = SingleLabel.name  # What a model folder means that names no target
 _KINDS: Final[dict[str, type[Target]]] = {kind.name: kind for kind in (SingleLabel, MultiLabel)}
@@ -25,20 +26,20 @@ def kind_of_data(*, has_label_sets: bool) -> str:
     return MultiLabel.name if has_label_sets else SingleLabel.name
 
 
-def find_target(name: str, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Target | None:
+def find_target(name: str, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Target | None:
     """Make a target as `resolve_target` does; None where the word is unknown."""
-    return _KINDS[name]().bind(classes, thresholds) if name in _KINDS else None
+    return _KINDS[name]().bind(classes, numbers) if name in _KINDS else None
 
 
 def resolve_target(
-    name: str, classes: tuple[str, ...], thresholds: tuple[float, ...] = (), *, given: Target | None = None
+    name: str, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({}), *, given: Target | None = None
 ) -> Target:
     """Make the target of what a model folder or a report keeps.
 
     Args:
         name: The word for its kind.
         classes: Names, in label order.
-        thresholds: From `Target.to_facts`.
+        numbers: `ModelFacts.kept`, which come from `Target.to_facts`.
         given: The caller's own target, for a kind that is not built in.
 
     Raises:
@@ -46,7 +47,7 @@ def resolve_target(
     """
     if given is not None and given.name != name:
         raise CheckpointError(f"the model answers with {name}, but the target given is {given.name}")
-    target = find_target(name, classes, thresholds) if given is None else given.bind(classes, thresholds)
+    target = find_target(name, classes, numbers) if given is None else given.bind(classes, numbers)
     if target is None:
         raise CheckpointError(
             f"the model answers with {name!r}, and this version of uniemox knows {', '.join(KNOWN)}: pass the object "

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
+from uniemox.targets.intervals import bound
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, f1_of, share
-from uniemox.targets.target import Logits, Target, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -124,8 +127,11 @@ class MultiLabel(Target):
         *scores.OF_PROBABILITIES,
     )
 
-    def bind(self, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Self:
-        """Make the target of these classes and thresholds."""
+    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
+        """Make the target of these classes and thresholds; `DataError` if those are others than one of each class."""
+        thresholds = tuple(numbers.get("thresholds", ()))
+        if thresholds and (len(thresholds) != len(classes) or not all(0 <= one <= 1 for one in thresholds)):
+            raise DataError(f"thresholds must list {len(classes)} numbers from 0 to 1")
         return replace(self, classes=classes, thresholds=thresholds)
 
     def to_facts(self) -> dict[str, Any]:
@@ -267,7 +273,7 @@ class MultiLabel(Target):
             thresholds=thresholds,
             num_samples=len(labels),
             values=scores.measure(self.metrics, evidence),
-            intervals=scores.bound(self.metrics, resampled),
+            intervals=bound(self.metrics, resampled),
             average_precision=tuple(None if np.isnan(one) else float(one) for one in evidence.precisions),
             decisions=tuple(map(tuple, evidence.tallies.T.astype(int).tolist())),
             bins=evidence.bins,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from uniemox.errors import ConfigError, DataError
+from uniemox.manifests.merge import number_as
 from uniemox.targets.columns import Column
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from uniemox.manifests.table import Manifest
 
 Logits = npt.NDArray[np.floating[Any]]  # (N, C), C being `num_outputs`
+Numbers = Mapping[str, tuple[float, ...]]  # What a model folder keeps of a target beside its classes, by name
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,28 @@ class Target(ABC):
     problem_type: ClassVar[str | None] = None  # What transformers calls it, if it does
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
 
-    def bind(self, classes: tuple[str, ...], thresholds: tuple[float, ...] = ()) -> Self:
-        """Make the target of these classes, with the numbers from `to_facts`."""
-        del thresholds
+    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
+        """Make the target of these classes, with the numbers from `to_facts`; `DataError` if those cannot be its."""
+        del numbers
         return replace(self, classes=classes)
 
+    def bind_to(self, manifest: Manifest) -> Self:
+        """Make the target of the labels that a manifest has; `DataError` if it has none of this kind."""
+        return self.bind(manifest.facts.classes)
+
+    def align(self, manifest: Manifest) -> tuple[Self, Manifest]:
+        """Bring the labels of another manifest to those of the model; `DataError` if they are others.
+
+        Returns the target that reads and scores them, and the manifest for it to read.
+        """
+        return self, number_as(self.classes, manifest)
+
+    def missing(self, manifest: Manifest) -> list[str]:
+        """Name the classes that no row has."""
+        return [name for name, count in manifest.class_counts().items() if count == 0]
+
     def to_facts(self) -> dict[str, Any]:
-        """Return what a model folder keeps: the fields `target` and `thresholds` of its facts."""
+        """Return what a model folder keeps: the fields `target`, `thresholds` and `numbers` of its facts."""
         return {"target": self.name, "thresholds": ()}
 
     @property
@@ -100,6 +118,10 @@ class Target(ABC):
         """Find on val what the logits are divided by, which is folded into the head; 1 changes nothing."""
         del logits, labels
         return 1.0
+
+    def fit_temperatures(self, logits: Logits, labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Find on val what each of the C outputs is divided by; one number for all, unless parts of them differ."""
+        return np.full(self.num_outputs, self.fit_temperature(logits, labels))
 
     def fit(self, logits: Logits, labels: npt.NDArray[Any]) -> Self:
         """Fit on val what turns logits, divided by their temperature, into answers."""

@@ -74,10 +74,10 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
     splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
     train = splits["train"]
-    target = target.bind(train.facts.classes)
+    target = target.bind_to(train)
     for manifest in splits.values():
         target.read_labels(manifest)  # refuses now, not after hours of training
-    if empty := [name for name, count in train.class_counts().items() if count == 0]:
+    if empty := target.missing(train):
         run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
     if config.view != "scene":
         run.warn_of_boxes(train)
@@ -133,10 +133,10 @@ def _leave_model(
     assert engine.kept.weights is not None
     best.load_state_dict(dict(engine.kept.weights))
     precision, answers, why = selection.precision(best, accelerator)
-    temperature = target.fit_temperature(answers.logits, answers.labels)
+    temperatures = target.fit_temperatures(answers.logits, answers.labels)
     with torch.no_grad():  # folded into the head, so that every reader gets honest probabilities
         for parameter in head_of(best).parameters():
-            parameter.div_(temperature)
+            parameter.div_(torch.from_numpy(temperatures).to(parameter).reshape(-1, *[1] * (parameter.ndim - 1)))
     answers = selection.answers(best, val, accelerator, precision)
     fitted = target.fit(answers.logits, answers.labels)
     folder = config.out / "model"
@@ -146,8 +146,8 @@ def _leave_model(
             **shape,
             dataset=train.facts.name,
             emotion=train.facts.emotion,
-            classes=train.facts.classes,
-            temperature=temperature,
+            classes=target.classes,
+            temperature=float(temperatures[0]) if len(set(temperatures.tolist())) == 1 else 1.0,
             precision=precision,
             view=config.view,
             fusion=config.fusion if config.view == "both" and config.pool != "fused" else "none",

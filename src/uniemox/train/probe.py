@@ -113,9 +113,9 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
     names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
     splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
     train = splits["train"]
-    target = target.bind(train.facts.classes)
+    target = target.bind_to(train)
     labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}
-    if empty := [name for name, count in train.class_counts().items() if count == 0]:
+    if empty := target.missing(train):
         observer(Message(f"no training image shows {', '.join(empty)}: the head will never predict them"))
     if config.view != "scene" and (without := train.num_without_people):
         text = f"{without} of {len(train)} images have no person box: the whole image is used instead"

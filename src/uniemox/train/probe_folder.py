@@ -68,7 +68,7 @@ def leave_folder(
     if reason := _why_none(config, backbone, linear):
         return reason
     assert linear is not None
-    classes = train.facts.classes
+    classes = target.classes
     made = _on_timm(backbone, linear, classes) if backbone.timm else _on_encoder(backbone, linear, target)
     if isinstance(made, str):
         return made
