@@ -1,9 +1,13 @@
+import errno
 import io
 import json
+import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -23,8 +27,8 @@ from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.data.transforms import evaluation
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.files.images import read_image
-from uniemox.inference.predictor import Prediction, Predictor, find_images
+from uniemox.files.images import Unreadable, read_image
+from uniemox.inference.predictor import Named, Prediction, Predictor, find_images
 from uniemox.inference.tables import SUFFIXES, write_predictions
 from uniemox.manifests.table import Box
 from uniemox.models.classify import TwoViewClassifier, build_classifier
@@ -80,7 +84,7 @@ class Stub:
     """A backend that counts what it is asked for, and says of each image how red it is."""
 
     def __init__(self):
-        kind = {"view": "scene", "target": "single_label", "thresholds": ()}
+        kind = {"view": "scene", "target": "single_label", "kept": {}}
         self.facts = types.SimpleNamespace(classes=("red", "other"), views=self, **kind)
         self.batches = []
 
@@ -145,7 +149,8 @@ def test_a_bad_file_is_a_row_with_its_reason(predictor, pictures, tmp_path):
     found = list(predictor.predict(files, batch_size=3))
     assert [prediction.path for prediction in found] == files
     reasons = [prediction.reason for prediction in found]
-    assert reasons[:6] == ["empty file", None, "not an image", "no such file or directory", None, "not a file"]
+    assert reasons[:5] == ["empty file", None, "not an image", "no such file or directory", None]
+    assert reasons[5].startswith(f"the folder {folder} has no image below it")
     assert reasons[6].startswith("damaged PNG")
     for prediction in found:
         assert (prediction.reason is None) == (prediction.predicted is not None)
@@ -203,6 +208,24 @@ KINDS = {
 }
 FILES = ("Path", "str")
 every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def closed_file():
+    file = io.BytesIO(b"")
+    file.close()
+    return file
+
+
+class WithoutData:
+    def read(self, size=-1, /):
+        raise OSError(errno.EIO, "gone")
+
+
+class AsText:
+    """As `NamedTemporaryFile("w+")` gives one, which is no stream of Python's own."""
+
+    def read(self, size=-1, /):
+        return "text"
 
 
 def closed_after(inputs):
@@ -279,6 +302,12 @@ def test_the_exif_orientation_of_an_opened_image_is_applied_as_to_its_file(predi
         (b"\xff\xd8\xff\xe0 no more", "damaged JPEG: "),
         (io.BytesIO(b"GIF"), "not an image"),
         (np.zeros((4, 5, 3)), "array of float64 and shape (4, 5, 3), but only uint8 of"),
+        (np.array([["a.png"]]), "array of <U5 and shape (1, 1), but only uint8 of"),
+        (np.ma.masked_array(np.zeros((4, 5, 3), np.uint8)), "a masked array: fill what is masked"),
+        (closed_file(), "I/O operation on closed file"),
+        (WithoutData(), "input/output error"),
+        (Named(Path("x.zip/a.png"), Unreadable("encrypted")), "encrypted"),
+        (Named(Path("x.zip/a.png"), lambda: b""), "empty file"),
         ("", "not a file"),
         ("none.png", "no such file or directory"),
         ("a\0b", "not a file name"),
@@ -295,14 +324,155 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_among_others(predictor, pi
     assert json.loads(json.dumps(bad.to_dict()))["reason"] == bad.reason
 
 
-@pytest.mark.parametrize("given", [None, 5, 1.5, object(), io.StringIO("a.png")])
-def test_what_can_be_no_image_is_an_error_of_one_line(predictor, given):
-    told = f"{type(given).__name__} is nothing that an image is read from: give a path, "
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "input 0 is of type NoneType, and nothing that an image is read from: give a path, "),
+        (5, "input 0 is of type int, and nothing "),
+        (math.nan, "input 0 is of type float, and nothing "),
+        (object(), "input 0 is of type object, and nothing "),
+        (io.StringIO("a.png"), "input 0 is of type StringIO, a file that is opened as text: open it with mode 'rb'"),
+        (AsText(), "input 0 is of type AsText, a file that is opened as text: open it with mode 'rb'"),
+        ({"a": "a.png"}, "input 0 is of type dict, a mapping: give its paths or its images"),
+        (type("DataFrame", (list,), {})(), "input 0 is of type DataFrame, a table: give its column of paths"),
+    ],
+)
+def test_what_can_be_no_image_is_an_error_of_one_line(predictor, given, told):
     for inputs in (given, [given]):
-        with pytest.raises(DataError, match=re.escape(told)):
+        with pytest.raises(DataError, match=re.escape(told)) as error:
             list(predictor.predict(inputs))
+        assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=re.escape(told)):
         predictor.predict_images([given])
+
+
+@pytest.mark.parametrize("nested", [["b.png"], ("b.png",), {"b.png"}, []])
+def test_a_list_in_a_list_is_an_error_that_says_which(predictor, pictures, nested):
+    told = f"input 1 is of type {type(nested).__name__}, a list in the list of images: give one flat list"
+    with pytest.raises(DataError, match=told):
+        list(predictor.predict([pictures[0], nested]))
+
+
+@pytest.mark.parametrize("none", [[], (), iter(()), np.zeros((0, 4, 5, 3), np.uint8)])
+def test_of_no_images_there_are_no_predictions(predictor, none):
+    assert list(predictor.predict(none)) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_of_the_stream_of_images_comes_out_as_it_is(predictor, pictures, num_workers):
+    def stream():
+        yield from pictures[:3]
+        raise OSError("the camera is gone")
+
+    predictions = predictor.predict(stream(), batch_size=1, num_workers=num_workers)
+    with pytest.raises(OSError, match="the camera is gone"):
+        list(predictions)
+    assert list(predictions) == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+class Series:
+    """A column as pandas and polars have it: it can be iterated over, and is no sequence."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __iter__(self):
+        return iter(self.values)
+
+
+def test_a_column_of_a_table_is_its_values(predictor, pictures):
+    column = Series(str(pictures[0]), pictures[1].read_bytes(), "none.png")
+    assert [row.path for row in predictor.predict(column)] == [pictures[0], None, Path("none.png")]
+    with pytest.raises(DataError, match="input 1 is of type float"):
+        list(predictor.predict(Series(str(pictures[0]), math.nan)))
+
+
+class InPieces:
+    """A file of another library: of one read comes a piece, as of a socket."""
+
+    def __init__(self, data):
+        self.left = io.BytesIO(data)
+
+    def read(self, size=-1, /):
+        return self.left.read(100 if size < 0 else min(size, 100))
+
+
+def test_a_file_of_which_a_read_gives_a_piece_is_read_to_its_end(predictor, pictures):
+    data = pictures[0].read_bytes()
+    assert len(data) > 300
+    assert shares(predictor.predict(InPieces(data))) == shares(predictor.predict(data))
+
+
+def test_a_file_that_never_ends_is_given_up(predictor, monkeypatch):
+    monkeypatch.setattr("uniemox.inference.predictor.MAX_BYTES", 1000)
+    with Path("/dev/zero").open("rb") as file:
+        (found,) = predictor.predict(file)
+    assert found.reason == "more than 1000 bytes"
+
+
+class AnyPath(os.PathLike):
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+
+def test_whatever_is_like_a_path_is_one(predictor, pictures):
+    (found,) = predictor.predict(AnyPath(pictures[0]))
+    assert (found.path, found.reason) == (pictures[0], None)
+
+
+# Folders
+
+
+def test_a_folder_means_the_images_below_it_which_share_its_index(predictor, pictures, tmp_path, caplog):
+    folder = tmp_path / "some"
+    (folder / "@eaDir").mkdir(parents=True)
+    (folder / "in").mkdir()
+    for name in ("in/b.png", "a.png", "@eaDir/thumb.png"):
+        (folder / name).write_bytes(pictures[0].read_bytes())
+    (folder / "notes.txt").touch()
+    found = list(predictor.predict([pictures[1], folder, "none.png"]))
+    assert [(row.index, row.path) for row in found] == [
+        (0, pictures[1]),
+        (1, folder / "a.png"),
+        (1, folder / "in" / "b.png"),
+        (2, Path("none.png")),
+    ]
+    assert "skipped 1 folder or file that a system or a program keeps" in caplog.text
+    for one in (folder, str(folder), AnyPath(folder)):
+        assert [row.path for row in predictor.predict(one)] == [folder / "a.png", folder / "in" / "b.png"]
+
+
+def test_a_folder_without_an_image_is_a_row_with_its_reason(predictor, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    bad, good = predictor.predict([tmp_path / "empty", pictures[0]])
+    assert (bad.path, bad.index) == (tmp_path / "empty", 0)
+    assert bad.reason.startswith(f"the folder {tmp_path / 'empty'} has no image below it")
+    assert good.predicted is not None
+
+
+def test_an_image_with_a_name_has_its_path_its_time_and_its_row_in_tables(predictor, pictures, tmp_path):
+    pixels = np.asarray(Image.open(pictures[0]).convert("RGB"))
+    given = [
+        Named(Path("x.zip/a.png"), pictures[0].read_bytes),
+        Named(Path("x.mp4"), pixels, time=1.5),
+        Named(pictures[0], row=7),
+        pictures[0],
+    ]
+    found = list(predictor.predict(given, num_workers=2))
+    assert len({tuple(share) for share in shares(found)}) == 1
+    assert [(row.path, row.time, row.row) for row in found] == [
+        (Path("x.zip/a.png"), None, None),
+        (Path("x.mp4"), 1.5, None),
+        (pictures[0], None, 7),
+        (pictures[0], None, None),
+    ]
+    assert (found[1].to_dict()["time"], found[2].cells()["row"]) == (1.5, 7)
+    assert "time" not in found[0].to_dict()
+    assert "row" not in found[0].to_dict()
 
 
 def test_an_image_in_memory_has_no_path_in_json_and_in_tables(predictor, pictures, tmp_path):
@@ -477,7 +647,7 @@ def test_a_model_of_scenes_reads_a_person_as_a_picture_of_it_alone(tmp_path):
     image.paste((0, 0, 200), (30, 0, 60, 40))
     image.save(tmp_path / "halves.png")
     people = {tmp_path / "halves.png": [Box(0, 0, 24, 40), Box(36, 0, 60, 40)]}
-    _, left, right = reader.predict(people, people=people)
+    _, left, right = reader.predict(list(people), people=people)
     for prediction, colour in ((left, (200, 0, 0)), (right, (0, 0, 200))):
         expected = shares_of(reader, Image.new("RGB", (32, 32), colour))
         assert list(prediction.probabilities.values()) == pytest.approx(expected, abs=1e-5)

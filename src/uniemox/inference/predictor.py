@@ -6,13 +6,13 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
-from uniemox.files.images import EXTENSIONS, Unreadable, adopt_image, decode_image, read_image
+from uniemox.files.images import EXTENSIONS, MAX_BYTES, Unreadable, adopt_image, decode_image, read_image
 from uniemox.files.read_ahead import read_ahead
 from uniemox.files.room import ROOM
 from uniemox.files.walk import find_images_below
@@ -39,17 +39,39 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.float32]
     _Sample = tuple["Prediction", Pixels | str]  # A row, and what the model reads or why it reads nothing
-    Binary: TypeAlias = bytes | bytearray | memoryview[Any] | io.BufferedIOBase | io.RawIOBase
-    Input: TypeAlias = str | os.PathLike[str] | Binary | Image.Image | npt.NDArray[Any]
+    Binary: TypeAlias = bytes | bytearray | memoryview[Any] | "OpenFile"
+    Input: TypeAlias = str | os.PathLike[str] | Binary | Image.Image | npt.NDArray[Any] | "Named"
     """An image: a path, the bytes of a file or an open file of them, or pixels, as `adopt_image` takes them."""
     People: TypeAlias = Mapping[Path, Sequence[Box]] | Mapping[str, Sequence[Box]] | Detector
 
 log = logging.getLogger(__name__)
 
 _MOST_PEOPLE = 256  # In one image: more is no image of people but a mistake, and would take all memory
-_ONE: Final = (*(str, os.PathLike, bytes, bytearray, memoryview), *(io.BufferedIOBase, io.RawIOBase, Image.Image))
-"""What is one image though some of it could be iterated over."""
+_PIECE: Final = 4 * 1024**2  # Bytes that are read at once of an open file
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file that is open for reading bytes, of any library."""
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """Read up to so many bytes; none at the end."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """An image that has a path in tables, but is read from elsewhere: of an archive, a video, a row of a table."""
+
+    path: Path
+    content: bytes | npt.NDArray[np.uint8] | Unreadable | Callable[[], bytes | Unreadable] | None = None
+    """Bytes of a file, or what reads them in a thread; pixels; a reason why there is none; or None for the path's."""
+    time: float | None = None
+    row: int | None = None
+
+
+_ONE: Final = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, OpenFile, Named)
+"""What is one image though some of it could be iterated over."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,9 @@ class Prediction:
     answer: Mapping[str, Any] | None  # What the target answers: `predicted`, and for example `probabilities`
     reason: str | None = None  # Why the file could not be read, or the person not cut
     box: Box | None = None  # The person that is meant; None means the image as a whole
-    index: int | None = None  # Place of the image among those given, from 0
+    index: int | None = None  # Place among what was given, from 0; the images of a folder have that of the folder
+    time: float | None = None  # Of a frame of a video, in seconds from its start
+    row: int | None = None  # Of the table that names the image, from 0
 
     @property
     def predicted(self) -> Any:
@@ -82,9 +106,11 @@ class Prediction:
         return sorted((self.probabilities or {}).items(), key=lambda item: -item[1])[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return plain values for JSON; `time` and `row` only where there is one."""
+        places = {"time": self.time, "row": self.row}
         return {
             "path": None if self.path is None else str(self.path),
+            **{name: place for name, place in places.items() if place is not None},
             **(dict.fromkeys(("predicted", "confidence", "probabilities")) if self.answer is None else self.answer),
             "reason": self.reason,
             "box": None if self.box is None else asdict(self.box),
@@ -182,7 +208,8 @@ class Predictor:
         Args:
             inputs: An image, or any iterable of images, which are taken as they are needed and may be of several
                 kinds: paths, bytes of files, open binary files, images of Pillow (their EXIF orientation is applied),
-                arrays of uint8, (H, W, 3). An array (N, H, W, 3) is N images.
+                arrays of uint8, (H, W, 3). An array (N, H, W, 3) is N images. The path of a folder means the images
+                below it, as `find_images` lists them; all have the folder's `index`.
             people: Boxes of the people in each file by its path, or a detector that finds them.
             batch_size: Images in one forward pass.
             num_workers: Threads that decode ahead while the model computes; 0 decodes here.
@@ -211,7 +238,13 @@ class Predictor:
         """
         reader = _Reader(self.facts, people)
         places = count()
-        given = ((number, next(places), image) for number, group in enumerate(groups) for image in group)
+        given = (
+            (number, place, image)
+            for number, group in enumerate(groups)
+            for source in group
+            for place in (next(places),)
+            for image in _below(source)
+        )
         read = read_ahead(
             reader,
             given,
@@ -238,7 +271,7 @@ class Predictor:
         Raises:
             DataError: An image cannot be read, or a box lies outside of it.
         """
-        opened = [_open(image) for image in images]
+        opened = [_open(image, index) for index, image in enumerate(images)]
         meant = [None] * len(opened) if boxes is None else boxes
         pixels = []
         for index, ((_, image), box) in enumerate(zip(opened, meant, strict=True)):
@@ -272,7 +305,10 @@ class _Reader:
     @ROOM.use()
     def __call__(self, given: tuple[int, int, Input]) -> tuple[int, list[_Sample]]:
         group, index, source = given
-        path, image = _open(source)
+        path, image = _open(source, index)
+        blank = Prediction(path, None, index=index)
+        if isinstance(source, Named):
+            blank = replace(blank, time=source.time, row=source.row)
         found: list[tuple[Box | None, Pixels | str]]
         if isinstance(image, Unreadable):
             found = [(None, image.reason)]
@@ -281,7 +317,7 @@ class _Reader:
         else:
             whole = () if boxes and self.facts.view == "person" else (None,)
             found = [(box, _prepare(self.facts, image, box)) for box in (*whole, *boxes)]
-        return group, [(Prediction(path, None, None, box, index), what) for box, what in found]
+        return group, [(replace(blank, box=box), what) for box, what in found]
 
     def _find(self, path: Path | None, image: Image.Image) -> Sequence[Box]:
         with self._turn:  # a detector need not be safe in threads (DECISIONS 59)
@@ -300,17 +336,32 @@ def _listed(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     """List the images, of which there may be one."""
     if isinstance(inputs, _ONE) or (isinstance(inputs, np.ndarray) and inputs.ndim in (0, 2, 3)):
         return [inputs]
-    if isinstance(inputs, Iterable) and not isinstance(inputs, io.IOBase):
+    if isinstance(inputs, Iterable) and not (isinstance(inputs, Mapping) or _is_frame(inputs)):
         return inputs
-    raise _unknown(inputs)
+    raise _unknown(inputs, 0)
+
+
+def _below(given: Input) -> Iterable[Input]:
+    """List the images below a folder; what is none is itself."""
+    if not isinstance(given, str | os.PathLike) or given == "" or not Path(given).is_dir():
+        return (given,)
+    try:
+        return find_images([Path(given)])
+    except DataError as error:  # a row, like any other path without an image
+        return (Named(Path(given), Unreadable(str(error))),)
 
 
 _loading = Lock()  # Pillow loads an image at its first use, which two threads must not do at once, nor read one file
 
 
-def _open(given: Input) -> tuple[Path | None, Image.Image | Unreadable]:
+def _open(given: Input, index: int) -> tuple[Path | None, Image.Image | Unreadable]:
     """Read an image; return its path too, where it has one."""
     match given:
+        case Named(path, content):
+            content = content() if callable(content) else content
+            if content is None:
+                return _open(path, index)
+            return path, content if isinstance(content, Unreadable) else _open(content, index)[1]
         case str() | os.PathLike():
             path = Path(given)
             image = read_image(path)
@@ -319,22 +370,52 @@ def _open(given: Input) -> tuple[Path | None, Image.Image | Unreadable]:
             return path, image
         case bytes() | bytearray() | memoryview():
             return None, decode_image(bytes(given))
-        case io.BufferedIOBase() | io.RawIOBase():
-            with _loading:
-                data = given.read()
-            return None, decode_image(data or b"")
         case Image.Image():
             with _loading:
                 return None, adopt_image(given)
+        case np.ma.MaskedArray():
+            return None, Unreadable("a masked array: fill what is masked (`array.filled(value)`)")
         case np.ndarray():
             return None, adopt_image(given)
-    raise _unknown(given)
+        case OpenFile() if not isinstance(given, io.TextIOBase):
+            with _loading:
+                data = _read_open(given, index)
+            return None, data if isinstance(data, Unreadable) else decode_image(data)
+    raise _unknown(given, index)
 
 
-def _unknown(given: object) -> DataError:
+def _read_open(file: OpenFile, index: int) -> bytes | Unreadable:
+    """Read what is left of an open file, of which one call may give only a piece."""
+    data = bytearray()
+    try:
+        while len(data) <= MAX_BYTES and (piece := file.read(_PIECE)):
+            if isinstance(piece, str):
+                raise _unknown(file, index, is_text=True)
+            data += piece
+    except (OSError, ValueError) as error:  # such as that it is closed
+        return Unreadable(reason_of(error))
+    return bytes(data) if len(data) <= MAX_BYTES else Unreadable(f"more than {MAX_BYTES} bytes")
+
+
+def _is_frame(given: object) -> bool:
+    """Whether this is a table of pandas or polars, whose names of columns would be taken for paths."""
+    return type(given).__name__ == "DataFrame"
+
+
+def _unknown(given: object, index: int, *, is_text: bool = False) -> DataError:
+    kind = f"input {index} is of type {type(given).__name__}"
+    match given:
+        case _ if is_text or isinstance(given, io.TextIOBase):
+            return DataError(f"{kind}, a file that is opened as text: open it with mode 'rb'")
+        case Mapping():
+            return DataError(f"{kind}, a mapping: give its paths or its images, such as `list(images.values())`")
+        case _ if _is_frame(given):
+            return DataError(f"{kind}, a table: give its column of paths")
+        case list() | tuple() | set() | frozenset():
+            return DataError(f"{kind}, a list in the list of images: give one flat list")
     return DataError(
-        f"{type(given).__name__} is nothing that an image is read from: give a path, the bytes of a file, an image of "
-        "Pillow or an array of uint8 (height, width, 3)"
+        f"{kind}, and nothing that an image is read from: give a path, the bytes of a file, an image of Pillow or an "
+        "array of uint8 (height, width, 3)"
     )
 
 
