@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from uniemox.targets.scores import (
     Metric,
     Scores,
     bin_confidences,
-    bound,
     calibration_error,
     measure,
     share,
@@ -42,17 +42,17 @@ def test_what_is_better_depends_on_the_metric(lower, better, worse):
     assert metric.loss(worse, better) == pytest.approx(-0.3)
 
 
-def test_only_bootstrapped_metrics_have_intervals_over_all_blocks():
-    metrics = (
-        Metric("mean", "mean", lambda of: of.mean(-1), is_bootstrapped=True),
-        Metric("most", "most", lambda of: of.max(-1)),
-    )
-    evidence = np.arange(6.0)
-    assert measure(metrics, evidence) == {"mean": 2.5, "most": 5.0}
-    blocks = [np.random.default_rng(seed).choice(evidence, (200, 6)) for seed in range(2)]
-    expected = np.percentile(np.concatenate(blocks).mean(1), [2.5, 97.5])
-    assert bound(metrics, blocks) == {"mean": Interval(*expected)}
-    assert bound(metrics, []) == {}
+def test_metrics_are_computed_from_the_evidence():
+    metrics = (Metric("mean", "mean", lambda of: of.mean(-1)), Metric("most", "most", lambda of: of.max(-1)))
+    assert measure(metrics, np.arange(6.0)) == {"mean": 2.5, "most": 5.0}
+
+
+def test_ranges_say_what_was_resampled_or_why_there_are_none():
+    some = replace(SCORES, intervals={"zest": Interval(0.4, 0.6)})
+    assert some.ranges == "Ranges are 95 % bootstrap intervals over the samples."
+    assert replace(some, resampled="200 groups").ranges == "Ranges are 95 % bootstrap intervals over 200 groups."
+    assert "All samples are of 1 group" in replace(SCORES, resampled="1 group").ranges
+    assert SCORES.ranges == replace(SCORES, resampled="200 groups").ranges == ""
 
 
 def test_a_share_of_nothing_is_0():

@@ -148,6 +148,63 @@ def test_intervals_agree_with_resampling_sample_by_sample(seed):
         assert report.intervals[name] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.03)
 
 
+def test_groups_are_drawn_whole():
+    probabilities, labels, classes = sample(0, num_samples=150)
+    alone = evaluate_predictions(probabilities, labels, classes)
+    groups = np.repeat(np.arange(150), 9)
+    often = [np.repeat(values, 9, axis=0) for values in (probabilities, labels)]
+    grouped = evaluate_predictions(*often, classes, groups=groups)
+    assert (alone.resampled, grouped.resampled) == ("", "150 groups")
+    assert "over 150 groups." in grouped.display.explanation
+    for name, interval in alone.intervals.items():  # nine like copies of each sample are worth one
+        assert grouped.intervals[name] == pytest.approx(interval, abs=0.02)
+    narrow = evaluate_predictions(*often, classes).intervals["top1"]
+    assert narrow.high - narrow.low < 0.4 * (alone.intervals["top1"].high - alone.intervals["top1"].low)
+    shuffled = np.random.default_rng(0).permutation(len(groups))
+    parts = (*(values[shuffled] for values in often), classes)
+    assert evaluate_predictions(*parts, groups=groups[shuffled]).intervals == grouped.intervals
+
+
+@pytest.mark.parametrize("count", [1, 12, 500])
+def test_an_accuracy_of_1_or_0_has_an_interval_that_holds_wilsons(count):
+    wilson = wilson_of(count)
+    right, wrong = (
+        evaluate_predictions(np.tile([share, 1 - share], (count, 1)), np.zeros(count, int), ["a", "b"])
+        for share in (1.0, 0.0)
+    )
+    if count == 1:  # of one sample nothing can be said
+        assert right.intervals == wrong.intervals == {}
+        return
+    assert right.intervals["top1"].high == 1
+    assert wrong.intervals["top1"].low == 0
+    assert 0 <= right.intervals["top1"].low <= wilson
+    assert 1 - wilson <= wrong.intervals["top1"].high <= 1
+    # As wide as Wilson's but for Student's t and what 1,000 resamples leave open.
+    assert right.intervals["top1"].low == pytest.approx(wilson, abs=0.6 * (1 - wilson))
+
+
+def wilson_of(count):
+    """Wilson's lower bound where all of a number are right: of p = n / (n + z²)."""
+    return count / (count + 1.959964**2)
+
+
+def test_groups_of_one_name_leave_nothing_to_resample():
+    report = evaluate_predictions(*sample(0), groups=np.zeros(len(sample(0)[1]), np.int64))
+    assert report.intervals == {}
+    assert "All samples are of 1 group" in report.display.explanation
+
+
+def test_a_class_in_one_group_and_one_class_alone_have_intervals():
+    labels = np.array([0] * 40 + [1] * 10)
+    groups = np.array([*range(40), *[40] * 10])
+    numbers = np.eye(2)[np.where(np.arange(50) % 3 > 0, labels, 1 - labels)]
+    for rows in (slice(None), slice(0, 40)):
+        report = evaluate_predictions(numbers[rows], labels[rows], ["a", "b"], groups=groups[rows])
+        for name, interval in report.intervals.items():
+            assert 0 <= interval.low <= report.values[name] <= interval.high <= 1
+            assert interval.high - interval.low > 0.05
+
+
 def test_intervals_hold_their_score_follow_the_seed_and_narrow_with_samples():
     few = report_of([[12, 4], [5, 9]])
     many = report_of([[1200, 400], [500, 900]])

@@ -75,7 +75,7 @@ class Ordinal(Target):
     def decisions(self, logits):
         return self.numbers(logits).round()
 
-    def score_numbers(self, numbers, labels, *, seed=0, num_resamples=0):
+    def score_numbers(self, numbers, labels, *, seed=0, num_resamples=0, groups=None):
         values = measure(self.metrics, numbers - labels)
         return Scores(**self.about, num_samples=len(labels), values=values)
 

@@ -36,6 +36,7 @@ from uniemox.inference.tables import write_predictions
 from uniemox.inference.torch_backend import load_torch
 from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import Box, Manifest, read_manifest
+from uniemox.targets.intervals import Groups, describe_units, groups_of
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import NUM_RESAMPLES, Scores
 from uniemox.targets.target import Target
@@ -59,11 +60,16 @@ class Outputs:
     unreadable: tuple[str, ...]  # Path and reason of each image that was skipped
     target: Target
     computed_in: str  # Precision of the forward passes, or onnx
+    groups: Groups | None = None  # Of the manifest's rows, which intervals resample together
 
     def score(self, *, num_resamples: int = NUM_RESAMPLES) -> Scores:
-        """Score the answers as they are."""
-        scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
-        return replace(scores, computed_in=self.computed_in)
+        """Score the answers as they are, with intervals over groups of rows that are alike (`groups_of`)."""
+        if self.groups is None:
+            scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
+            return replace(scores, computed_in=self.computed_in)
+        groups = self.groups.codes[self.rows]
+        scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples, groups=groups)
+        return replace(scores, computed_in=self.computed_in, resampled=describe_units(groups, self.groups.word))
 
     def score_beside(
         self,
@@ -160,6 +166,7 @@ def compute_outputs(
         tuple(reason for _, reason in sorted(reasons.items())),
         target,
         "onnx" if isinstance(model, _Exported) else precision,
+        groups_of(manifest),
     )
 
 
@@ -269,7 +276,8 @@ def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: M
 
     The folder is made if absent; `people` adds the boxes of the persons that the model read.
     """
-    summary = {**scores.to_dict(), "unreadable": list(outputs.unreadable)}
+    numbers = outputs.target.to_facts().get("numbers", {})
+    summary = {**scores.to_dict(), "numbers": numbers, "unreadable": list(outputs.unreadable)}
     with write_whole(folder / "report.json", DataError) as beside:
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"

@@ -5,7 +5,7 @@ Letters as in `scores`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,7 +17,7 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import bound
+from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, f1_of, share
 from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from uniemox.manifests.table import Manifest
 
-_DRAWS_AT_ONCE: Final = 2**23  # Numbers in one block of resamples, so that memory does not grow with the set
 _COUNTS: Final = ("hits", "false_alarms", "misses")
 
 
@@ -97,7 +96,8 @@ class MultiLabelScores(scores.ClassScores):
             samples=f"samples, each with any number of {len(self.classes)} labels.",
             explanation="Average precision asks whether the samples that have a label come first when all are ranked "
             "by its probability; its mean counts every label the same. F1 is of the answers from each label's "
-            "threshold on. Ranges are 95 % bootstrap intervals over the samples.",
+            "threshold on."
+            f"{self.ranges and ' '}{self.ranges}",
             warnings=(text,) if self.absent else (),
             panels=(("Labels", (bars, grid)), ("Confidence", (calibration,))),
         )
@@ -110,6 +110,7 @@ class MultiLabel(Target):
     thresholds: tuple[float, ...] = ()  # (C,), probabilities from which a class is answered; 0.5 before `fit`
 
     name = "multi_label"
+    labels_kind = np.bool
     problem_type = "multi_label_classification"
     columns_read = ("label", "label_set")
     kept_words = "of the labels given and not given to {images} stay"
@@ -120,6 +121,7 @@ class MultiLabel(Target):
             _mean_average_precision,
             is_selectable=True,
             is_bootstrapped=True,
+            is_biased=True,
         ),
         Metric("chance", "in random order", _chance, is_kept=False),
         scores.MACRO_F1,
@@ -243,20 +245,30 @@ class MultiLabel(Target):
         return float((given & also).sum() / either) if either else 1.0
 
     def score_numbers(
-        self, numbers: Floats, labels: Flags, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+        self,
+        numbers: Floats,
+        labels: Flags,
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+        groups: Codes | None = None,
     ) -> MultiLabelScores:
         """Score probabilities (N, C); before `fit` at the thresholds that are best here, which flatters F1."""
         thresholds = self.thresholds or fit_thresholds(numbers, labels)
         given = numbers >= np.array(thresholds)
         parts = (given & labels, given & ~labels, ~given & labels)
 
-        def count(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[Any], Floats]:
-            """Count the tallies (3, R, C) and the precisions (R, C) of samples weighted by (R, N)."""
-            pairs = zip(numbers.T, labels.T, strict=True)
-            precisions = np.stack([_average_precision(*pair, weights) for pair in pairs], 1)
-            return np.stack([(weights @ part).astype(np.float64) for part in parts]), precisions
+        def weigh(weights: npt.NDArray[np.floating], extra: Floats) -> tuple[npt.NDArray[Any], Floats]:
+            """Count tallies (3, R, C) and precisions (R, C) of samples weighted by (R, N), and `extra` (3, R, C)."""
+            columns = zip(numbers.T, labels.T, extra[0].T, extra[2].T, strict=True)
+            precisions = [
+                _average_precision(column, truth, weights, first, last) for column, truth, first, last in columns
+            ]
+            tallies = np.stack([(weights @ part).astype(np.float64) for part in parts])
+            return tallies + extra, np.stack(precisions, 1)
 
-        tallies, precisions = count(np.ones((1, len(labels))))
+        once = np.ones((1, len(labels)))
+        tallies, precisions = weigh(once, np.zeros((3, 1, self.num_outputs)))
         evidence = _Evidence(
             tallies=tallies[:, 0],
             own=np.where(labels, numbers, 1 - numbers),
@@ -264,16 +276,25 @@ class MultiLabel(Target):
             bins=scores.bin_confidences(numbers.ravel(), labels.ravel()),
             precisions=precisions[0],
         )
+        added = Added(evidence.support, groups, seed)
         resampled = []
-        for weights in _draw(len(labels), seed, num_resamples):
-            tallies, precisions = count(weights)
+        for weights in resample(groups, len(labels), seed=seed, num_resamples=num_resamples):
+            tallies, precisions = weigh(weights, added.draw(len(weights)))
             resampled.append(replace(evidence, tallies=tallies, precisions=precisions))
+        tallies, precisions = weigh(once, added.mean[:, None])
         return MultiLabelScores(
             **self.about,
             thresholds=thresholds,
             num_samples=len(labels),
             values=scores.measure(self.metrics, evidence),
-            intervals=bound(self.metrics, resampled),
+            intervals=bound(
+                self.metrics,
+                evidence,
+                resampled,
+                units=count_units(groups, len(labels)),
+                centre=replace(evidence, tallies=tallies[:, 0], precisions=precisions[0]),
+            ),
+            resampled=describe_units(groups),
             average_precision=tuple(None if np.isnan(one) else float(one) for one in evidence.precisions),
             decisions=tuple(map(tuple, evidence.tallies.T.astype(int).tolist())),
             bins=evidence.bins,
@@ -289,15 +310,6 @@ class MultiLabel(Target):
             decisions=tuple(tuple(int(row[name]) for name in _COUNTS) for row in rows),
             bins=tuple(Bin(**part) for part in values["bins"]),
         )
-
-
-def _draw(count: int, seed: int, num_resamples: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Resample with replacement, in blocks of `_DRAWS_AT_ONCE`: weights (R, N)."""
-    rng = np.random.default_rng(seed)
-    step = max(1, _DRAWS_AT_ONCE // count)
-    for start in range(0, num_resamples, step):
-        draws = min(step, num_resamples - start)
-        yield rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float32)
 
 
 def fit_thresholds(numbers: npt.NDArray[Any], labels: Flags) -> tuple[float, ...]:
@@ -331,19 +343,24 @@ def _order(numbers: Floats) -> tuple[Counts, Counts]:
     return order, ends
 
 
-def _average_precision(numbers: Floats, labels: Flags, weights: npt.NDArray[np.floating]) -> Floats:
+def _average_precision(
+    numbers: Floats, labels: Flags, weights: npt.NDArray[np.floating], first: Floats, last: Floats
+) -> Floats:
     """Sum over thresholds the rise of recall times precision (Zhu 2004), (R,), for samples weighted by (R, N).
 
-    Recall rises only at samples of the class, so precision is computed only there, over all samples of at least the
-    same probability. NaN where no sample of the class has weight.
+    `first` and `last` (R,) weigh a further sample of the class before all others and one behind them. Recall rises only
+    at samples of the class, so precision is computed only there, over all samples of at least the same probability. NaN
+    where no sample of the class has weight.
     """
     order, ends = _order(numbers)
     ours = labels[order].nonzero()[0]
     runs = np.searchsorted(ends, ours)  # of equal numbers, which come and go together
     rises = weights[:, order[ours]]
-    last = np.searchsorted(runs, runs, side="right") - 1
-    hits = rises.cumsum(1)[:, last]
-    taken = weights[:, order].cumsum(1)[:, ends[runs]]
-    whole = rises.sum(1, dtype=np.float64)
-    found = (rises * share(hits, taken)).sum(1)
-    return np.where(whole > 0, found / np.maximum(whole, 1), np.nan)
+    run_ends = np.searchsorted(runs, runs, side="right") - 1
+    before = first[:, None].astype(weights.dtype)
+    hits = rises.cumsum(1)[:, run_ends] + before
+    taken = weights[:, order].cumsum(1)
+    whole = rises.sum(1, dtype=np.float64) + first + last
+    precision_of_last = share(whole, taken[:, -1] + first + last)
+    found = (rises * share(hits, taken[:, ends[runs]] + before)).sum(1) + first + last * precision_of_last
+    return np.where(whole > 0, share(found, whole), np.nan)

@@ -3,6 +3,7 @@
 Letters: N samples, C classes, K confidence bins, R resamples.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -33,6 +34,8 @@ class Metric:
     is_kept: bool = True  # Whether the journal and the card keep it
     lower_is_better: bool = False
     is_share: bool = True  # Whether it lies in [0, 1], to be shown as a percentage on the terminal
+    limits: tuple[float, float] = (-math.inf, math.inf)  # Between which it lies, if it is no share
+    is_biased: bool = False  # Whether few samples flatter it, which its interval then corrects
 
     def improves(self, value: float, on: float | None) -> bool:
         """Whether a value beats an earlier one; None is beaten by any."""
@@ -44,7 +47,7 @@ class Metric:
 
 
 class Interval(NamedTuple):
-    """Bounds of a 95 % percentile bootstrap interval (Efron 1981)."""
+    """Bounds of a 95 % bootstrap interval."""
 
     low: float
     high: float
@@ -100,7 +103,20 @@ class Calibration(NamedTuple):
     axes: tuple[str, str, str]  # What is shown across, upwards, and in each bin
 
 
-Part = Grid | Bars | Matrix | Calibration
+class Scatter(NamedTuple):
+    """Dots in a square with the same scale on both axes."""
+
+    title: str
+    axes: tuple[str, str]  # What is shown across and upwards
+    series: Sequence[tuple[str, Floats, Floats]]  # Names, empty for one alone, and places (P,) across and upwards
+    limits: tuple[float, float]  # Ends of both axes
+    alt: str
+    caption: str
+    is_diagonal: bool = False  # Whether a line shows where both are equal
+    is_crossed: bool = False  # Whether lines cross in the middle
+
+
+Part = Grid | Bars | Matrix | Calibration | Scatter
 
 
 class Display(NamedTuple):
@@ -139,7 +155,8 @@ class Scores:
     metrics: tuple[Metric, ...]  # Of the target, in the order in which they are shown
     num_samples: int
     values: Mapping[str, float]  # Of each metric by its name
-    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % bootstrap over the samples, if asked for
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % bootstrap, if asked for
+    resampled: str = ""  # What the intervals are over, such as 200 groups; empty for the samples
     computed_in: str = ""  # Precision of the forward passes, or onnx for an export; empty if unknown
     baselines: tuple[Baseline, ...] = ()  # On the same samples
 
@@ -149,6 +166,15 @@ class Scores:
             raise AttributeError(f"{type(self).__name__} has no metric {name}")
         value: float = values[name]
         return value
+
+    @property
+    def ranges(self) -> str:
+        """A sentence on the intervals; empty where none was asked for."""
+        if self.intervals:
+            return f"Ranges are 95 % bootstrap intervals over {self.resampled or 'the samples'}."
+        if self.resampled.startswith("1 "):
+            return f"All samples are of {self.resampled}, so nothing shows how far the scores would move."
+        return ""
 
     @property
     def kept(self) -> dict[str, float]:
@@ -192,6 +218,7 @@ class Scores:
             "computed_in": self.computed_in,
             **self.values,
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "resampled": self.resampled,
             "baselines": [{"name": one.name, "scores": {**one.values}, "note": one.note} for one in self.baselines],
             "classes": list(self.classes),
         }
@@ -335,13 +362,3 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def measure(metrics: Sequence[Metric], evidence: Any) -> dict[str, float]:
     """Compute all metrics."""
     return {metric.name: float(metric.compute(evidence)) for metric in metrics}
-
-
-def bound(metrics: Sequence[Metric], resampled: Sequence[Any]) -> dict[str, Interval]:
-    """Compute the intervals of the bootstrapped metrics, from blocks of resamples of the evidence."""
-    intervals = {}
-    for metric in metrics if resampled else ():
-        if metric.is_bootstrapped:
-            drawn = np.concatenate([metric.compute(block) for block in resampled])
-            intervals[metric.name] = Interval(*np.percentile(drawn, [2.5, 97.5]).tolist())
-    return intervals

@@ -5,7 +5,7 @@ A confusion matrix counts samples: rows are the true classes, columns the predic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
 from uniemox.targets.columns import Column
+from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, resample_units
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
 from uniemox.targets.target import Logits, Target, refuse_unlabelled
 
@@ -130,7 +131,7 @@ class SingleLabelScores(scores.ClassScores):
         alone = not self.compared  # else the baselines say it
         return scores.Display(
             samples=f"labelled samples of {len(self.classes)} classes.",
-            explanation=f"Ranges are 95 % bootstrap intervals over the samples.{always if alone else ''}",
+            explanation=f"{self.ranges}{always if alone else ''}".strip(),
             warnings=(text,) if self.absent else (),
             baselines=((f"majority class ({name})", top1),) if alone else (),
             panels=(("Classes", (bars, grid)), ("Confusions and confidence", (self.matrix, calibration))),
@@ -150,6 +151,8 @@ class SingleLabel(Target):
     """One of the classes."""
 
     name = "single_label"
+    labels_kind = np.int64
+    labels_are_wide = False
     problem_type = "single_label_classification"
     columns_read = ("label",)
     kept_words = "of {images} keep their likeliest class"
@@ -242,7 +245,13 @@ class SingleLabel(Target):
         return likeliest
 
     def score_numbers(
-        self, numbers: Floats, labels: Counts, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+        self,
+        numbers: Floats,
+        labels: Counts,
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+        groups: Codes | None = None,
     ) -> SingleLabelScores:
         """Score probabilities (N, C); of equal ones the lower label counts as the likelier."""
         predicted, own = numbers.argmax(1), numbers[np.arange(len(labels)), labels]
@@ -258,16 +267,23 @@ class SingleLabel(Target):
             bins=scores.bin_confidences(numbers.max(1), predicted == labels),
             is_top3=before.sum(1) < 3,
         )
-        resampled = []
-        if num_resamples:
-            # To draw samples with replacement is, for the matrix, one multinomial draw over its cells.
-            draws = np.random.default_rng(seed).multinomial(len(labels), cells / len(labels), size=num_resamples)
-            resampled = [replace(evidence, tallies=_tallies(draws.reshape(-1, count, count)))]
+        added = Added(evidence.support, groups, seed)
+        resampled = [
+            replace(evidence, tallies=tallies + added.draw(tallies.shape[1]))
+            for tallies in _resample(labels * count + predicted, groups, count, seed, num_resamples)
+        ]
         return SingleLabelScores(
             **self.about,
             num_samples=len(labels),
             values=scores.measure(self.metrics, evidence),
-            intervals=scores.bound(self.metrics, resampled),
+            intervals=bound(
+                self.metrics,
+                evidence,
+                resampled,
+                units=count_units(groups, len(labels)),
+                centre=replace(evidence, tallies=evidence.tallies + added.mean),
+            ),
+            resampled=describe_units(groups),
             counts=tuple(map(tuple, confusion.tolist())),
             bins=evidence.bins,
         )
@@ -275,3 +291,24 @@ class SingleLabel(Target):
     def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> SingleLabelScores:
         counts = tuple(tuple(map(int, row)) for row in values["confusion"])
         return SingleLabelScores(**common, counts=counts, bins=tuple(Bin(**part) for part in values["bins"]))
+
+
+def _resample(
+    cells: Counts, groups: Codes | None, count: int, seed: int, num_resamples: int
+) -> Iterator[npt.NDArray[Any]]:
+    """Resample the tallies (3, R, C) from each sample's cell of the confusion matrix (N,), in blocks."""
+    if groups is None:
+        # To draw samples with replacement is, for the matrix, one multinomial draw over its cells.
+        shares = np.bincount(cells, minlength=count**2) / len(cells)
+        if num_resamples and len(cells) > 1:
+            draws = np.random.default_rng(seed).multinomial(len(cells), shares, size=num_resamples)
+            yield _tallies(draws.reshape(-1, count, count))
+        return
+    codes = np.unique(groups, return_inverse=True)[1]
+    units = int(codes.max()) + 1
+    true, predicted = cells // count, cells % count
+    is_hit = true == predicted
+    parts = ((true, is_hit), (predicted, ~is_hit), (true, ~is_hit))
+    held = [np.bincount(codes * count + place, kind, units * count).reshape(units, count) for place, kind in parts]
+    for drawn in resample_units(units, seed=seed, num_resamples=num_resamples):
+        yield np.stack([drawn @ one.astype(np.float32) for one in held]).astype(np.float64)

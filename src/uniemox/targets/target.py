@@ -38,7 +38,11 @@ class Target(ABC):
     name: ClassVar[str]  # The word for it in settings, model folders and reports
     metrics: ClassVar[tuple[Metric, ...]]  # In the order in which they are shown; at least one is selectable
     columns_read: ClassVar[tuple[str, ...]]  # Of a manifest; a run is resumed only if they are the same
+    labels_kind: ClassVar[Any] = None  # NumPy type of `read_labels`; None cannot be one of several
+    labels_are_wide: ClassVar[bool] = True  # Whether labels are (N, C), one for each output, else (N,)
     problem_type: ClassVar[str | None] = None  # What transformers calls it, if it does
+    is_judged: ClassVar[bool] = True  # Whether an answer is right or wrong
+    constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
@@ -74,6 +78,11 @@ class Target(ABC):
     def num_outputs(self) -> int:
         """C, the outputs of the head."""
         return len(self.classes)
+
+    @property
+    def emotions(self) -> tuple[str | None, ...]:
+        """The emotion that each of the C outputs stands for, so that its name can start a head; None for another."""
+        return self.classes
 
     @property
     def summary(self) -> str:
@@ -152,6 +161,16 @@ class Target(ABC):
     def truths(self, labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
         """Return the values of `truth` for each row."""
 
+    def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Describe the answer and the truth of a row of a table of what was evaluated."""
+
+        def describe(value: object) -> str:
+            if isinstance(value, list):
+                return ", ".join(sorted(value, key=self.classes.index)) or "none"
+            return str(value)
+
+        return describe(row["predicted"]), describe(row["label"])
+
     @abstractmethod
     def decisions(self, logits: Logits) -> npt.NDArray[Any]:
         """Return what is compared to find whether two models agree: (N,) or (N, C)."""
@@ -167,7 +186,13 @@ class Target(ABC):
     # Scores
 
     def score(
-        self, logits: Logits, labels: npt.NDArray[Any], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+        self,
+        logits: Logits,
+        labels: npt.NDArray[Any],
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+        groups: npt.NDArray[np.int64] | None = None,
     ) -> Scores:
         """Score the answers of N samples as `score_numbers` does; `DataError` for none or for infinite logits."""
         if not len(logits):
@@ -177,7 +202,8 @@ class Target(ABC):
             raise DataError(
                 f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged"
             )
-        return self.score_numbers(self.numbers(logits), labels, seed=seed, num_resamples=num_resamples)
+        numbers = self.numbers(logits)
+        return self.score_numbers(numbers, labels, seed=seed, num_resamples=num_resamples, groups=groups)
 
     @abstractmethod
     def score_numbers(
@@ -187,6 +213,7 @@ class Target(ABC):
         *,
         seed: int = 0,
         num_resamples: int = NUM_RESAMPLES,
+        groups: npt.NDArray[np.int64] | None = None,
     ) -> Scores:
         """Score the answers of N samples, at least one.
 
@@ -195,6 +222,8 @@ class Target(ABC):
             labels: From `read_labels`.
             seed: Of the bootstrap.
             num_resamples: Of the bootstrap; 0 omits the intervals.
+            groups: A number (N,) that samples which are alike share, such as the frames of a clip; None for none. They
+                are resampled together. Where all are of one group there are no intervals.
         """
 
     def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
@@ -202,10 +231,11 @@ class Target(ABC):
         try:
             known = (metric.name for metric in self.metrics if metric.name in values)
             common = {
-                **self.bind(tuple(values["classes"])).about,
+                **self._about(values),
                 "num_samples": int(values["num_samples"]),
                 "values": {name: float(values[name]) for name in known},
                 "intervals": {name: Interval(*pair) for name, pair in values["intervals"].items()},
+                "resampled": str(values.get("resampled", "")),
                 "computed_in": str(values.get("computed_in", "")),
                 "baselines": tuple(map(_rebuild_baseline, values.get("baselines", ()))),
             }
@@ -214,6 +244,9 @@ class Target(ABC):
             raise DataError(
                 f"not a saved evaluation ({type(error).__name__}: {error}); evaluate the model again"
             ) from error
+
+    def _about(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bind(tuple(values["classes"])).about
 
     def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> Scores:
         """Rebuild scores from their dictionary and the fields that all scores have."""
