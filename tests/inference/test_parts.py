@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +15,9 @@ import pytest
 import uniemox
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.whole import is_unfinished
-from uniemox.inference.parts import Work, check_out, choose_part_size, open_parts
+from uniemox.inference.parts import Portion, Work, check_out, choose_part_size, open_parts
 from uniemox.inference.predictor import Prediction
-from uniemox.inference.tables import SUFFIXES, form_of
+from uniemox.inference.tables import SUFFIXES, count_rows, form_of
 from uniemox.targets.single_label import SingleLabel
 
 CLASSES = ("awe", "fear")
@@ -24,7 +25,7 @@ COUNT, SIZE = 23, 5  # the last part is smaller
 IDENTITY = {"model": "SHA-256 aa", "list of inputs": "23 images, SHA-256 bb"}
 
 
-SIZELESS = json.dumps({"format": 1, "identity": IDENTITY, "num_inputs": COUNT, "part_size": 0, "parts": {}})
+SIZELESS = json.dumps({"format": 2, "identity": IDENTITY, "num_inputs": COUNT, "part_size": 0, "parts": {}})
 
 
 def row(index):
@@ -47,9 +48,16 @@ def opened(out, *, identity=None, **options):
     return open_parts(out, work() if identity is None else work(**identity), form, **options)
 
 
-def make(parts, numbers):
-    for number in numbers:
-        parts.keep(number, map(row, range(*parts.bounds(number))))
+def make(parts, numbers=None, *, count=COUNT):
+    """Make some of the parts that are missing, or all; gives their numbers."""
+    made = []
+    for portion in parts.cut(range(count)):
+        if numbers is None or portion.number in numbers:
+            parts.keep(portion, map(row, portion))
+            made.append(portion.number)
+        else:
+            deque(portion, maxlen=0)
+    return made
 
 
 def interrupt(out, numbers=(0, 1), **options):
@@ -68,8 +76,7 @@ def interrupt(out, numbers=(0, 1), **options):
 def finish(out, **options):
     """A run that goes on to the end; gives the numbers of the parts that it made."""
     with opened(out, **options) as parts:
-        numbers = parts.missing()
-        make(parts, numbers)
+        numbers = make(parts)
         parts.join()
     return numbers
 
@@ -93,9 +100,7 @@ def files(folder):
 
 def test_a_table_is_all_that_is_left_of_a_run(out, tmp_path):
     with opened(out) as parts:
-        assert parts.missing() == [0, 1, 2, 3, 4]
-        assert [parts.bounds(number) for number in (0, 4)] == [(0, 5), (20, 23)]
-        make(parts, parts.missing())
+        assert make(parts) == [0, 1, 2, 3, 4]
         assert (parts.rows, parts.unreadable, parts.done) == (COUNT, 3, COUNT)
         assert not parts.is_joined
         parts.join()
@@ -136,7 +141,7 @@ def test_what_was_counted_before_an_interrupt_counts(out):
     interrupt(out, (0, 1))
     with opened(out, resume=True) as parts:
         assert (parts.done, parts.rows, parts.unreadable) == (10, 10, 1)
-        make(parts, parts.missing())
+        make(parts)
         assert (parts.rows, parts.unreadable) == (COUNT, 3)
         parts.join()
 
@@ -149,7 +154,7 @@ def test_a_part_that_was_not_finished_is_not_kept(out):
     def run():
         with opened(out) as parts:
             make(parts, [0])
-            parts.keep(1, broken())
+            parts.keep(Portion(1, range(5)), broken())
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -199,7 +204,7 @@ def test_a_part_that_nobody_wrote_down_is_made_again(out, unbroken):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "parts": []}', "[" * 100_000, "\xff", SIZELESS]
+    "text", ["", "{", "[]", "null", '{"format": 2}', '{"format": 2, "parts": []}', "[" * 100_000, "\xff", SIZELESS]
 )
 def test_damaged_notes_are_one_line_with_the_way_out(out, text):
     folder = interrupt(out)
@@ -214,7 +219,7 @@ def test_damaged_notes_are_one_line_with_the_way_out(out, text):
 def test_notes_of_another_version_are_refused(out):
     folder = interrupt(out)
     notes = json.loads((folder / "progress.json").read_text())
-    (folder / "progress.json").write_text(json.dumps(notes | {"format": 2}))
+    (folder / "progress.json").write_text(json.dumps(notes | {"format": 1}))
     with pytest.raises(ConfigError, match="another version of uniemox: start again"):
         finish(out, resume=True)
 
@@ -279,10 +284,84 @@ def test_a_continued_run_keeps_the_size_of_the_parts(out, unbroken):
     interrupt(out)
     larger = Work(identity=IDENTITY, num_inputs=COUNT, part_size=10)
     with open_parts(out, larger, form_of(out, SingleLabel(CLASSES)), resume=True) as parts:
-        assert parts.missing() == [2, 3, 4]
-        make(parts, parts.missing())
+        assert make(parts) == [2, 3, 4]
         parts.join()
     assert out.read_bytes() == unbroken
+
+
+# Streams, of which nobody knows how many images they have
+
+
+def stream_opened(out, **options):
+    work = Work(identity=IDENTITY, num_inputs=None, part_size=SIZE)
+    return open_parts(out, work, form_of(out, SingleLabel(CLASSES)), **options)
+
+
+def break_off(out, numbers=None):
+    """Make some parts of a stream, and end before they are joined."""
+
+    def run():
+        with stream_opened(out) as parts:
+            make(parts, numbers)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, COUNT])
+def test_a_stream_is_cut_to_its_end_into_parts_of_which_none_is_empty(out, tmp_path, count):
+    with stream_opened(out) as parts:
+        assert make(parts, count=count) == list(range(-(-count // SIZE)))
+        assert (parts.done, parts.rows) == (count, count)
+        parts.join()
+    assert files(tmp_path) == [out.name]
+    assert count_rows(out)[0] == count
+
+
+@pytest.mark.parametrize("numbers", [(0,), (1, 3), (0, 1, 2, 3), (0, 1, 2, 3, 4)])
+def test_a_stream_is_read_again_and_what_is_finished_is_passed_over(out, unbroken, numbers):
+    break_off(out, numbers)
+    with stream_opened(out, resume=True) as parts:
+        assert parts.done == SIZE * len(numbers) - 2 * (4 in numbers)
+        assert make(parts) == [number for number in range(5) if number not in numbers]
+        parts.join()
+    assert out.read_bytes() == unbroken
+
+
+def test_a_stream_that_has_become_shorter_has_no_rows_of_its_former_end(out):
+    break_off(out)
+    with stream_opened(out, resume=True) as parts:
+        assert make(parts, count=10) == []
+        parts.join()
+    assert count_rows(out)[0] == 10
+
+
+def test_an_image_is_taken_when_its_row_is_made(out):
+    taken = []
+
+    def stream():
+        for index in range(COUNT):
+            taken.append(index)
+            yield index
+
+    with stream_opened(out) as parts:
+        first = next(iter(parts.cut(stream())))
+        assert taken == [0]
+        parts.keep(first, map(row, first))
+        assert taken == [0, 1, 2, 3, 4]
+
+
+# A finished table
+
+
+def test_a_finished_table_has_nothing_to_continue(out):
+    assert not check_out(out, resume=True, overwrite=False)
+    finish(out)
+    assert check_out(out, resume=True, overwrite=False)
+    assert not check_out(out, resume=True, overwrite=True)
+    interrupt(out, overwrite=True)
+    assert not check_out(out, resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["search.json", "notes.txt", "part-1.csv", "part-00000.csv.bak"])
@@ -358,7 +437,7 @@ def test_an_interrupt_around_the_last_rename_leaves_the_table_or_the_parts(out, 
 def test_an_interrupt_after_the_join_leaves_the_table_alone(out, unbroken):
     def run():
         with opened(out) as parts:
-            make(parts, parts.missing())
+            make(parts)
             parts.join()
             raise KeyboardInterrupt
 
@@ -433,3 +512,10 @@ def test_parts_are_of_whole_batches_and_not_too_many(num_inputs, batch_size):
     assert size >= 64
     assert num_inputs / size <= 1001
     assert size <= max(64, 4 * batch_size, num_inputs / 1000) + batch_size
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 5000])
+def test_parts_of_a_stream_are_of_some_hundred_images(batch_size):
+    size = choose_part_size(None, batch_size)
+    assert size % batch_size == 0
+    assert max(512, 4 * batch_size) <= size < max(512, 4 * batch_size) + batch_size

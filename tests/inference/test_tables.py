@@ -15,7 +15,7 @@ import pytest
 from uniemox.errors import DataError
 from uniemox.inference import tables
 from uniemox.inference.predictor import Prediction
-from uniemox.inference.tables import SUFFIXES, form_of, write_predictions
+from uniemox.inference.tables import SUFFIXES, count_rows, form_of, write_predictions
 from uniemox.manifests.table import Box
 from uniemox.people.boxes import read_boxes
 from uniemox.targets.multi_label import MultiLabel
@@ -269,7 +269,8 @@ def test_small_parts_do_not_make_small_row_groups(tmp_path):
 def test_memory_stays_flat_however_long_the_table(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(tables, "_ROWS_IN_PYTHON", 50)
     monkeypatch.setattr(tables, "_ROWS_IN_GROUP", 200)
-    write_predictions(many(300), tmp_path / f"warm{ending}", TARGET)
+    # As many as later: paths intern their parts, and Python's table of these may grow by a step of megabytes.
+    write_predictions(many(3000), tmp_path / f"warm{ending}", TARGET)
     peaks = []
     for count in (400, 3000):
         before = pa.total_allocated_bytes()
@@ -279,3 +280,38 @@ def test_memory_stays_flat_however_long_the_table(tmp_path, monkeypatch, ending)
         tracemalloc.stop()
         assert pa.total_allocated_bytes() <= before + 2**20
     assert peaks[1] < 1.5 * peaks[0] + 2**18
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_says_where_a_frame_and_a_row_come_from(tmp_path, suffix):
+    answer = {"predicted": "awe", "confidence": 0.75, "probabilities": {"awe": 0.75, "fear": 0.25}}
+    rows = [
+        Prediction(Path("x.mp4"), answer, time=1.5),
+        Prediction(Path("a.png"), None, "empty file", row=3),
+        Prediction(Path("b.png"), answer),
+    ]
+    out, target = tmp_path / f"t{suffix}", SingleLabel(("awe", "fear"))
+    form = form_of(out, target, times=True, rows=True)
+    assert [column.name for column in form.columns][:3] == ["path", "row", "time"]
+    assert form.write(rows, out) == 3
+    match suffix:
+        case ".csv":
+            found = [line.split(",")[:3] for line in out.read_text().splitlines()[1:]]
+            assert found == [["x.mp4", "", "1.5"], ["a.png", "3", ""], ["b.png", "", ""]]
+        case ".jsonl":
+            found = [json.loads(line) for line in out.read_text().splitlines()]
+            assert [(row.get("row"), row.get("time")) for row in found] == [(None, 1.5), (3, None), (None, None)]
+        case _:
+            table = pq.read_table(out)
+            assert (table["row"].to_pylist(), table["time"].to_pylist()) == ([None, 3, None], [1.5, None, None])
+    assert count_rows(out) == (3, 1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("data", [b"a,b\n1,2\n", b"[]\n", b"\xff\x00", b'{"reason": '])
+def test_what_is_no_table_of_predictions_is_not_counted(tmp_path, suffix, data):
+    out = tmp_path / f"t{suffix}"
+    out.write_bytes(data)
+    with pytest.raises(DataError, match=r"exists, but is no table of predictions \(.*`overwrite` replaces it") as error:
+        count_rows(out)
+    assert "\n" not in str(error.value)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, ReadsImages, Workers, check
+from uniemox.config.checks import JsonConfig, Natural, Range, ReadsImages, Workers, check
 from uniemox.config.people import DetectorConfig
 from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
@@ -54,8 +54,18 @@ class EvaluateConfig(ComputeConfig):
 class PredictConfig(ComputeConfig, DetectorConfig):
     """Predicting the emotions of images, or of the people in them."""
 
-    paths: Sequence[Path] = field(kw_only=False)
-    """Images, and folders to search for images."""
+    paths: Sequence[Path] = field(default=(), kw_only=False)
+    """Images, folders to search for images, archives (.zip, .tar, .tar.gz), videos, tables with a column of paths,
+    patterns in quotes such as 'photos/**/*.jpg', or - for an image on stdin."""
+    list: Path | None = field(default=None, metadata={"metavar": "FILE|-"})
+    """File with a path in each line, or each ended by NUL; - reads them from stdin."""
+    column: str | None = None
+    """Column of the paths in tables; null finds it."""
+    root: Path | None = None
+    """Folder that the paths of tables and of the list are relative to; null takes the folder of the table, and for the
+    list the working directory."""
+    fps: Annotated[float, Range("between 0.001 and 1000", lambda value: 0.001 <= value <= 1000)] = 1.0
+    """Frames of a video that are predicted for each second of it."""
     out: Path | None = None
     """Table to write: .csv, .jsonl or .parquet, with the probabilities of all classes."""
     resume: bool = False
@@ -69,4 +79,5 @@ class PredictConfig(ComputeConfig, DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(bool(self.paths) or self.list is not None, "`paths` must be given")
         check(self.out is not None or not self.resume, "`resume` continues a table: name it with `out`")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.digest import hash_file
@@ -28,18 +31,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
+Item = TypeVar("Item")
+
+_FORMAT: Final = 2
 _PROGRESS, _LOCK = "progress.json", "lock"
 _NEXT: Final = "continue with `resume`"
 _AGAIN: Final = "start again with `overwrite`"
 _OURS: Final = re.compile(r"(progress\.json|lock|joined|part-\d{5,}\.(csv|jsonl|parquet))(\.writing)?")
 _MIN_IMAGES, _MAX_PARTS = 64, 1000
+_UNCOUNTED: Final = 512  # Images of a part where it is not known how many there are: some minutes of a video
 
 
 @dataclass(frozen=True)
 class _Part:
     """A finished part."""
 
+    inputs: int
     rows: int
     unreadable: int  # Images that could not be read
     sha256: str
@@ -50,20 +57,36 @@ class Work:
     """What is to be done, and what the rows of it depend on."""
 
     identity: Mapping[str, str]  # What shapes the rows, by what a user calls it: model, inputs, …
-    num_inputs: int
+    num_inputs: int | None  # None where that shows only at the end, as of a video
     part_size: int  # Images of a part
 
 
-def choose_part_size(num_inputs: int, batch_size: int) -> int:
+class Portion(Generic[Item]):
+    """The inputs of a part that is to be made; taken once, it has counted them."""
+
+    def __init__(self, number: int, inputs: Iterable[Item]) -> None:
+        self.number, self.count = number, 0
+        self._inputs = inputs
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self._inputs:
+            self.count += 1
+            yield item
+
+
+def choose_part_size(num_inputs: int | None, batch_size: int) -> int:
     """Choose how many images a part has: whole batches, a few of them, and no more than about a thousand parts."""
-    minimum = max(_MIN_IMAGES, 4 * batch_size, num_inputs // _MAX_PARTS)
+    minimum = max(_MIN_IMAGES, 4 * batch_size, _UNCOUNTED if num_inputs is None else num_inputs // _MAX_PARTS)
     return -(-minimum // batch_size) * batch_size
 
 
-def check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Refuse a table that already exists, or of which another run left parts, before anything is loaded.
 
     `resume` continues from parts; `overwrite` replaces a table, and starts again where parts exist.
+
+    Returns:
+        Whether the table that should be continued is finished, so that there is nothing to do.
 
     Raises:
         ConfigError: Names the next step.
@@ -75,7 +98,12 @@ def check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
     _refuse_others(folder)
     if is_locked(folder / _LOCK):
         raise _in_use(folder)
+    if resume and not overwrite and out.exists():
+        left = _read_progress(folder)
+        if left is None or not left[1]:
+            return True
     _decide(out, resume=resume, overwrite=overwrite)
+    return False
 
 
 class Parts:
@@ -101,21 +129,29 @@ class Parts:
     @property
     def done(self) -> int:
         """Images of the finished parts."""
-        return sum(stop - start for start, stop in map(self.bounds, self._finished))
+        return sum(part.inputs for part in self._finished.values())
 
-    def bounds(self, number: int) -> tuple[int, int]:
-        """Compute the first image of a part, and the one after its last."""
-        start = number * self.work.part_size
-        return start, min(start + self.work.part_size, self.work.num_inputs)
+    def cut(self, inputs: Iterable[Item]) -> Iterator[Portion[Item]]:
+        """Cut all inputs into the portions of the parts that are missing; take one to its end before the next.
 
-    def missing(self) -> list[int]:
-        """Number the parts that are not finished."""
-        count = -(-self.work.num_inputs // self.work.part_size)
-        return [number for number in range(count) if number not in self._finished]
+        The inputs of finished parts are passed over, so a stream is read again from its start.
+        """
+        stream = iter(inputs)
+        for number in count():
+            first = list(islice(stream, 1))
+            if not first:
+                break
+            portion = Portion(number, chain(first, islice(stream, self.work.part_size - 1)))
+            if number in self._finished:
+                deque(portion, maxlen=0)
+            else:
+                yield portion
+        for late in [late for late in self._finished if late >= number]:  # the stream was longer then
+            del self._finished[late]
 
-    def keep(self, number: int, predictions: Iterable[Prediction]) -> None:
+    def keep(self, portion: Portion[Any], predictions: Iterable[Prediction]) -> None:
         """Write a part, all rows of its images in order, taken as they are written, or raise `DataError`."""
-        unreadable = 0
+        number, unreadable = portion.number, 0
 
         def counted() -> Iterator[Prediction]:
             nonlocal unreadable
@@ -126,12 +162,12 @@ class Parts:
         with write_whole(self._path(number), DataError, elsewhere="", then=_NEXT) as beside:
             rows = self._form.write(counted(), beside)
             sha256 = _hash(beside)
-        self._finished[number] = _Part(rows, unreadable, sha256)
+        self._finished[number] = _Part(portion.count, rows, unreadable, sha256)
         self._save()
 
     def join(self) -> None:
-        """Put the table in its place, or raise `DataError`; the parts are then kept."""
-        assert not self.missing()
+        """Put the table in its place once all portions are kept, or raise `DataError`; the parts are then kept."""
+        assert sorted(self._finished) == list(range(len(self._finished)))
         with write_whole(self._out, DataError, inside=self.folder, elsewhere="", then=_NEXT) as beside:
             self._form.join([self._path(number) for number in sorted(self._finished)], beside)
         self.is_joined = True
@@ -224,14 +260,15 @@ def _read_progress(folder: Path) -> tuple[Work, dict[int, _Part]] | None:
 
 
 def _check_progress(work: Work, parts: Mapping[int, _Part]) -> None:
-    sizes = [work.part_size, *(part.rows for part in parts.values())]
+    sizes = [work.part_size, *(size for part in parts.values() for size in (part.rows, part.inputs))]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError("a size is no whole number greater than 0")
     if not all(type(part.unreadable) is int and part.unreadable >= 0 for part in parts.values()):
         raise ValueError("a count is no whole number")
-    if type(work.num_inputs) is not int or not all(isinstance(text, str) for text in work.identity.values()):
+    is_known = work.num_inputs is None or type(work.num_inputs) is int
+    if not is_known or not all(isinstance(text, str) for text in work.identity.values()):
         raise ValueError("it does not say what the parts are of")
-    if any(not 0 <= number * work.part_size < work.num_inputs for number in parts):
+    if any(number < 0 or number * work.part_size >= (work.num_inputs or math.inf) for number in parts):
         raise ValueError("it names a part of no input")
 
 

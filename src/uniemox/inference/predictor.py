@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _MOST_PEOPLE = 256  # In one image: more is no image of people but a mistake, and would take all memory
 _PIECE: Final = 4 * 1024**2  # Bytes that are read at once of an open file
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 
 
 @runtime_checkable
@@ -365,7 +365,7 @@ def _open(given: Input, index: int) -> tuple[Path | None, Image.Image | Unreadab
         case str() | os.PathLike():
             path = Path(given)
             image = read_image(path)
-            if isinstance(image, Unreadable) and _URL.match(str(path)) and not path.exists():
+            if isinstance(image, Unreadable) and URL.match(str(path)) and not path.exists():
                 image = Unreadable("a URL, which is not fetched: download it first")
             return path, image
         case bytes() | bytearray() | memoryview():
@@ -456,7 +456,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             found += below.paths
         elif path.exists():
             found.append(path)
-        elif scheme := _URL.match(str(path)):
+        elif scheme := URL.match(str(path)):
             url = scheme[0].rstrip("/") + "//" + str(path)[scheme.end() :]  # a path has no double slash
             raise DataError(f"{url} is a URL, which is not fetched: download it and give the path of the file")
         else:

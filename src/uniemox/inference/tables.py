@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.targets.columns import Column
+from uniemox.wording import reason_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,11 +114,20 @@ def _read_batches(parts: Iterable[Path]) -> Iterator[pa.RecordBatch]:
                 yield from rows.iter_batches(batch_size=_ROWS_IN_PYTHON)
 
 
-def form_of(out: Path, target: Target, *, people: bool = False, is_evaluation: bool = False) -> Form:
+def form_of(
+    out: Path,
+    target: Target,
+    *,
+    people: bool = False,
+    times: bool = False,
+    rows: bool = False,
+    is_evaluation: bool = False,
+) -> Form:
     """Describe the table of a file, which names the format by its ending: path, the target's columns, reason.
 
-    `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; an evaluation has columns for the
-    truth and for the row in the manifest, and none for a reason. Another ending raises `DataError`.
+    `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; `times` one for the second of a
+    video, `rows` one for the row of the table that named the image. An evaluation has columns for the truth and for the
+    row in the manifest, and none for a reason. Another ending raises `DataError`.
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:
@@ -126,7 +136,37 @@ def form_of(out: Path, target: Target, *, people: bool = False, is_evaluation: b
     path = Column("path", "text")
     if is_evaluation:
         return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *target.columns))
-    return Form(suffix, (path, *box, *target.columns, Column("reason", "text")))
+    places = [*([Column("row", "whole")] if rows else []), *([Column("time", "number")] if times else [])]
+    return Form(suffix, (path, *places, *box, *target.columns, Column("reason", "text")))
+
+
+def count_rows(path: Path) -> tuple[int, int]:
+    """Count the rows of a table of predictions, and those without an answer, or raise `DataError`."""
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                reasons: Iterable[str | None] = _read_reasons(path)
+            case ".jsonl":
+                with path.open(encoding="utf-8") as file:
+                    reasons = [json.loads(line)["reason"] for line in file]
+            case _:
+                with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                    table = csv.reader(file)
+                    place = next(table, []).index("reason")
+                    reasons = [row[place] for row in table]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:  # pyarrow's errors are among them
+        raise DataError(
+            f"{path} exists, but is no table of predictions ({reason_of(error)}): `overwrite` replaces it"
+        ) from error
+    listed = list(reasons)
+    return len(listed), sum(map(bool, listed))
+
+
+def _read_reasons(path: Path) -> list[str | None]:
+    import pyarrow.parquet as pq
+
+    found: list[str | None] = pq.read_table(path, columns=["reason"])["reason"].to_pylist()
+    return found
 
 
 def write_predictions(

@@ -136,8 +136,9 @@ class Predictor:
 
 
 @pytest.fixture
-def predictor(fake):
-    fake("inference.predictor", Predictor=Predictor, find_images=list)
+def predictor(monkeypatch):
+    monkeypatch.setattr("uniemox.inference.predictor.Predictor", Predictor)
+    monkeypatch.setattr("uniemox.inference.inputs.find_images", list)
     return Predictor
 
 

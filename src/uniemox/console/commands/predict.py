@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
-from hashlib import sha256
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from uniemox.compute.signals import StopSignals
 from uniemox.config.inference import EvaluateConfig, PredictConfig
@@ -22,8 +22,11 @@ from uniemox.version import __version__
 from uniemox.wording import counted
 
 if TYPE_CHECKING:
+    from uniemox.inference.inputs import Inputs
     from uniemox.inference.parts import Parts
     from uniemox.inference.predictor import People, Prediction, Predictor
+
+Item = TypeVar("Item")
 
 
 def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
@@ -56,19 +59,26 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
 
 
 def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, None, int]:
-    """Predict emotions for images or folders."""
-    from uniemox.inference.parts import Work, check_out, choose_part_size, open_parts
-    from uniemox.inference.predictor import Predictor, find_images
-    from uniemox.inference.tables import SUFFIXES, form_of
+    """Predict emotions for images, folders, archives and videos, and for what a list or a table names."""
+    from uniemox.inference.inputs import STDIN, InputReader
+    from uniemox.inference.parts import check_out
+    from uniemox.inference.predictor import Predictor
+    from uniemox.inference.tables import SUFFIXES
 
-    out = config.out
+    out, seen = config.out, _Count()
     if out is not None:
         if out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"out is {out}, but must end in {', '.join(SUFFIXES)}")
-        check_out(out, resume=config.resume, overwrite=config.overwrite)
+        if check_out(out, resume=config.resume, overwrite=config.overwrite):
+            yield _count_finished(out, config, terminal)
+            return SUCCESS
     with nullcontext() if out is None else StopSignals().listening():
-        paths = find_images(config.paths)
-        people = _people(paths, config, terminal)
+        stdin = None if sys.stdin is None else sys.stdin.buffer
+        reader = InputReader(column=config.column, root=config.root, fps=config.fps, stdin=stdin)
+        # A list on stdin is answered as its lines come, unless all of them are needed first.
+        is_live = config.list == STDIN and not config.paths and out is None and config.boxes is None
+        inputs = None if is_live else reader.find(config.paths, config.list)
+        people = _people(inputs, config, terminal)
         predictor = Predictor.load(
             config.model,
             device=config.device,
@@ -77,25 +87,48 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
             zero_shot=config.zero_shot,
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
-        if out is None:
-            tracked = terminal.track(paths, total=len(paths), what="images")
-            failed = yield from _print(predictor.predict(tracked, **options), config)
+        if inputs is None:
+            live = _answer_each(reader.read_list(STDIN), partial(predictor.predict, **options), seen)
+            failed = yield from _print(live, config)
+        elif out is None:
+            with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
+                failed = yield from _print(predictor.predict(tracked, **options), config)
         else:
-            identity = _identify(predictor, paths, people, config)
-            part_size = choose_part_size(len(paths), config.batch_size)
-            work = Work(identity=identity, num_inputs=len(paths), part_size=part_size)
-            form = form_of(out, predictor.target, people=people is not None)
-            with open_parts(out, work, form, resume=config.resume, overwrite=config.overwrite) as parts:
-                try:
-                    _write_parts(parts, paths, partial(predictor.predict_groups, **options), terminal)
-                except KeyboardInterrupt as interrupt:
-                    interrupt.add_note(_explain_kept(interrupt, parts))  # printed instead of "interrupted"
-                    raise
+            parts = _write(inputs, out, predictor, options, config, terminal, seen)
             failed = parts.unreadable
             yield Answer([out], {"out": out, "pictures" if people is None else "rows": parts.rows})
     if failed:
-        terminal.complain(f"{failed} of {len(paths)} images could not be read")
-    return FAILURE if failed == len(paths) else SUCCESS
+        terminal.complain(f"{failed} of {seen.count} images could not be read")
+    return FAILURE if failed == seen.count else SUCCESS
+
+
+class _Count:
+    """How many images were taken so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def over(self, images: Iterable[Item]) -> Iterator[Item]:
+        for image in images:
+            self.count += 1
+            yield image
+
+
+def _track(images: Iterable[Item], inputs: Inputs, terminal: Terminal) -> Generator[Item, None, None]:
+    """Show progress, if it is known how many images there are."""
+    if inputs.total is not None:
+        yield from terminal.track(images, total=inputs.total, what="images")
+        return
+    with terminal.status("predicting"):
+        yield from images
+
+
+def _answer_each(live: Iterable[Inputs], predict: Callable[..., Iterator[Prediction]], seen: _Count) -> Iterator[Any]:
+    """Answer what has arrived before waiting for more."""
+    for inputs in live:
+        yield from predict(seen.over(inputs))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a pipe would keep the answers back
 
 
 def _print(predictions: Iterable[Prediction], config: PredictConfig) -> Generator[Answer, None, int]:
@@ -109,37 +142,80 @@ def _print(predictions: Iterable[Prediction], config: PredictConfig) -> Generato
         if config.json:
             yield Answer(data=prediction.to_dict())
         else:
-            rows.append(prediction)
+            rows.append(prediction if prediction.time is None else _with_time(prediction))
     if not config.json:  # after the last image, so that the bar is gone when the table comes
         yield Answer([predictions_table(rows, top_k=config.top_k)])
     return failed
 
 
-def _write_parts(parts: Parts, paths: Sequence[Path], predict: Callable[..., Any], terminal: Terminal) -> None:
+def _with_time(prediction: Prediction) -> Prediction:
+    return replace(prediction, path=Path(f"{prediction.path} at {prediction.time:g} s"))
+
+
+def _count_finished(out: Path, config: PredictConfig, terminal: Terminal) -> Answer:
+    """Report that a table is complete, which a run that continues it need not make again."""
+    from uniemox.inference.tables import count_rows
+
+    rows, unread = count_rows(out)
+    has_people = config.detector is not None or config.boxes is not None
+    without = f", {unread} of them without an answer" if unread else ""
+    terminal.complain(f"{out} is finished: it has {counted(rows, 'row')}{without}; --overwrite makes it again")
+    return Answer([out], {"out": out, "rows" if has_people else "pictures": rows})
+
+
+def _write(
+    inputs: Inputs,
+    out: Path,
+    predictor: Predictor,
+    options: Mapping[str, Any],
+    config: PredictConfig,
+    terminal: Terminal,
+    seen: _Count,
+) -> Parts:
     """Make the parts of a table that are missing, and join them; finished parts survive an interruption."""
-    missing = parts.missing()
-    if parts.done:
-        terminal.write(f"continuing after {parts.done} of {len(paths)} images")
-    bounds = list(map(parts.bounds, missing))
-    todo = list(chain.from_iterable(paths[start:stop] for start, stop in bounds))
-    with closing(terminal.track(todo, total=len(todo), what="images")) as tracked:
-        groups = predict(islice(tracked, stop - start) for start, stop in bounds)
-        for number, predictions in zip(missing, groups, strict=True):
-            parts.keep(number, predictions)
-    parts.join()
+    from uniemox.inference.parts import Work, choose_part_size, open_parts
+    from uniemox.inference.tables import form_of
+
+    people = options["people"]
+    form = form_of(out, predictor.target, people=people is not None, times=inputs.has_times, rows=inputs.has_rows)
+    part_size = choose_part_size(inputs.total, config.batch_size)
+    work = Work(identity=_identify(predictor, inputs, people, config), num_inputs=inputs.total, part_size=part_size)
+    with open_parts(out, work, form, resume=config.resume, overwrite=config.overwrite) as parts:
+        if parts.done:
+            terminal.write(f"continuing after {_count_kept(parts)}")
+        try:
+            started: deque[Any] = deque()
+            with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
+                groups = predictor.predict_groups(_noted(parts.cut(tracked), started), **options)
+                for predictions in groups:
+                    parts.keep(started.popleft(), predictions)
+            parts.join()
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(_explain_kept(interrupt, parts))  # printed instead of "interrupted"
+            raise
+    return parts
 
 
-def _identify(
-    predictor: Predictor, paths: Sequence[Path], people: People | None, config: PredictConfig
-) -> dict[str, str]:
+def _noted(items: Iterable[Item], taken: deque[Item]) -> Iterator[Item]:
+    """Yield items, and queue each for whoever uses what came of it: threads read ahead over the ends of parts."""
+    for item in items:
+        taken.append(item)
+        yield item
+
+
+def _count_kept(parts: Parts) -> str:
+    known = parts.work.num_inputs
+    return counted(parts.done, "image") if known is None else f"{parts.done} of {known} images"
+
+
+def _identify(predictor: Predictor, inputs: Inputs, people: People | None, config: PredictConfig) -> dict[str, str]:
     """Name what the rows of a table depend on: a run continues only if all of it is the same."""
     from uniemox.people.detectors.detector import fingerprint
 
-    digest = sha256(b"".join(os.fsencode(path) + b"\0" for path in paths)).hexdigest()
     identity = {
         "model": f"SHA-256 {predictor.digest()[:16]}",
         "precision": predictor.precision,
-        "list of inputs": f"{counted(len(paths), 'image')}, SHA-256 {digest[:16]}",
+        "list of inputs": inputs.identity(),
         "version of uniemox": __version__,
     }
     if config.boxes is not None:
@@ -157,19 +233,18 @@ def _explain_kept(interrupt: KeyboardInterrupt, parts: Parts) -> str:
         return f"{why} after the table was written"
     if not parts.done:
         return f"{why} before the first part was finished, so nothing is kept: run the command again"
-    kept = f"{parts.done} of {parts.work.num_inputs} images are kept in {parts.folder}"
-    return f"{why}: {kept}. Run the command again with --resume to continue"
+    return f"{why}: {_count_kept(parts)} are kept in {parts.folder}. Run the command again with --resume to continue"
 
 
-def _people(paths: Sequence[Path], config: PredictConfig, terminal: Terminal) -> People | None:
+def _people(inputs: Inputs | None, config: PredictConfig, terminal: Terminal) -> People | None:
     """Make what finds people, or read their boxes; None if nobody is asked for."""
     if config.detector is not None:
         return build_asked_detector(config.detector, config, device=config.device)
-    if config.boxes is None:
+    if config.boxes is None or inputs is None:
         return None
     from uniemox.people.boxes import read_boxes
 
-    names = {path.as_posix(): path for path in paths}
+    names = {path.as_posix(): path for path in inputs.paths()}
     assigned = read_boxes(config.boxes).assign(names, units=config.box_units)
     for finding in (*assigned.problems, *assigned.notes):
         terminal.complain(f"{config.boxes}: {finding}")
