@@ -23,13 +23,15 @@ from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, DataError
 from uniemox.files.images import read_image
-from uniemox.inference.evaluate import BATCH_SIZE, Outputs, compute_outputs, evaluate, number_as
+from uniemox.inference.evaluate import BATCH_SIZE, Outputs, compute_outputs, evaluate
 from uniemox.inference.predictor import Predictor
 from uniemox.inference.tables import BOX_COLUMNS
-from uniemox.manifests.merge import renumber
+from uniemox.manifests.columns import with_column
+from uniemox.manifests.merge import number_as, renumber
 from uniemox.manifests.table import Box, manifest_from_columns, read_manifest, write_manifest
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.people.regions import person_region
+from uniemox.targets.intervals import Groups
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
 from uniemox.train.finetune import finetune
@@ -319,6 +321,28 @@ def test_two_precisions_agree_on_several_labels_by_what_is_given():
     others[50, 0] = 4.0  # given now
     # 50 are given here and 50 there, 49 by both; the 250 given by nobody do not count
     assert ours.agreement(outputs_of(others, labels, MultiLabel(CLASSES))) == 49 / 51
+
+
+def test_answers_to_rows_of_a_group_are_resampled_together():
+    logits, labels = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    rows = np.delete(np.arange(80), slice(10, 30))  # the others could not be read
+    target, codes = SingleLabel(CLASSES), np.arange(80) // 4
+    outputs = replace(outputs_of(logits, labels, target, rows), groups=Groups(codes, "image"))
+    found = outputs.score()
+    assert found.resampled == "16 images"  # two of which have lost some of their rows
+    assert found.intervals == target.score(outputs.logits, labels, groups=codes[rows]).intervals
+    assert found.intervals != target.score(outputs.logits, labels).intervals
+
+
+@pytest.mark.parametrize(("name", "resampled"), [("{0}", "2 groups"), ("one", "1 group")])
+def test_an_evaluation_resamples_the_groups_of_its_manifest(finetuned, own_painted, name, resampled):
+    manifest = own_painted.manifest
+    groups = pa.array([name.format("ab"[row % 2]) for row in range(len(manifest))])
+    write_manifest(type(manifest)(with_column(manifest.table, "group", groups), manifest.facts), own_painted.path)
+    report = score(finetuned.model, own_painted)
+    assert report.resampled == resampled
+    assert bool(report.intervals) == (resampled == "2 groups")
+    assert resampled in report.ranges
 
 
 # Views

@@ -189,7 +189,7 @@ def test_intervals_of_one_label_cover_about_what_they_say(setting):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_intervals_of_one_label_cover_95_percent(setting):
     for name, share in coverage_of_single(*SETTINGS[setting], runs=3000).items():
-        assert 0.93 <= share <= 0.985, (name, share)
+        assert 0.93 <= share <= (0.98 if "nearly" in setting else 0.97), (name, share)  # Wilson's cover up to .98 there
 
 
 SEVERAL = {
@@ -202,7 +202,7 @@ SEVERAL = {
 @pytest.mark.parametrize("setting", SEVERAL)
 def test_intervals_of_several_labels_cover_95_percent(setting):
     for name, share in coverage_of_several(*SEVERAL[setting], runs=1000).items():
-        assert 0.925 <= share <= 0.985, (name, share)
+        assert 0.925 <= share <= 0.975, (name, share)  # of 1,000 runs, which leave .007 open
 
 
 def test_rows_taken_for_single_samples_where_they_are_frames_of_clips_would_not_cover():

@@ -188,6 +188,15 @@ def wilson_of(count):
     return count / (count + 1.959964**2)
 
 
+def test_answers_that_are_all_alike_leave_open_how_often_they_would_be():
+    labels = np.repeat(np.arange(4), 10)
+    report = evaluate_predictions(np.tile([1.0, 0, 0, 0], (40, 1)), labels, list("abcd"))
+    low, high = report.intervals["balanced_accuracy"]
+    assert report.balanced_accuracy == 0.25
+    assert 0.1 < low < 0.25 < high < 0.45  # resamples of such answers alone are all .25
+    assert report.intervals["macro_f1"].low < report.macro_f1 < report.intervals["macro_f1"].high
+
+
 def test_groups_of_one_name_leave_nothing_to_resample():
     report = evaluate_predictions(*sample(0), groups=np.zeros(len(sample(0)[1]), np.int64))
     assert report.intervals == {}

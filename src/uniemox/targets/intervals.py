@@ -53,19 +53,16 @@ def describe_units(groups: Codes | None, word: str = "group") -> str:
     return "" if groups is None else counted(count_units(groups, 0), word)
 
 
-def resample_units(count: int, *, seed: int, num_resamples: int, at_once: int | None = None) -> Iterator[Weights]:
-    """Draw G units with replacement (Efron 1979): blocks (≤ R, G) of how often each is drawn, with R rows in all.
+def draw_kinds(frequency: Codes, *, seed: int, num_resamples: int) -> Iterator[Floats]:
+    """Draw units with replacement where many are of the same kind, such as a cell of a confusion matrix.
 
-    There are none for a single unit, since nothing varies then. `at_once` is what a unit takes in memory, if not one.
+    From the number of units of each kind (U,), yield how many are drawn (≤ R, U), in blocks.
     """
-    if count < 2:
-        return
-    rng = np.random.default_rng(seed)
-    step = max(1, _DRAWS_AT_ONCE // (at_once or count))
+    rng, units = np.random.default_rng(seed), frequency.sum()
+    step = max(1, _DRAWS_AT_ONCE // len(frequency))
     for start in range(0, num_resamples, step):
         rows = min(step, num_resamples - start)
-        drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(rows))
-        yield np.stack([row.astype(np.float32) for row in drawn])
+        yield rng.multinomial(units, frequency / units, size=rows).astype(np.float64)
 
 
 def resample(groups: Codes | None, count: int, *, seed: int, num_resamples: int) -> Iterator[Weights]:
@@ -82,8 +79,15 @@ def resample(groups: Codes | None, count: int, *, seed: int, num_resamples: int)
         not sum to N. None where there is one group only, since nothing varies then.
     """
     codes = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    for drawn in resample_units(int(codes.max()) + 1, seed=seed, num_resamples=num_resamples, at_once=count):
-        yield drawn if groups is None else drawn[:, codes]
+    units, rng = int(codes.max()) + 1, np.random.default_rng(seed)
+    if units < 2:
+        return
+    step = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, num_resamples, step):
+        rows = range(min(step, num_resamples - start))
+        # Counting draws is five times as fast as drawing counts, by `multinomial`.
+        drawn = [np.bincount(rng.integers(units, size=units), minlength=units) for _ in rows]
+        yield np.stack(drawn).astype(np.float32)[:, codes]
 
 
 def typical_size(groups: Codes | None) -> float:

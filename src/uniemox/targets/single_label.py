@@ -16,7 +16,7 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, resample_units
+from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, draw_kinds
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
 from uniemox.targets.target import Logits, Target, refuse_unlabelled
 
@@ -297,18 +297,23 @@ def _resample(
     cells: Counts, groups: Codes | None, count: int, seed: int, num_resamples: int
 ) -> Iterator[npt.NDArray[Any]]:
     """Resample the tallies (3, R, C) from each sample's cell of the confusion matrix (N,), in blocks."""
+    units = count_units(groups, len(cells))
+    # Units with the same tallies are interchangeable: to draw units is one multinomial draw over the kinds of them.
     if groups is None:
-        # To draw samples with replacement is, for the matrix, one multinomial draw over its cells.
-        shares = np.bincount(cells, minlength=count**2) / len(cells)
-        if num_resamples and len(cells) > 1:
-            draws = np.random.default_rng(seed).multinomial(len(cells), shares, size=num_resamples)
-            yield _tallies(draws.reshape(-1, count, count))
-        return
-    codes = np.unique(groups, return_inverse=True)[1]
-    units = int(codes.max()) + 1
-    true, predicted = cells // count, cells % count
+        kinds, frequency = _tallies_of(np.arange(count**2), np.arange(count**2), count), np.bincount(cells)
+        kinds = kinds[: len(frequency)]
+    else:
+        held = _tallies_of(cells, np.unique(groups, return_inverse=True)[1], count)
+        kinds, frequency = np.unique(held, axis=0, return_counts=True)
+    for draws in draw_kinds(frequency, seed=seed, num_resamples=num_resamples if units > 1 else 0):
+        yield np.moveaxis((draws @ kinds).reshape(-1, 3, count), 1, 0)
+
+
+def _tallies_of(cells: Counts, owners: Counts, count: int) -> Floats:
+    """Count hits, false alarms and misses of each class, (U, 3 · C), over the samples of each of U owners."""
+    true, predicted = np.divmod(cells, count)
     is_hit = true == predicted
+    owned, size = owners * count, (owners.max() + 1) * count
     parts = ((true, is_hit), (predicted, ~is_hit), (true, ~is_hit))
-    held = [np.bincount(codes * count + place, kind, units * count).reshape(units, count) for place, kind in parts]
-    for drawn in resample_units(units, seed=seed, num_resamples=num_resamples):
-        yield np.stack([drawn @ one.astype(np.float32) for one in held]).astype(np.float64)
+    columns = [np.bincount(owned + place, which, size).reshape(-1, count) for place, which in parts]
+    return np.concatenate(columns, 1)
