@@ -47,7 +47,7 @@ def another(setting):
     if setting.leaf in CHOSEN:
         return CHOSEN[setting.leaf]
     if setting.is_list:
-        return ("val", "extra one")
+        return get_args(kind)[-2:] if get_origin(kind) is Literal else ("val", "extra one")
     if get_origin(kind) is Literal:
         return next(word for word in get_args(kind) if word not in (default, "none"))
     if get_origin(kind) is tuple:

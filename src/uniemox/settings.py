@@ -143,6 +143,8 @@ def convert(setting: Setting, value: Any, *, source: str = "") -> Any:
     """Bring a value of YAML or a flag to a setting's type (lists become tuples); `ConfigError` names the source."""
     if value is None and setting.is_optional:
         return None
+    if setting.is_list and isinstance(value, str) and get_origin(setting.kind) is Literal:
+        value = [value]  # one of the choices, as settings say that were written when there could be one alone
     try:
         if not setting.is_list:
             return _convert(setting.kind, value)

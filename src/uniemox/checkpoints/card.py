@@ -155,7 +155,7 @@ def _is_clip(facts: ModelFacts) -> bool:
 
 def _headline(facts: ModelFacts) -> Iterator[str]:
     """Say in a title and a sentence what the model is."""
-    target = find_target(facts.target, facts.classes)
+    target = find_target(facts.target, facts.classes, facts.kept)
     does = target.summary if target else f"gives answers of the kind {_plain(facts.target)}"
     side = f"images of {facts.image_size}"
     vit = f"A vision transformer (size {facts.size}, patches of {facts.patch_size} pixels, {side})"

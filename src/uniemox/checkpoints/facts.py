@@ -16,6 +16,7 @@ from uniemox.emotions import Emotion
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.json_file import read_json
 from uniemox.targets.kinds import DEFAULT, KNOWN, PROBLEM_TYPES, find_target
+from uniemox.targets.several import JOIN
 from uniemox.validation import validate
 from uniemox.wording import shorten
 
@@ -30,6 +31,7 @@ hundredth.
 """
 _Colour = Annotated[float, Interval(ge=-10, le=10)]
 _Deviation = Annotated[float, Interval(gt=0, le=10)]
+_MAX_KIND = 64  # Characters of the name of a kind of target
 TIMM_PREFIX = "timm:"  # Before timm's name of an architecture
 SECTION = "uniemox"  # Key of the facts in a folder's `config.json`
 _SINCE = {  # Versions that brought them; else 1
@@ -98,7 +100,7 @@ class ModelFacts:
     fusion: Fusion = "none"  # How a classifier of both views fuses them, unless pretraining's fusion does
     pool: Pool = "mean"  # What a classifier's head reads
     person: PersonConfig = field(default_factory=PersonConfig)  # How the person was chosen and cut out
-    target: Annotated[str, Len(1, 64)] = DEFAULT  # Kind of a classifier's answers: one label, several, or another
+    target: Annotated[str, Len(1, 200)] = DEFAULT  # Kind of a classifier's answers: one label, several, or another
     thresholds: Annotated[tuple[Annotated[float, Interval(ge=0, le=1)], ...], Len(0, MAX_CLASSES)] = ()
     """The probability from which each of several labels is given, fitted on the val split."""
     numbers: Annotated[
@@ -286,7 +288,7 @@ def _fusion_problems(facts: ModelFacts) -> Iterator[str]:
 
 def _target_problems(facts: ModelFacts) -> Iterator[str]:
     # A kind that is unknown here may be the user's own; only using it needs its object.
-    if not facts.target.isidentifier():
+    if not all(kind.isidentifier() and len(kind) <= _MAX_KIND for kind in facts.target.split(JOIN)):
         yield f"uniemox.target is {shorten(repr(facts.target))}, but must be the name of a kind of target"
     try:
         target = find_target(facts.target, facts.classes, facts.kept)

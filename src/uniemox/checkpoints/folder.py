@@ -209,7 +209,7 @@ def _stated(facts: ModelFacts) -> dict[str, Any]:
     if facts.classes:
         config["label_names"] = facts.classes
     if facts.target != DEFAULT:  # for several labels, transformers then takes the sigmoid
-        target = find_target(facts.target, facts.classes)
+        target = find_target(facts.target, facts.classes, facts.kept)
         config["problem_type"] = None if target is None else target.problem_type
     return config
 

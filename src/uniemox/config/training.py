@@ -40,8 +40,8 @@ Precision = Literal["fp32", "bf16"]
 Pool = Literal["mean", "cls", "cls_mean", "fused"]
 """What the head of a classifier reads: the mean of the patches, the class token, both, or pretraining's fused token."""
 Head = Literal["random", "language"]
-Target = Literal["single_label", "multi_label"]
-"""What a classifier predicts for an image: one label, or all labels that apply."""
+Target = Literal["single_label", "multi_label", "distribution", "valence_arousal"]
+"""What a model predicts for an image: one label, all labels that apply, shares of raters, or numbers on a scale."""
 
 
 class EncoderShape(NamedTuple):
@@ -296,11 +296,13 @@ class FinetuneConfig(RunConfig):
     baselines: bool = True
     """Score cheap baselines beside them: majority, colour statistics, and the teacher that `init` names, where its
     weights are at hand and it is small or on a GPU."""
-    target: Target = "single_label"
-    """One label for each row (single_label), or any number of them (multi_label, as EMOTIC has them)."""
+    target: Sequence[Target] = ("single_label",)
+    """One label for each row (single_label), any number of them (multi_label, as EMOTIC has them), the share of raters
+    for each class (distribution), or valence, arousal and, where the data has it, dominance (valence_arousal); of
+    several, each has outputs of its own on one encoder."""
     select_by: str | None = None
-    """Metric of the val split that chooses the epoch; null takes top1 (released), or mean_average_precision for
-    several labels."""
+    """Metric of the val split that chooses the epoch; null takes the first of the first target: top1 (released),
+    mean_average_precision, kl or ccc."""
     view: View = "scene"
     """What is classified: the whole image (scene, released), the crop of a person, or both, fused."""
     fusion: FusedBy = "sum"
@@ -335,6 +337,11 @@ class FinetuneConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.optim.batch_size
+        if isinstance(self.target, str):
+            object.__setattr__(self, "target", (self.target,))
+        check(
+            0 < len(self.target) == len(set(self.target)), "target must name one kind of labels, or several once each"
+        )
         is_in_space = self.head != "language" or self.pool == "fused"
         why = f"head language is text features, which only pool fused can read, but pool is {self.pool}"
         check(is_in_space, f"{why}: set `head` to random, or `pool` to fused")

@@ -6,7 +6,7 @@ Words are read here, so that each error is one plain line; tyro makes the help.
 import inspect
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, get_args, get_origin
 
@@ -99,8 +99,14 @@ def _sort_words(
             notes.append(f"{name} {text} is now called {name} {today}")
             text = today
         earlier = texts.get(name, []) if flags[name].is_list else []
-        texts[name] = [*earlier, text]
+        texts[name] = [*earlier, text, *_take_choices(flags[name], queue)]
     return texts, others, notes
+
+
+def _take_choices(setting: Setting, queue: deque[str]) -> Iterator[str]:
+    """Take the words after the first of a list that can only be more of it."""
+    while setting.is_list and queue and queue[0] in get_args(setting.kind):
+        yield queue.popleft()
 
 
 def _take_text(flag: str, setting: Setting, queue: deque[str]) -> str:

@@ -100,6 +100,8 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
             answer = ("", "", f"not read: {prediction.reason}")
         else:
             emotion = ", ".join(predicted) or "–" if isinstance(predicted, list) else str(predicted)
+            if predicted is None:
+                emotion = ", ".join(f"{name} {value:.2f}" for name, value in prediction.answer.items())
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
             answer = (emotion, "" if confidence is None else percent(confidence), likeliest)
         box = [_describe_box(prediction.box)] if has_people else []

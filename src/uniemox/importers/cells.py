@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from uniemox.files.cells import is_missing, number, unpack, words
+from uniemox.manifests.columns import VAD as VAD
 from uniemox.manifests.findings import Findings
 from uniemox.manifests.table import Attributes
 
 Take = Callable[[Any], Any]  # Reads a cell
 Vad = tuple[float | None, float | None, float | None]  # Valence, arousal, dominance
-
-VAD: Final = ("valence", "arousal", "dominance")
 
 
 def take(cells: Mapping[str, Any], kinds: Mapping[str, Take], findings: Findings, where: str) -> dict[str, Any]:

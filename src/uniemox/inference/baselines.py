@@ -103,7 +103,7 @@ def score_baselines(
         device: Where a baseline that is a large model computes.
     """
     question = Question(target, _learn_from(train, target), test, num_workers, device)
-    baselines = {"majority": answer_majority, "colour statistics": answer_colour, **(more or {})}
+    baselines = {target.constant: answer_majority, "colour statistics": answer_colour, **(more or {})}
     return tuple(_score(name, answer, question, labels) for name, answer in baselines.items())
 
 

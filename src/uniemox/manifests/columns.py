@@ -15,7 +15,7 @@ from uniemox.wording import reason_of
 _WORDS: Final = ("scene", "facial_expression", "human_action")
 _LIGHT: Final = ("brightness", "colorfulness")
 _BOX: Final = ("x0", "y0", "x1", "y1", "score")
-_VAD: Final = ("valence", "arousal", "dominance")
+VAD: Final = ("valence", "arousal", "dominance")
 
 SCHEMA: Final = pa.schema(
     [
@@ -40,7 +40,7 @@ SCHEMA: Final = pa.schema(
         pa.field("people", pa.list_(pa.struct([pa.field(name, pa.float64()) for name in _BOX]))),
         pa.field("people_reason", pa.string()),
         pa.field("distribution", pa.list_(pa.float32())),
-        pa.field("vad", pa.struct([pa.field(name, pa.float32()) for name in _VAD])),
+        pa.field("vad", pa.struct([pa.field(name, pa.float32()) for name in VAD])),
         pa.field("source", pa.dictionary(pa.int32(), pa.string())),
     ]
 )  # Names and types of the columns, in order
@@ -93,7 +93,7 @@ def _plain_attributes(known: Attributes) -> dict[str, Any] | None:
 _PLAIN: Final[Mapping[str, Callable[[Any], Any]]] = {
     "attributes": _plain_attributes,
     "people": lambda boxes: [vars(box) for box in boxes],
-    "vad": lambda ratings: dict(zip(_VAD, ratings, strict=True)),
+    "vad": lambda ratings: dict(zip(VAD, ratings, strict=True)),
 }  # What Arrow takes in the place of a value
 
 

@@ -5,6 +5,8 @@ section 3.1.2). Before any training that is zero-shot classification; training t
 from a random head (Wortsman et al. 2022; Goyal et al. 2023).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,7 +46,9 @@ class FusedClassifier(UniEmoX):
 
 
 @torch.no_grad()
-def start_from_texts(head: nn.Linear, texts: Tensor, scale: float, *, centred: bool = False) -> None:
+def start_from_texts(
+    head: nn.Linear, texts: Tensor, scale: float, *, centred: bool = False, rows: Sequence[int] | None = None
+) -> None:
     """Let a head compute scale · cos(embedding, text): CLIP's logits of zero-shot classification.
 
     Args:
@@ -53,7 +57,9 @@ def start_from_texts(head: nn.Linear, texts: Tensor, scale: float, *, centred: b
         scale: Factor of the cosine, exp(logit_scale) of the teacher; divide it by a temperature, where there is one.
         centred: Whether the mean over the classes is taken off, which changes no softmax: all texts resemble each
             other, and what goes through a sigmoid must be near 0 for an image that resembles none.
+        rows: Outputs of the head that the texts are for; None if for all. The others stay as they are.
     """
     texts = F.normalize(texts)
-    head.weight.copy_(scale * (texts - texts.mean(dim=0) if centred else texts))
-    head.bias.zero_()
+    places = list(range(len(texts)) if rows is None else rows)
+    head.weight[places] = scale * (texts - texts.mean(dim=0) if centred else texts)
+    head.bias[places] = 0

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from uniemox.errors import DataError
-from uniemox.targets.scores import Bars, Calibration, Matrix
+from uniemox.targets.scores import Bars, Calibration, Matrix, Scatter
 from uniemox.wording import one_line, printable
 
 Pixels = npt.NDArray[np.uint8]
@@ -252,6 +252,31 @@ def reliability(calibration: Calibration) -> bytes:
     _unit_axis(bottom, across)
     for axes in (top, bottom):
         axes.grid(axis="both")
+    return _save_svg(figure)
+
+
+@mpl.rc_context(STYLE)
+def scatter(plot: Scatter) -> bytes:
+    """Draw dots of one colour for each series, in a square."""
+    low, high = plot.limits
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    thin: Any = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 3))}
+    if plot.is_diagonal:
+        axes.plot([low, high], [low, high], **thin)
+    if plot.is_crossed:
+        axes.axhline((low + high) / 2, **thin)
+        axes.axvline((low + high) / 2, **thin)
+    for colour, (name, across, upwards) in zip(itertools.cycle(SERIES), plot.series, strict=False):
+        many = 0.75 if len(across) < 100 else 0.4
+        axes.plot(across, upwards, "o", color=colour, markersize=4, alpha=many, mew=0, label=name, clip_on=False)
+    margin = 0.02 * (high - low)
+    limits = (low - margin, high + margin)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=plot.axes[0], ylabel=plot.axes[1])
+    axes.grid(axis="both")
+    axes.set_title(label(plot.title, longest=60))
+    if len(plot.series) > 1:
+        figure.legend(loc="outside upper right", ncols=len(plot.series))
     return _save_svg(figure)
 
 

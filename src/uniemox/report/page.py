@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.report import charts
-from uniemox.targets.scores import Bars, Calibration, Grid, Matrix, Part, Scores
+from uniemox.targets.scores import Bars, Calibration, Grid, Matrix, Part, Scatter, Scores
 from uniemox.version import __version__
 from uniemox.wording import printable
 
@@ -59,11 +59,18 @@ class GalleryItem:
     confidence: float | None
     true: str | None = None
     name: str = ""
+    is_judged: bool = True  # Whether the answer is right or wrong; numbers on a scale are neither
 
     @property
     def verdict(self) -> Literal["right", "wrong", "unknown"]:
         """Whether the prediction is true."""
-        return "unknown" if self.true is None else "right" if self.true == self.predicted else "wrong"
+        return (
+            "unknown"
+            if self.true is None or not self.is_judged
+            else "right"
+            if self.true == self.predicted
+            else "wrong"
+        )
 
 
 @dataclass(frozen=True)
@@ -209,6 +216,8 @@ def _draw(part: Part) -> Block:
             return Figure(charts.confusion(part), part.alt, part.caption, width)
         case Calibration():
             return Figure(charts.reliability(part), part.alt, part.caption, "half")
+        case Scatter():
+            return Figure(charts.scatter(part), part.alt, part.caption, "half")
         case _:
             assert_never(part)
 

@@ -1,7 +1,6 @@
 """Pages of what a run folder or an evaluation folder holds, made from its files alone."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +44,14 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str,
         "unreadable images": str(len(saved["unreadable"])),
         "software": f"uniemox {__version__}",
     }
-    scores = resolve_target(saved.get("target", DEFAULT), (), given=target).scores_from_dict(saved)
+    numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
+    answers = resolve_target(saved.get("target", DEFAULT), tuple(saved.get("classes", ())), numbers, given=target)
+    scores = answers.scores_from_dict(saved)
     page = evaluation_page(
         scores,
         title=f"{model} on {manifest.facts.title}, {split}",
         provenance=provenance,
-        gallery=_gallery(folder, manifest, scores.classes),
+        gallery=_gallery(folder, manifest, answers),
     )
     return write_page(page, folder / "report.html")
 
@@ -105,25 +106,21 @@ def _describe_environment(path: Path) -> list[tuple[str, str]]:
     return [(str(name), str(value)) for name, value in entries.items()]
 
 
-def _gallery(folder: Path, manifest: Manifest, classes: Sequence[str]) -> list[GalleryItem]:
+def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryItem]:
     """Choose images evenly from the predictions; those that cannot be read any more are skipped."""
-
-    def describe(value: object) -> str:
-        if isinstance(value, list):
-            return ", ".join(sorted(value, key=classes.index)) or "none"
-        return str(value)
-
     table = pq.read_table(folder / "predictions.parquet")
     items = []
     for row in table.take(evenly(table.num_rows, _IMAGES)).to_pylist():
         image = read_image(manifest.facts.root / row["path"])
         if not isinstance(image, Unreadable):
+            answer, truth = target.in_words(row)
             item = GalleryItem(
                 image=np.asarray(image),
-                predicted=describe(row["predicted"]),
+                predicted=answer,
                 confidence=max((value for name, value in row.items() if name.startswith("p_")), default=None),
-                true=describe(row["label"]),
+                true=truth,
                 name=row["path"],
+                is_judged=target.is_judged,
             )
             items.append(item)
     return items

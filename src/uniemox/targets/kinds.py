@@ -1,24 +1,31 @@
 """The kinds of targets by the words for them; nothing outside this room maps a word to a kind."""
 
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from uniemox.config.training import Target as Kind
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, DataError
+from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.several import JOIN, Several
 from uniemox.targets.single_label import SingleLabel
 from uniemox.targets.target import Numbers, Target
+from uniemox.targets.valence_arousal import ValenceArousal
 
 DEFAULT: Final = SingleLabel.name  # What a model folder means that names no target
-_KINDS: Final[dict[str, type[Target]]] = {kind.name: kind for kind in (SingleLabel, MultiLabel)}
+_KINDS: Final[dict[str, type[Target]]] = {
+    kind.name: kind for kind in (SingleLabel, MultiLabel, Distribution, ValenceArousal)
+}
 KNOWN: Final = tuple(_KINDS)
 PROBLEM_TYPES: Final[dict[str, str]] = {kind.problem_type: name for name, kind in _KINDS.items() if kind.problem_type}
 """The words for kinds by what transformers calls them."""
 
 
-def build_target(kind: Kind) -> Target:
-    """Make the target of a setting; it has no classes yet."""
-    return _KINDS[kind]()
+def build_target(kinds: Sequence[Kind]) -> Target:
+    """Make the target of a setting, of one kind or of several; it has no classes yet."""
+    targets = [_KINDS[kind]() for kind in kinds]
+    return targets[0] if len(targets) == 1 else Several(parts=tuple(targets))
 
 
 def kind_of_data(*, has_label_sets: bool) -> str:
@@ -28,7 +35,10 @@ def kind_of_data(*, has_label_sets: bool) -> str:
 
 def find_target(name: str, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Target | None:
     """Make a target as `resolve_target` does; None where the word is unknown."""
-    return _KINDS[name]().bind(classes, numbers) if name in _KINDS else None
+    kinds = name.split(JOIN)
+    if not all(kind in _KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
+        return None
+    return build_target(cast("list[Kind]", kinds)).bind(classes, numbers)
 
 
 def resolve_target(
@@ -43,11 +53,14 @@ def resolve_target(
         given: The caller's own target, for a kind that is not built in.
 
     Raises:
-        CheckpointError: The word is unknown, or the given target has another name.
+        CheckpointError: The word is unknown, the given target has another name, or classes and numbers cannot be its.
     """
     if given is not None and given.name != name:
         raise CheckpointError(f"the model answers with {name}, but the target given is {given.name}")
-    target = find_target(name, classes, numbers) if given is None else given.bind(classes, numbers)
+    try:
+        target = find_target(name, classes, numbers) if given is None else given.bind(classes, numbers)
+    except DataError as error:
+        raise CheckpointError(f"the model does not fit its target {name}: {error}") from error
     if target is None:
         raise CheckpointError(
             f"the model answers with {name!r}, and this version of uniemox knows {', '.join(KNOWN)}: pass the object "

@@ -35,7 +35,7 @@ class Metric:
     lower_is_better: bool = False
     is_share: bool = True  # Whether it lies in [0, 1], to be shown as a percentage on the terminal
     limits: tuple[float, float] = (-math.inf, math.inf)  # Between which it lies, if it is no share
-    is_biased: bool = False  # Whether few samples flatter it, which its interval then corrects
+    is_biased: bool = False  # Whether few samples make it too high or too low, which its interval corrects
 
     def improves(self, value: float, on: float | None) -> bool:
         """Whether a value beats an earlier one; None is beaten by any."""
@@ -322,7 +322,7 @@ def _brier(of: Evidence) -> float:
     return float(of.errors.mean())
 
 
-MACRO_F1: Final = Metric("macro_f1", "macro F1", _macro_f1, is_selectable=True, is_bootstrapped=True)
+MACRO_F1: Final = Metric("macro_f1", "macro F1", _macro_f1, is_selectable=True, is_bootstrapped=True, is_biased=True)
 OF_PROBABILITIES: Final = (
     Metric("ece", "calibration error", _ece, note="0 is best", lower_is_better=True),
     Metric("nll", "", _nll, lower_is_better=True),

@@ -34,6 +34,7 @@ from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.models.fusion import start_as_mean
 from uniemox.targets.kinds import build_target
 from uniemox.targets.scores import Metric
+from uniemox.targets.several import JOIN
 from uniemox.targets.target import Target
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, Observer, ignore
@@ -196,7 +197,7 @@ def _identify_data(config: FinetuneConfig, target: Target, splits: Mapping[str, 
     """Name what shapes the result of a fine-tuning beside its settings and its start."""
     columns = ["path", "split", *target.columns_read, *(["people"] if config.view != "scene" else [])]
     identity = {f"data of {part}": digest(manifest, columns) for part, manifest in splits.items()}
-    return identity if target.name == config.target else {**identity, "target": target.name}
+    return identity if target.name == JOIN.join(config.target) else {**identity, "target": target.name}
 
 
 def _shape_of(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
@@ -230,6 +231,20 @@ def _fused_shape(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
     return {**{name: start.shape[name] for name in names}, "reconstructs": False}
 
 
+def _start_from_language(
+    head: nn.Linear, config: FinetuneConfig, start: Start, target: Target, train: Manifest
+) -> None:
+    """Start the outputs that stand for emotions as text features of their names."""
+    rows = [place for place, name in enumerate(target.emotions) if name is not None]
+    names = tuple(name for name in target.emotions if name is not None)
+    if not rows:
+        step = "set `head` to random"
+        raise ConfigError(f"head language reads names of emotions, and target {target.name} has none: {step}")
+    distinct = tuple(dict.fromkeys(names))
+    texts, scale = encode_classes(config, start, distinct, train.facts)
+    start_from_texts(head, texts[[distinct.index(name) for name in names]], scale, centred=True, rows=rows)
+
+
 def _build_start(
     config: FinetuneConfig,
     target: Target,
@@ -249,8 +264,7 @@ def _build_start(
         if start is not None:
             start_from_pretraining(model, start.encoder, start.beside)
             if config.head == "language":
-                texts, scale = encode_classes(config, start, train.facts)
-                start_from_texts(model.head, texts, scale, centred=True)
+                _start_from_language(model.head, config, start, target, train)
         target.start_head(model.head, target.read_labels(train))
         return model
     vit = build_classifier(**shape, **more, head_std=config.head_std, pool=config.pool)

@@ -9,15 +9,15 @@ from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.manifests.facts import Facts
 
 
-def encode_classes(config: FinetuneConfig, start: Start, facts: Facts) -> tuple[Tensor, float]:
-    """Return a text feature of length 1 for each class of the data, (C, E), and the teacher's scale.
+def encode_classes(config: FinetuneConfig, start: Start, names: tuple[str, ...], facts: Facts) -> tuple[Tensor, float]:
+    """Return a text feature of length 1 for each of the classes `names` of the data, (C, E), and the teacher's scale.
 
     Raises:
         ConfigError: The teacher is not known, or is not that of the start.
         CheckpointError: Its weights are not at hand, or cannot be read.
     """
     return class_texts(
-        Asked(facts.classes, facts.emotion or "evoked", facts.name),
+        Asked(names, facts.emotion or "evoked", facts.name),
         ZeroShotConfig(),
         language=start.language,
         teacher=config.teacher,

@@ -1,0 +1,251 @@
+"""The share of viewers who feel each emotion: a softmax over the classes, learned from raters' votes.
+
+Six measures compare distributions, as Geng 2016 (Label Distribution Learning, table 1) collects them. Letters as in
+`scores`: d are the raters' shares, d̂ the model's, of C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.errors import DataError
+from uniemox.targets import scores
+from uniemox.targets.calibration import fit_temperature, softmax
+from uniemox.targets.columns import Column
+from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
+from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
+from uniemox.targets.target import Logits, Target, refuse_unlabelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uniemox.manifests.table import Manifest
+
+_EPS: Final = float(np.finfo(np.float64).eps)
+_MEASURED: Final = (
+    "KL divergence, cosine, intersection and three distances compare the shares of each image with those "
+)
+_EXPLAINED: Final = (
+    _MEASURED + "of its raters (Geng 2016); top-1 asks whether the likeliest emotion is one that most raters named."
+)
+
+
+def measure_distributions(answered: Floats, shares: Floats) -> dict[str, Floats]:
+    """Compare distributions d̂ and d, (N, C) each of sum 1, by every measure: (N,).
+
+    Chebyshev is the largest difference; Clark the root of the sum of ((d − d̂) / (d + d̂))², Canberra the sum of
+    |d − d̂| / (d + d̂), both with 0 / 0 = 0 and not divided by C; `kl` is Σ d ln(d / d̂) in nats with d̂ at least
+    2.2e-16; `top1` is 1 where the largest d̂, the first of equals, is at a largest d.
+    """
+    gaps, sums = np.abs(answered - shares), answered + shares
+    ratios = np.divide(gaps, sums, out=np.zeros_like(gaps), where=sums > 0)
+    logs = np.log(np.divide(shares, answered.clip(_EPS), out=np.ones_like(gaps), where=shares > 0))
+    lengths = np.linalg.norm(answered, axis=1) * np.linalg.norm(shares, axis=1)
+    own = np.take_along_axis(shares, answered.argmax(1)[:, None], 1)[:, 0]
+    return {
+        "kl": (shares * logs).sum(1),
+        "cosine": (answered * shares).sum(1) / lengths,
+        "intersection": np.minimum(answered, shares).sum(1),
+        "chebyshev": gaps.max(1),
+        "clark": np.sqrt((ratios**2).sum(1)),
+        "canberra": ratios.sum(1),
+        "top1": (own >= shares.max(1)).astype(np.float64),
+    }
+
+
+def _take(name: str, means: Mapping[str, Any]) -> Any:
+    return means[name]
+
+
+def _metric(name: str, title: str, **options: Any) -> Metric:
+    return Metric(name, title, partial(_take, name), is_selectable=True, is_bootstrapped=True, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributionScores(scores.Scores):
+    """Scores of answers that are distributions: means over the samples."""
+
+    shares: tuple[tuple[float, float, float], ...]  # (C, 3): mean d, mean d̂ and mean |d − d̂| of each class
+
+    @property
+    def display(self) -> scores.Display:
+        """What a page and the terminal show beside the metrics."""
+        raters, model, gaps = np.array(self.shares).T.tolist()
+        bars = scores.Bars(
+            "mean share",
+            self.classes,
+            model,
+            (("raters", raters, "line"),),
+            [self.num_samples] * len(self.classes),
+            "Bars of the model's mean share of each emotion, with a mark for the raters'; the table holds the numbers.",
+            "Mean share of each emotion in the answers (bar) and among the raters (mark).",
+        )
+        rows = list(zip(self.classes, raters, model, gaps, strict=True))
+        grid = scores.Grid(("emotion", "raters", "model", "mean difference"), rows, "half")
+        return scores.Display(
+            samples=f"samples, each with the shares of raters over {len(self.classes)} emotions.",
+            explanation=f"{_EXPLAINED} {self.ranges}".strip(),
+            panels=(("Emotions", (bars, grid)),),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        rows = zip(self.classes, self.shares, strict=True)
+        names = ("raters", "model", "difference")
+        per_class = [{"name": name, **dict(zip(names, row, strict=True))} for name, row in rows]
+        return {**super().to_dict(), "per_class": per_class}
+
+
+@dataclass(frozen=True)
+class Distribution(Target):
+    """The share of raters for each class."""
+
+    name = "distribution"
+    labels_kind = np.float32
+    constant = "mean shares"
+    columns_read = ("distribution",)
+    kept_words = "of {images} keep their likeliest class"
+    metrics = (
+        _metric("kl", "KL divergence", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
+        _metric("top1", "top-1 of the mode"),
+        _metric("cosine", "cosine"),
+        _metric("intersection", "intersection"),
+        _metric("chebyshev", "Chebyshev", note="0 is best", lower_is_better=True),
+        _metric("clark", "Clark", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
+        _metric("canberra", "Canberra", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
+    )
+
+    @property
+    def summary(self) -> str:
+        """What a card calls the model."""
+        return f"estimates what share of viewers would name each of {len(self.classes)} emotions of an image"
+
+    def missing(self, manifest: Manifest) -> list[str]:
+        """Name the classes that no rater chose."""
+        totals = self.read_labels(manifest).sum(0)
+        return [name for name, total in zip(manifest.facts.classes, totals, strict=True) if not total]
+
+    def read_labels(self, manifest: Manifest) -> npt.NDArray[np.float32]:
+        """Read the shares (N, C), brought to a sum of 1; `DataError` names the first row where that cannot be done."""
+        column = manifest.table["distribution"]
+        if column.null_count == len(manifest):
+            raise DataError(
+                f"{manifest.facts.name} holds no distributions: take another `target`, or data with shares or votes of "
+                "raters (Emotion6 is prepared with `labels` distribution)"
+            )
+        refuse_unlabelled(manifest, column.is_null().to_numpy())
+        shares = np.array(column.to_pylist(), dtype=np.float64).reshape(len(manifest), len(manifest.facts.classes))
+        sums = shares.sum(1)
+        good = np.isfinite(shares).all(1) & (shares >= 0).all(1) & (sums > 0)
+        if not good.all():
+            place = int(good.argmin())
+            why = f"the shares of {manifest.row(place).path} are {shares[place].tolist()}"
+            raise DataError(f"{why}, but must be numbers of at least 0 with a sum above 0: prepare the data again")
+        brought: npt.NDArray[np.float32] = (shares / sums[:, None]).astype(np.float32)
+        return brought
+
+    def soften(self, labels: Tensor, smoothing: float) -> Tensor:
+        """Spread a share ε of each distribution over all classes."""
+        return labels.float() * (1 - smoothing) + smoothing / self.num_outputs
+
+    def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
+        """Compute the KL divergence of the softmax from the shares, the mean over the batch, in nats."""
+        from torch.nn.functional import kl_div
+
+        return kl_div(logits.log_softmax(1), softened, reduction="batchmean")
+
+    def prior(self, labels: npt.NDArray[np.float32]) -> Floats:
+        """Return the logarithms of the mean shares in train, at least 2.2e-16, which have the least divergence."""
+        logits: Floats = np.log(labels.mean(0, dtype=np.float64).clip(_EPS))
+        return logits
+
+    def fit_temperature(self, logits: Logits, labels: npt.NDArray[np.float32]) -> float:
+        """Find what brings the softmax nearest to the shares by KL divergence; 1 without a sample."""
+        if not len(labels):
+            return 1.0
+        from scipy.special import log_softmax
+
+        return fit_temperature(lambda factor: -float((labels * log_softmax(logits * factor, axis=1)).sum(1).mean()))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The emotion of the largest share, that share, and those of all."""
+        shares = (Column(f"p_{name}", "number") for name in self.classes)
+        return (Column("predicted", "text"), Column("confidence", "number"), *shares)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer with the shares, and the class of the largest, the first of equals."""
+        return [
+            {
+                "predicted": self.classes[place],
+                "confidence": row[place],
+                "probabilities": dict(zip(self.classes, row, strict=True)),
+            }
+            for row, place in _with_modes(softmax(logits))
+        ]
+
+    def numbers(self, logits: Logits) -> Floats:
+        """Compute the shares (N, C)."""
+        return softmax(logits)
+
+    @property
+    def truth(self) -> tuple[Column, ...]:
+        """The emotion that most raters named, the first of equals, and the shares of all."""
+        return (Column("label", "text"), *(Column(f"share_{name}", "number") for name in self.classes))
+
+    def truths(self, labels: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+        """Name the mode, and list the shares."""
+        columns = [f"share_{name}" for name in self.classes]
+        return [
+            {"label": self.classes[place], **dict(zip(columns, row, strict=True))}
+            for row, place in _with_modes(labels.astype(np.float64))
+        ]
+
+    def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Choose the classes of the largest share (N,)."""
+        modes: npt.NDArray[np.int64] = softmax(logits).argmax(1)
+        return modes
+
+    def score_numbers(
+        self,
+        numbers: Floats,
+        labels: npt.NDArray[np.float32],
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+        groups: Codes | None = None,
+    ) -> DistributionScores:
+        """Score shares (N, C) against those of raters."""
+        shares = labels.astype(np.float64)
+        found = measure_distributions(numbers, shares)
+        table = np.stack(list(found.values()), 1)
+        means = dict(zip(found, table.mean(0), strict=True))
+        blocks = [
+            dict(zip(found, (weights @ table / weights.sum(1, keepdims=True)).T, strict=True))
+            for weights in resample(groups, len(labels), seed=seed, num_resamples=num_resamples)
+        ]
+        parts = (shares.mean(0), numbers.mean(0), np.abs(numbers - shares).mean(0))
+        return DistributionScores(
+            **self.about,
+            num_samples=len(labels),
+            values=scores.measure(self.metrics, means),
+            intervals=bound(self.metrics, means, blocks, units=count_units(groups, len(labels))),
+            resampled=describe_units(groups),
+            shares=tuple(zip(*(part.tolist() for part in parts), strict=True)),
+        )
+
+    def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> DistributionScores:
+        rows: Sequence[Mapping[str, Any]] = values["per_class"]
+        shares = tuple((float(row["raters"]), float(row["model"]), float(row["difference"])) for row in rows)
+        return DistributionScores(**common, shares=shares)
+
+
+def _with_modes(shares: Floats) -> zip[tuple[list[float], int]]:
+    return zip(shares.tolist(), shares.argmax(1).tolist(), strict=True)
