@@ -40,7 +40,8 @@ def emotion6(tmp_path_factory):
             lines.append([f"{keyword}/{number}.jpg", *rated, *(f"{share:.6f}" for share in shares / shares.sum())])
     (root / "ground_truth.txt").write_text("".join("\t".join(line) + "\n" for line in lines))
     data = root.parent / "emotion6.parquet"
-    assert cli.main(["data", "prepare", "emotion6", "--root", str(root), "--labels", "distribution", "--out", str(data)]) == 0
+    words = ["data", "prepare", "emotion6", "--root", root, "--labels", "distribution", "--out", data]
+    assert cli.main([*map(str, words)]) == 0
     return data
 
 
