@@ -80,4 +80,5 @@ class PredictConfig(ComputeConfig, DetectorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.paths) or self.list is not None, "`paths` must be given")
+        check(self.column is None or bool(self.paths), "`column` is about a table of paths: give one")
         check(self.out is not None or not self.resume, "`resume` continues a table: name it with `out`")

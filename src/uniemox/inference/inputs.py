@@ -13,7 +13,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -155,15 +155,19 @@ class InputReader:
             raise DataError(f"{listed or name_first(list(map(str, given)))} names no image")
         return Inputs(sources)
 
-    def read_list(self, listed: Path) -> Generator[Inputs, None, None]:
-        """Yield what a file or stdin (`-`) lists, as it arrives: a path in each line, or ended by NUL each.
+    def read_list(self, listed: Path) -> Iterator[Inputs]:
+        """Read what a file or stdin (`-`) lists, as it arrives: a path in each line, or ended by NUL each.
 
         A path is an image, a folder, an archive or a video; a blank line is skipped.
 
         Raises:
             DataError: The list cannot be read, or is none.
         """
-        with nullcontext(self._stdin()) if listed == STDIN else _open_list(listed) as file:
+        opened = nullcontext(self._stdin()) if listed == STDIN else _open_list(listed)
+        return self._read_list(opened, listed)
+
+    def _read_list(self, opened: AbstractContextManager[BinaryIO], listed: Path) -> Iterator[Inputs]:
+        with opened as file:
             for paths in _split_list(file, listed):
                 yield Inputs([source for path in paths for source in self._find_listed(path)])
 
@@ -190,7 +194,7 @@ class InputReader:
         """List the images of a file."""
         if is_video_name(path.name):
             find_ffmpeg()
-            return [Stream(path, partial(_frames, path, self.fps), self.fps)]
+            return [Stream(path, partial(_frames, path, self.fps), float(self.fps))]
         if not is_archive_name(path.name):
             return [path]
         return [Stream(path, partial(_members, path))] if is_streamed(path) else _members(path)

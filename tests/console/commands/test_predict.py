@@ -2,14 +2,18 @@
 
 import csv
 import functools
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import types
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ import uniemox
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.console import cli
 from uniemox.console.commands import predict as commands
-from uniemox.inference.predictor import Prediction
+from uniemox.inference.predictor import Named, Prediction
 from uniemox.inference.tables import SUFFIXES
 from uniemox.manifests.table import Box
 from uniemox.targets.single_label import SingleLabel
@@ -123,13 +127,14 @@ class Predictor:
 
     def predict(self, paths, **options):
         self.asked.update(options)
-        for path in paths:
+        for given in paths:
+            path, row = (given.path, given.row) if isinstance(given, Named) else (given, None)
             if "stop" in path.name and self.stops:
                 raise KeyboardInterrupt
-            if "bad" in path.name:
-                yield Prediction(path, None, "not an image")
+            if "bad" in path.name or (isinstance(given, Named) and given.content is not None):
+                yield Prediction(path, None, "not an image", row=row)
             else:
-                yield answered(path, "awe", {"awe": 0.75, "fear": 0.25})
+                yield replace(answered(path, "awe", {"awe": 0.75, "fear": 0.25}), row=row)
             people = options.get("people")
             for box in people.get(path, ()) if isinstance(people, dict) else ():
                 yield answered(path, "fear", {"awe": 0.5, "fear": 0.5}, box=box)
@@ -139,6 +144,7 @@ class Predictor:
 def predictor(monkeypatch):
     monkeypatch.setattr("uniemox.inference.predictor.Predictor", Predictor)
     monkeypatch.setattr("uniemox.inference.inputs.find_images", list)
+    monkeypatch.setattr(sys, "stdin", None)
     return Predictor
 
 
@@ -301,6 +307,35 @@ def test_what_changes_no_row_may_change_in_between(run, predictor, tmp_path, mon
     flags = ["--batch-size", "64", "--workers", "0", "--device", "cpu", "--top-k", "1"]
     assert run("predict", "m", *paths, "--out", out, "--resume", *flags)[0] == cli.SUCCESS
     assert [row[0] for row in read(out)] == paths
+
+
+def test_a_finished_table_is_not_made_again_and_what_it_has_is_counted(run, predictor, tmp_path, monkeypatch):
+    for suffix in SUFFIXES:
+        out = tmp_path / f"t{suffix}"
+        words = ["predict", "m", "a.png", "bad.png", "--out", out, "--resume"]
+        assert run(*words)[0] == cli.SUCCESS
+        before = out.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(predictor, "load", None)
+            code, text, err = run(*words)
+            assert (code, text) == (cli.SUCCESS, f"{out}\n")
+            assert err == (
+                f"uniemox: {out} is finished: it has 2 rows, 1 of them without an answer; --overwrite makes it again\n"
+            )
+            _, text, _ = run(*words, "--json")
+        assert json.loads(text) == {"out": str(out), "pictures": 2}
+        assert out.read_bytes() == before
+        assert run(*words, "--overwrite")[0] == cli.SUCCESS
+
+
+def test_what_stands_in_the_place_of_a_table_is_not_counted(run, predictor, tmp_path):
+    out = tmp_path / "t.csv"
+    out.write_text("mine")
+    code, _, err = run("predict", "m", "a.png", "--out", out, "--resume")
+    assert code == cli.FAILURE
+    assert "t.csv exists, but is no table of predictions (" in err
+    assert "--overwrite replaces it" in err
+    assert out.read_text() == "mine"
 
 
 def test_resuming_needs_a_table(run):
@@ -561,3 +596,227 @@ def test_an_image_of_many_pixels_is_read_where_that_is_asked_for(run, tmp_path):
     assert json.loads(out)["reason"] == "12000 x 9000 pixels, over the limit of 89478485 (max_pixels)"
     code, out, _ = run(*words, "--max-pixels", "108000000")
     assert (code, json.loads(out)["reason"]) == (cli.SUCCESS, None)
+
+
+# Other inputs than files
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Pipe bytes into the command."""
+
+    def put(data):
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+
+    return put
+
+
+def test_what_is_predicted_must_be_given(run):
+    code, _, err = run("predict", "m")
+    assert code == cli.WRONG_USE
+    assert err == "uniemox: error: PATHS must be given; see `uniemox predict --help`\n"
+    code, _, err = run("predict", "m", "--list", "l.txt", "--column", "image")
+    assert code == cli.WRONG_USE
+    assert "--column is about a table of paths: give one" in err
+
+
+@pytest.mark.parametrize("words", [["--list", "LIST"], ["--list", "-"], ["0.png", "--list", "-"]])
+@pytest.mark.parametrize("suffix", ["", ".csv"])
+def test_a_list_names_images(run, predictor, pipe, tmp_path, words, suffix):
+    data = b"a.png\n\nbad.png\n"
+    pipe(data)
+    (tmp_path / "list").write_bytes(data)
+    words = [tmp_path / "list" if word == "LIST" else word for word in words]
+    more = ["--out", tmp_path / f"t{suffix}"] if suffix else ["--json"]
+    code, out, err = run("predict", "m", *words, *more)
+    found = (
+        [row[0] for row in read(tmp_path / f"t{suffix}")]
+        if suffix
+        else [json.loads(r)["path"] for r in out.split("\n")[:-1]]
+    )
+    expected = ["a.png", "bad.png"] if words[0] == "--list" else ["0.png", "a.png", "bad.png"]
+    assert (code, found) == (cli.SUCCESS, expected)
+    assert err == f"uniemox: 1 of {len(expected)} images could not be read\n"
+
+
+def test_a_list_without_an_image_that_can_be_read_is_a_failure(run, predictor, pipe):
+    pipe(b"bad.png\n")
+    code, _, err = run("predict", "m", "--list", "-", "--json")
+    assert (code, err) == (cli.FAILURE, "uniemox: 1 of 1 images could not be read\n")
+
+
+@pytest.mark.slow
+def test_a_list_on_stdin_is_answered_as_its_lines_come(painted, exported):
+    pictures = sorted(painted.root.rglob("*.png"))[:2]
+    environment = os.environ | {"PYTHONPATH": str(Path(uniemox.__file__).parents[1])}
+    words = [sys.executable, "-m", "uniemox", "predict", exported, "--list", "-", "--json", "--device", "cpu"]
+    with subprocess.Popen(
+        list(map(str, words)), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        for picture in pictures:
+            process.stdin.write(f"{picture}\n".encode())
+            answer = json.loads(process.stdout.readline())  # while the next line is not written yet
+            assert (answer["path"], answer["reason"]) == (str(picture), None)
+        process.stdin.close()
+        assert process.wait(60) == cli.SUCCESS
+
+
+def test_nothing_is_waited_for_on_a_terminal(run, predictor, monkeypatch):
+    terminal = types.SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=terminal))
+    monkeypatch.setattr(predictor, "load", None)
+    for words in (["-"], ["--list", "-"]):
+        code, _, err = run("predict", "m", *words)
+        assert code == cli.WRONG_USE
+        assert err == "uniemox: error: - reads stdin, but nothing is piped into it: add < FILE, or COMMAND |\n"
+
+
+def test_a_table_is_predicted_and_each_row_says_which_it_was(run, predictor, tmp_path):
+    table = tmp_path / "photos.csv"
+    table.write_text("id,shot\n7,a.png\n8,\n9,bad.png\n")
+    out = tmp_path / "t.csv"
+    code, _, err = run("predict", "m", table, "--column", "shot", "--root", "in", "--out", out)
+    assert code == cli.SUCCESS
+    with out.open(newline="") as file:
+        rows = [(row["path"], row["row"]) for row in csv.DictReader(file)]
+    assert rows == [("in/a.png", "0"), (str(table), "1"), ("in/bad.png", "2")]
+    code, _, err = run("predict", "m", table, "--column", "shoot")
+    assert code == cli.FAILURE
+    assert "has no column shoot; did you mean shot?" in err
+
+
+@pytest.fixture
+def photos(painted, tmp_path):
+    """A few images, as files and in archives."""
+    pictures = sorted(painted.root.rglob("*.png"))[:6]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for picture in pictures:
+            archive.write(picture, picture.name)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for picture in pictures:
+            archive.add(picture, picture.name)
+    return pictures
+
+
+def shares_in(out):
+    return [
+        [value for name, value in row.items() if name.startswith("p_")]
+        for row in map(dict, csv.DictReader(out.read_text().splitlines()))
+    ]
+
+
+def test_an_archive_gives_the_answers_to_its_files(run, exported, photos, tmp_path):
+    out = tmp_path / "files.csv"
+    assert run("predict", exported, *photos, "--out", out, "--device", "cpu")[0] == cli.SUCCESS
+    for form in ("a.zip", "a.tar.gz"):
+        table = tmp_path / f"{form}.csv"
+        assert run("predict", exported, tmp_path / form, "--out", table)[0] == cli.SUCCESS
+        assert shares_in(table) == shares_in(out)
+        assert [row[0] for row in read(table)] == [f"{tmp_path / form}/{picture.name}" for picture in photos]
+
+
+def test_people_in_an_archive_are_found_by_the_paths_of_its_images(run, exported, photos, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(f"path,x0,y0,x1,y1\n{tmp_path}/a.zip/{photos[0].name},1,2,20,20\n{photos[1].name},3,2,20,20\n")
+    out = tmp_path / "t.csv"
+    code, _, _ = run("predict", exported, tmp_path / "a.zip", "--boxes", boxes, "--out", out)
+    assert code == cli.SUCCESS
+    assert [row[2] for row in read(out)][:4] == [None, "1.0", None, "3.0"]
+    code, _, err = run("predict", exported, tmp_path / "a.tar.gz", "--boxes", boxes)
+    assert code == cli.WRONG_USE
+    assert "--boxes is about paths that are known before " in err
+    assert "a.tar.gz is read: give --detector, or pack it as zip or tar" in err
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A program in the place of ffmpeg that gives images of a grey of its own each; sets how many, and how it ends."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (tmp_path / "v.mp4").touch()
+
+    def put(count, *, after=""):
+        code = (
+            f"#!{sys.executable}",
+            "import os, sys, time, itertools",
+            f"open({str(folder / 'pid')!r}, 'w').write(str(os.getpid()))",
+            f"for n in {'itertools.count()' if count is None else f'range({count})'}:",
+            "    sys.stdout.buffer.write(b'P6\\n40 30\\n255\\n' + bytes([n % 256]) * 3600)",
+            after,
+        )
+        (folder / "ffmpeg").write_text("\n".join(code) + "\n")
+        (folder / "ffmpeg").chmod(0o755)
+        return folder / "pid"
+
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return put
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_video_gives_a_row_for_each_frame_with_its_time(run, exported, ffmpeg, tmp_path, suffix):
+    ffmpeg(5)
+    out = tmp_path / f"t{suffix}"
+    code, text, _ = run("predict", exported, tmp_path / "v.mp4", "--fps", "2.5", "--out", out, "--json")
+    assert (code, json.loads(text)) == (cli.SUCCESS, {"out": str(out), "pictures": 5})
+    assert [row[0] for row in read(out)] == [str(tmp_path / "v.mp4")] * 5
+    match suffix:
+        case ".parquet":
+            times = pq.read_table(out)["time"].to_pylist()
+        case ".jsonl":
+            times = [json.loads(line)["time"] for line in out.read_text().splitlines()]
+        case _:
+            times = [float(row["time"]) for row in csv.DictReader(out.read_text().splitlines())]
+    assert times == pytest.approx([0, 0.4, 0.8, 1.2, 1.6])
+
+
+def test_frames_are_shown_with_their_times_and_what_breaks_off_with_its_reason(run, exported, ffmpeg, tmp_path):
+    ffmpeg(2, after="sys.exit('cut off')")
+    code, out, err = run("predict", exported, tmp_path / "v.mp4")
+    assert code == cli.SUCCESS
+    assert re.search(r"v\.mp4 at 1 s +│ \w+ ", out)
+    assert "not read: the video breaks off after 2 frames: cut off" in out
+    assert "uniemox: 1 of 3 images could not be read" in err
+
+
+def test_an_interrupted_video_is_continued_to_the_bytes_of_an_unbroken_run(
+    run, exported, ffmpeg, tmp_path, monkeypatch
+):
+    from uniemox.inference.parts import Parts
+
+    ffmpeg(1300)
+    words = ["predict", exported, tmp_path / "v.mp4", "--fps", "25", "--workers", "0"]
+    assert run(*words, "--out", tmp_path / "whole.csv")[0] == cli.SUCCESS
+    keep = Parts.keep
+
+    def interrupted(self, portion, predictions):
+        if portion.number == 1:
+            raise KeyboardInterrupt
+        keep(self, portion, predictions)
+
+    out = tmp_path / "t.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "keep", interrupted)
+        code, _, err = run(*words, "--out", out)
+    assert code == 130
+    assert f"interrupted: 512 images are kept in {out}.parts" in err
+    code, _, err = run(*words, "--out", out, "--resume", "--fps", "24")
+    assert code == cli.WRONG_USE
+    assert "another list of inputs (1 input, SHA-256 " in err
+    code, _, err = run(*words, "--out", out, "--resume")
+    assert code == cli.SUCCESS
+    assert err.startswith("continuing after 512 images\n")
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_ffmpeg_too(start, exported, ffmpeg, tmp_path):
+    pid, out = ffmpeg(None), tmp_path / "t.csv"
+    started = start("predict", exported, tmp_path / "v.mp4", "--out", out, "--batch-size", "1", "--device", "cpu")
+    started.wait_for(tmp_path / "t.csv.parts", 1)
+    process = int(pid.read_text())
+    os.kill(process, 0)
+    code, _, err = started.end(signal.SIGTERM)
+    assert code == 143
+    assert "images are kept in" in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

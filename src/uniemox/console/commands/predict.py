@@ -77,6 +77,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         reader = InputReader(column=config.column, root=config.root, fps=config.fps, stdin=stdin)
         # A list on stdin is answered as its lines come, unless all of them are needed first.
         is_live = config.list == STDIN and not config.paths and out is None and config.boxes is None
+        live = reader.read_list(STDIN) if is_live else None
         inputs = None if is_live else reader.find(config.paths, config.list)
         people = _people(inputs, config, terminal)
         predictor = Predictor.load(
@@ -88,8 +89,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
         if inputs is None:
-            live = _answer_each(reader.read_list(STDIN), partial(predictor.predict, **options), seen)
-            failed = yield from _print(live, config)
+            failed = yield from _print(_answer_each(live or (), partial(predictor.predict, **options), seen), config)
         elif out is None:
             with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
                 failed = yield from _print(predictor.predict(tracked, **options), config)
