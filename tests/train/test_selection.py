@@ -1,5 +1,6 @@
 """Which epoch is kept, and what scores it."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -60,3 +61,19 @@ def test_the_moving_average_is_what_fine_tuning_scores_and_leaves(finetune_confi
     finetune(finetune_config(tmp_path / "run", optim={"ema_decay": 0.9, "epochs": 1}))
     assert len(scored) == 4  # val after the epoch, val for the temperature and after it, test
     assert all(model is engines[0].ema.module for model in scored)
+
+
+def test_a_run_ends_once_val_has_not_improved_for_as_long_as_it_is_patient(
+    finetune_config, tmp_path, monkeypatch, heard
+):
+    values = [0.3, 0.5, 0.4, 0.5, 0.5]  # of epochs, and of what is left
+    monkeypatch.setattr(Outputs, "score", lambda *_, **__: report_of(top1=values.pop(0)))
+    config = finetune_config(tmp_path / "run", patience=2, optim={"epochs": 20}, test_split=None)
+    folder = finetune(config, heard)
+    assert values == []
+    assert read_facts(folder).provenance["best_epoch"] == "2"
+    assert any("stopped after epoch 4 of 20: val has not improved" in text for text in heard.texts)
+    values += [0.45, 0.6, 0.5, 0.5, 0.5, 0.5, 0.6]
+    finetune(dataclasses.replace(config, patience=4, resume=True))
+    assert values == []
+    assert read_facts(folder).provenance["best_epoch"] == "6"

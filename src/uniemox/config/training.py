@@ -17,6 +17,7 @@ from uniemox.config.checks import (
     MAX_WIDTH,
     AreaShares,
     BelowOne,
+    InnerShare,
     Natural,
     NotNegative,
     Positive,
@@ -40,6 +41,7 @@ Precision = Literal["fp32", "bf16"]
 Pool = Literal["mean", "cls", "cls_mean", "fused"]
 """What the head of a classifier reads: the mean of the patches, the class token, both, or pretraining's fused token."""
 Head = Literal["random", "language"]
+ClassWeights = Literal["none", "balanced", "effective"]
 Target = Literal["single_label", "multi_label", "distribution", "valence_arousal"]
 """What a model predicts for an image: one label, all labels that apply, shares of raters, or numbers on a scale."""
 
@@ -221,6 +223,17 @@ class AugmentConfig(Settings, group="augment"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfidenceConfig(Settings, group="confidence"):
+    """What is promised of the answers of single_label and distribution, fitted on the split that chooses the epoch."""
+
+    level: InnerShare | None = 0.9
+    """Share of images whose label set is to hold the true label (split-conformal, LAC); null fits no label sets."""
+    risk: InnerShare | None = None
+    """Largest error rate among the images that the model answers; it abstains from those of too low a confidence.
+    null fits no abstention. .05 needs at least 117 images, or groups of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig(ReadsImages):
     """Where and how a run computes, the same for every kind of run."""
 
@@ -303,6 +316,16 @@ class FinetuneConfig(RunConfig):
     select_by: str | None = None
     """Metric of the val split that chooses the epoch; null takes the first of the first target: top1 (released),
     mean_average_precision, kl or ccc."""
+    patience: Natural | None = None
+    """Epochs without a better val score after which the run ends; null runs all. The learning rate falls as if it
+    did."""
+    class_weights: ClassWeights = "none"
+    """How much a class counts in the loss: as often as it occurs (none, released), the same as every other (balanced),
+    or by its effective number of samples (effective, Cui et al. 2019). Weighted models name rare classes more often
+    than they occur."""
+    folds: Annotated[int, Range("3 or more", lambda value: value >= 3)] | None = None
+    """Cross-validation: divide the rows of all three splits into so many parts, by group, and fine-tune as many models,
+    each tested on one part and chosen on the next; null fine-tunes one model on the splits as they are."""
     view: View = "scene"
     """What is classified: the whole image (scene, released), the crop of a person, or both, fused."""
     fusion: FusedBy = "sum"
@@ -333,6 +356,7 @@ class FinetuneConfig(RunConfig):
     person: PersonConfig = field(default_factory=PersonConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

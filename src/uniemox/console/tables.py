@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uniemox.manifests.table import Box, Manifest
     from uniemox.people.agreement import Agreement
     from uniemox.targets.scores import Metric, Scores
+    from uniemox.train.folds import FoldScore
 
 
 def _cell(value: object) -> Text:
@@ -50,23 +51,25 @@ def report_tables(scores: Scores) -> Iterable[Table]:
     """Show an evaluation: the metrics, then those of each class."""
     from uniemox.targets.scores import Grid  # NumPy, which help has no need of
 
+    shown = [metric for metric in scores.metrics if metric.title and metric.name in scores.values]
+    unit = "%" if all(metric.is_share for metric in shown) else "value"  # of all, or said beside each
     rows: list[tuple[str, str, str]] = []
-    for metric in scores.metrics:
-        if metric.title and metric.name in scores.values:
-            interval = " to ".join(_number(end, metric) for end in scores.intervals.get(metric.name) or ())
-            name = metric.name if metric.is_selectable else metric.title
-            rows.append((name, _number(scores.values[metric.name], metric), interval))
+    for metric in shown:
+        sign = " %" if metric.is_share and unit != "%" else ""
+        interval = " to ".join(_number(end, metric) for end in scores.intervals.get(metric.name) or ())
+        name = metric.name if metric.is_selectable else metric.title
+        rows.append((name, _number(scores.values[metric.name], metric) + sign, interval))
     rows += [(name, percent(share), "") for name, share in scores.display.baselines]
-    table = _make_table(("metric", "%", "95 % interval"), rows, right=["%"])
+    table = _make_table(("metric", unit, "95 % interval"), rows, right=[unit])
     notes = [] if scores.compared else scores.notes
-    table.caption = _cell("\n".join([counted(scores.num_samples, "image"), *notes]))
+    table.caption = _cell("\n".join([counted(scores.num_samples, "image"), *filter(None, [scores.ranges]), *notes]))
     yield table
     if scores.compared:
         yield _compared_table(scores)
     for _, parts in scores.display.panels:
         for part in parts:
             if isinstance(part, Grid):
-                cells = ([_score(cell) for cell in row] for row in part.rows)
+                cells = ([_score(cell, is_share=part.are_shares) for cell in row] for row in part.rows)
                 yield _make_table(part.heads, cells, right=part.heads[1:])
 
 
@@ -79,8 +82,22 @@ def _compared_table(scores: Scores) -> Table:
     return table
 
 
-def _score(cell: object) -> object:
-    return "" if cell is None else percent(cell) if isinstance(cell, float) else cell
+def _score(cell: object, *, is_share: bool) -> object:
+    if isinstance(cell, float):
+        return percent(cell) if is_share else f"{cell:.3f}"
+    return "" if cell is None else cell
+
+
+def folds_table(found: Sequence[FoldScore]) -> Table:
+    """Show what the folds of a cross-validation say together."""
+    rows = [
+        (one.metric.name, f"{one.mean:.4f}", f"{one.mean - one.half:.4f} to {one.mean + one.half:.4f}")
+        for one in found
+        if one.metric.title
+    ]
+    table = _make_table(("metric", "mean", "95 % interval"), rows, right=["mean"])
+    table.caption = _cell(f"{len(found[0].values)} folds" if found else "no fold")
+    return table
 
 
 def _number(value: float, metric: Metric) -> str:

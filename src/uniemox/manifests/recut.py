@@ -17,7 +17,15 @@ from uniemox.errors import DataError
 from uniemox.files.archives import SUFFIX, slice_of
 from uniemox.manifests.columns import build_column, to_numpy, with_column
 from uniemox.manifests.findings import Problem
-from uniemox.manifests.splits import Assigned, assign_splits, describe_split, paths_below, split_rows, take_fraction
+from uniemox.manifests.splits import (
+    Assigned,
+    assign_splits,
+    describe_split,
+    fold_rows,
+    paths_below,
+    split_rows,
+    take_fraction,
+)
 from uniemox.manifests.table import Manifest, manifest_from_table
 from uniemox.wording import printable
 
@@ -44,23 +52,51 @@ def cut_again(
         DataError: The manifest names no group to keep whole.
     """
     paths = paths_below(manifest.table["path"].to_pylist())
-    has_groups = manifest.table["group"].null_count < len(manifest)
-    groups: Sequence[str | None] | None
-    match group_by or ("group" if has_groups else "image"):
-        case "group" if has_groups:
-            groups, kept = manifest.table["group"].to_pylist(), "groups"
-        case "group":
-            raise DataError(f"the manifest of {manifest.facts.name} names no groups: omit `group_by`")
-        case "folder":
-            groups, kept = _folders(paths), "folders"
-        case "image":
-            groups, kept = None, ""
-        case _ as never:
-            assert_never(never)
+    groups, kept = _groups(manifest, paths, group_by)
     strata = _strata(manifest, paths, by)
     splits = split_rows(paths, strata, ratios=ratios, seed=seed, groups=groups, rounding=rounding)
     recipe = describe_split(ratios=ratios, by=by, seed=seed, grouped_by=kept, rounding=rounding)
     return _with_splits(manifest, splits, recipe)
+
+
+def cut_folds(manifest: Manifest, *, num_folds: int, seed: int) -> list[Manifest]:
+    """Divide all rows into folds, and make a manifest of each: test is that fold, val the next, train the others.
+
+    Rows of a group, or else of an image, stay together, and every fold has its share of every class.
+
+    Raises:
+        DataError: There are fewer groups, or images, than folds.
+    """
+    paths = paths_below(manifest.table["path"].to_pylist())
+    groups, kept = _groups(manifest, paths, None)
+    folds = fold_rows(paths, _strata(manifest, paths, "class"), num_folds=num_folds, seed=seed, groups=groups)
+    together = f", {kept} kept together" if kept else ""
+    return [
+        _with_splits(
+            manifest,
+            ["test" if own == fold else "val" if own == (fold + 1) % num_folds else "train" for own in folds],
+            f"fold {fold + 1} of {num_folds}, seed {seed}{together}",
+        )
+        for fold in range(num_folds)
+    ]
+
+
+def _groups(
+    manifest: Manifest, paths: Sequence[str], group_by: Together | None
+) -> tuple[Sequence[str | None] | None, str]:
+    """Find the group of each row, and what the groups are called; None and nothing for images by themselves."""
+    has_groups = manifest.table["group"].null_count < len(manifest)
+    match group_by or ("group" if has_groups else "image"):
+        case "group" if has_groups:
+            return manifest.table["group"].to_pylist(), "groups"
+        case "group":
+            raise DataError(f"the manifest of {manifest.facts.name} names no groups: omit `group_by`")
+        case "folder":
+            return _folders(paths), "folders"
+        case "image":
+            return None, ""
+        case _ as never:
+            assert_never(never)
 
 
 def follow_list(manifest: Manifest, listed: Mapping[str, str], *, source: Path) -> tuple[Manifest, tuple[Problem, ...]]:

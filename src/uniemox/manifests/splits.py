@@ -69,10 +69,7 @@ def split_rows(
         ConfigError: A ratio is negative or not a number, or all are 0; or `truncate` is asked of groups.
     """
     shares = _to_shares(ratios)
-    units = paths
-    if groups is not None:
-        # A path is relative and so never starts with a slash: a group cannot be taken for a path.
-        units = [path if group is None else f"/{group}" for path, group in zip(paths, groups, strict=True)]
+    units = _units(paths, groups)
     if len(set(units)) == len(units):
         splits = [""] * len(paths)
         for rows in _drawn(strata, units, seed):
@@ -83,7 +80,47 @@ def split_rows(
         return splits
     if rounding == "truncate":
         raise ConfigError("rows that belong together cannot be cut into truncated shares: use the largest remainder")
-    return _split_groups(units, strata, shares, seed=seed)
+    return [SPLITS[place] for place in _place_groups(units, strata, shares, seed=seed)]
+
+
+def fold_rows(
+    paths: Sequence[str],
+    strata: Sequence[Hashable],
+    *,
+    num_folds: int,
+    seed: int,
+    groups: Sequence[str | None] | None = None,
+) -> list[int]:
+    """Divide rows into folds of equal size in which every stratum has its share; groups stay together.
+
+    The arguments are those of `split_rows`, and so is how rows and groups are placed.
+
+    Returns:
+        The fold of each row, from 0.
+
+    Raises:
+        DataError: There are fewer groups, or images, than folds.
+    """
+    units = _units(paths, groups)
+    count = len(set(units))
+    if count < num_folds:
+        what = "images" if groups is None else "groups"
+        raise DataError(f"{num_folds} folds need as many {what}, and there are {count}: set `folds` to fewer")
+    if count < len(units):
+        return _place_groups(units, strata, [1 / num_folds] * num_folds, seed=seed)
+    folds, dealt = [0] * len(units), 0
+    for rows in _drawn(strata, units, seed):  # a stratum is dealt from where the one before it ended
+        for row in rows:
+            folds[row], dealt = dealt % num_folds, dealt + 1
+    return folds
+
+
+def _units(paths: Sequence[str], groups: Sequence[str | None] | None) -> Sequence[str]:
+    """Name what stays together: the group of each row, or its image."""
+    if groups is None:
+        return paths
+    # A path is relative and so never starts with a slash: a group cannot be taken for a path.
+    return [path if group is None else f"/{group}" for path, group in zip(paths, groups, strict=True)]
 
 
 def take_fraction(paths: Sequence[str], strata: Sequence[Hashable], *, fraction: float, seed: int) -> np.ndarray:
@@ -195,7 +232,7 @@ def _exact(count: int, share: float) -> float:
     return round(count * share, 9)
 
 
-def _split_groups(units: Sequence[str], strata: Sequence[Hashable], shares: Sequence[float], *, seed: int) -> list[str]:
+def _place_groups(units: Sequence[str], strata: Sequence[Hashable], shares: Sequence[float], *, seed: int) -> list[int]:
     rows = _members(units)
     order = {unit: (_rank(str(unit), seed), unit) for unit in rows}
     wanted = [split for split, share in enumerate(shares) if share > 0]
@@ -220,7 +257,7 @@ def _split_groups(units: Sequence[str], strata: Sequence[Hashable], shares: Sequ
             least = min(giver, key=lambda unit: (len(rows[unit]), order[unit]))
             giver.remove(least)
             placed[split].append(least)
-    split_of = {unit: split for split, own in zip(SPLITS, placed, strict=True) for unit in own}
+    split_of = {unit: split for split, own in enumerate(placed) for unit in own}
     return [split_of[unit] for unit in units]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
@@ -22,6 +23,7 @@ from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
 from uniemox.targets.target import Logits, Target, refuse_unlabelled
+from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +109,8 @@ class DistributionScores(scores.Scores):
 class Distribution(Target):
     """The share of raters for each class."""
 
+    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
+
     name = "distribution"
     labels_kind = np.float32
     constant = "mean shares"
@@ -156,10 +160,18 @@ class Distribution(Target):
         return labels.float() * (1 - smoothing) + smoothing / self.num_outputs
 
     def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
-        """Compute the KL divergence of the softmax from the shares, the mean over the batch, in nats."""
+        """Compute the KL divergence of the softmax from the shares, the mean over the batch, in nats.
+
+        The term of each class is multiplied by its weight, where there are weights.
+        """
         from torch.nn.functional import kl_div
 
-        return kl_div(logits.log_softmax(1), softened, reduction="batchmean")
+        terms = kl_div(logits.log_softmax(1), softened, reduction="none")
+        return (terms * logits.new_tensor(self.weights) if self.weights else terms).sum(1).mean()
+
+    def weigh(self, how: ClassWeights, labels: npt.NDArray[np.float32]) -> Self:
+        """Return the target whose loss weighs classes by the sum of their shares in train."""
+        return replace(self, weights=weigh_classes(labels.sum(0, dtype=np.float64), how))
 
     def prior(self, labels: npt.NDArray[np.float32]) -> Floats:
         """Return the logarithms of the mean shares in train, at least 2.2e-16, which have the least divergence."""

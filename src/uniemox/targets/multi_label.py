@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, sigmoid
@@ -20,6 +21,7 @@ from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, f1_of, share
 from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
+from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -108,6 +110,7 @@ class MultiLabel(Target):
     """Any number of the classes, each a question of its own."""
 
     thresholds: tuple[float, ...] = ()  # (C,), probabilities from which a class is answered; 0.5 before `fit`
+    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
 
     name = "multi_label"
     labels_kind = np.bool
@@ -167,10 +170,15 @@ class MultiLabel(Target):
         return labels.float() * (1 - smoothing) + smoothing / 2
 
     def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
-        """Compute the mean over classes of the binary cross-entropy of each."""
+        """Compute the mean over classes of the binary cross-entropy of each, times its weight."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        return binary_cross_entropy_with_logits(logits, softened)
+        weight = logits.new_tensor(self.weights) if self.weights else None
+        return binary_cross_entropy_with_logits(logits, softened, weight)
+
+    def weigh(self, how: ClassWeights, labels: npt.NDArray[np.bool]) -> Self:
+        """Return the target whose loss weighs classes by how often they apply in train."""
+        return replace(self, weights=weigh_classes(labels.sum(0), how))
 
     def start_head(self, head: nn.Linear, labels: npt.NDArray[np.bool]) -> None:
         """Start from the log odds of each class in train, which a head would else take long to reach.

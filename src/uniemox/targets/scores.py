@@ -69,6 +69,7 @@ class Grid(NamedTuple):
     heads: Sequence[str]
     rows: Sequence[Sequence[str | int | float | None]]
     width: Literal["full", "half"] = "full"
+    are_shares: bool = True  # Whether floats lie in [0, 1], to be shown as percentages on the terminal
 
 
 class Bars(NamedTuple):

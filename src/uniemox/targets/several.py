@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ClassWeights
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
@@ -206,6 +207,15 @@ class Several(Target):
 
         pairs = zip(self.parts, self._outputs(logits), self._outputs(softened), strict=True)
         return torch.stack([part.loss(own, labels) for part, own, labels in pairs]).sum()
+
+    def weigh(self, how: ClassWeights, labels: npt.NDArray[np.float32]) -> Self:
+        """Weigh the classes of the parts that have some, of which there must be one."""
+        parts = []
+        for part, own in zip(self.parts, self._labels(labels), strict=True):
+            parts.append(part.weigh(how, own) if any(part.emotions) else part)
+        if not any(self.emotions):
+            return super().weigh(how, labels)
+        return self._join(parts)
 
     def start_head(self, head: nn.Linear, labels: npt.NDArray[np.float32]) -> None:
         """Start the outputs of each part as it does."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
@@ -19,6 +20,7 @@ from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, draw_kinds
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
 from uniemox.targets.target import Logits, Target, refuse_unlabelled
+from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,6 +152,8 @@ class SingleLabelScores(scores.ClassScores):
 class SingleLabel(Target):
     """One of the classes."""
 
+    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
+
     name = "single_label"
     labels_kind = np.int64
     labels_are_wide = False
@@ -188,10 +192,15 @@ class SingleLabel(Target):
         return one_hot(labels, self.num_outputs).float() * (1 - smoothing) + smoothing / self.num_outputs
 
     def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
-        """Compute the cross-entropy of the softmax."""
+        """Compute the cross-entropy of the softmax, the share of each class times its weight."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits, softened)
+        weight = logits.new_tensor(self.weights) if self.weights else None
+        return cross_entropy(logits, softened, weight)
+
+    def weigh(self, how: ClassWeights, labels: Counts) -> Self:
+        """Return the target whose loss weighs classes by their number in train."""
+        return replace(self, weights=weigh_classes(np.bincount(labels, minlength=self.num_outputs), how))
 
     def prior(self, labels: Counts) -> Floats:
         """Return the logarithms of the shares of the classes in train, at least 2.2e-16."""

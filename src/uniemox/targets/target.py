@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ClassWeights
 from uniemox.errors import ConfigError, DataError
 from uniemox.manifests.merge import number_as
 from uniemox.targets.columns import Column
@@ -110,6 +111,17 @@ class Target(ABC):
     @abstractmethod
     def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
         """Compute the mean loss of a batch, in float: logits (B, C) against labels from `soften`."""
+
+    def weigh(self, how: ClassWeights, labels: npt.NDArray[Any]) -> Self:
+        """Return the target whose loss weighs classes by the labels of train (N, …).
+
+        Raises:
+            ConfigError: It has no classes to weigh; the default.
+        """
+        del labels
+        if how != "none":
+            raise ConfigError(f"class_weights is {how}, but target {self.name} has no classes to weigh: set it to none")
+        return self
 
     def start_head(self, head: nn.Linear, labels: npt.NDArray[Any]) -> None:
         """Start a new head from the labels of train (N, …); by default it stays as it is."""

@@ -100,7 +100,7 @@ class ValenceArousalScores(scores.Scores):
         rated, answered = np.array(self.rated), np.array(self.answered)
         heads = ("dimension", *(metric.title for metric in self.metrics))
         columns = (self.per_dimension[metric.name] for metric in self.metrics)
-        grid = scores.Grid(heads, list(zip(self.classes, *columns, strict=True)))
+        grid = scores.Grid(heads, list(zip(self.classes, *columns, strict=True)), are_shares=False)
         parts: list[scores.Part] = [
             scores.Scatter(
                 title=name,

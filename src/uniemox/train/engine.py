@@ -78,6 +78,7 @@ class Plan:
     """Share of the trained weights in those to keep; the rest are the weights that the run starts from."""
     signals: StopSignals = field(default_factory=StopSignals)
     after_epoch: Callable[[Engine], Kept] | None = None  # Returns what is kept; calls `heed_signals` between batches
+    is_enough: Callable[[Engine], bool] = lambda _: False  # Whether the run ends before its last step
 
 
 class _Heeded(Interrupted):
@@ -125,6 +126,11 @@ class Engine:
         return -(-self.step // self.order.steps_an_epoch)
 
     @property
+    def epochs_done(self) -> int:
+        """Number of whole epochs."""
+        return self.step // self.order.steps_an_epoch
+
+    @property
     def weights_module(self) -> nn.Module:
         """The module with the weights to keep: the moving average, where one is kept, interpolated with the start.
 
@@ -170,13 +176,20 @@ class Engine:
                 self._end_epoch()
                 self.save()
             batches = batches_of(loader)
-            while self.step < self.total_steps:
+            while self.step < self.total_steps and not self._is_enough():
                 rate = self._one_step(batches)
                 if self.step % self.plan.run.log_every == 0 or self.step == self.total_steps:
                     self._log(rate)
                 self._after_step()
         if self._skipped:
             self._report(f"{len(self._skipped)} unusable images or boxes were skipped")
+
+    def _is_enough(self) -> bool:
+        """Whether a run ends before its last step; said once, at the end of the epoch where it is found."""
+        if not self.plan.is_enough(self):
+            return False
+        self._report(f"stopped after epoch {self.epochs_done} of {self.plan.optim.epochs}: val has not improved since")
+        return True
 
     def _one_step(self, batches: Iterator[Any]) -> float:
         """Do one step of the optimiser; return its learning rate."""

@@ -76,8 +76,8 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
     train = splits["train"]
     target = target.bind_to(train)
-    for manifest in splits.values():
-        target.read_labels(manifest)  # refuses now, not after hours of training
+    labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}  # refuses before any training
+    weighed = target.weigh(config.class_weights, labels["train"])
     if empty := target.missing(train):
         run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
     if config.view != "scene":
@@ -105,7 +105,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     # Its classes are the places in the batch.
     mixup = Mixup(**shares, label_smoothing=0.0, num_classes=config.optim.batch_size) if augment.mixes else None
     plan = Plan(
-        task=FinetuneTask(target=target, smoothing=augment.smoothing, mixup=mixup),
+        task=FinetuneTask(target=weighed, smoothing=augment.smoothing, mixup=mixup),
         module=model,
         dataset=AugmentedDataset(
             train, augment, size=size, seed=config.seed, view=config.view, person=config.person, target=target
@@ -120,6 +120,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
         trained_share=config.trained_share,
         signals=run.signals,
         after_epoch=selection.after_epoch,
+        is_enough=selection.is_enough,
     )
     return _leave_model(selection, run.train(plan), shape, train, splits.get("test"))
 

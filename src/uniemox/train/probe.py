@@ -24,6 +24,7 @@ from uniemox.files.whole import check_vacant, write_whole
 from uniemox.inference.evaluate import Outputs, write_evaluation
 from uniemox.manifests.table import Manifest, digest, read_manifest
 from uniemox.settings import RUN_CONFIG, save_config
+from uniemox.targets.intervals import groups_of
 from uniemox.targets.kinds import build_target
 from uniemox.targets.scores import Metric, Scores
 from uniemox.targets.target import Target
@@ -67,6 +68,7 @@ class _Probe:
             features.unreadable(manifest),
             self.target,
             self.config.precision,
+            groups_of(manifest),
         )
 
 

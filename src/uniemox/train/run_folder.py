@@ -20,7 +20,7 @@ from uniemox.version import __version__
 
 # What a resumed run may change: none of it changes what is learned.
 _FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "data", "out", "baselines"}
-_GROWING = {"max_steps", "optim.epochs"}  # May grow on resume; the engine compares the resulting steps
+_GROWING = {"max_steps", "optim.epochs", "patience"}  # May grow on resume; the engine compares the resulting steps
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "accelerate", "numpy", "pillow")
 _LOCK = ".lock"
 

@@ -98,6 +98,11 @@ class Selection:
         weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
         return Kept({"missing": missing, "epoch": engine.epoch, "score": score}, weights)
 
+    def is_enough(self, engine: Engine) -> bool:
+        """Whether the score has not improved for as many epochs as the settings are patient."""
+        patience, best = self.config.patience, engine.kept.notes.get("epoch")
+        return patience is not None and best is not None and engine.epochs_done - best >= patience
+
     def _report_missing(self, outputs: Outputs, before: list[int] | None) -> list[int]:
         """List the rows of val that are not scored, and report them where they are others than in the epoch before."""
         missing: list[int] = np.setdiff1d(np.arange(len(self.val)), outputs.rows).tolist()

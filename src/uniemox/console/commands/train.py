@@ -41,6 +41,9 @@ def _pretrain(config: PretrainConfig, terminal: Terminal) -> Iterator[Answer]:
 
 def _finetune(config: FinetuneConfig, terminal: Terminal) -> Iterator[Answer]:
     """Train a classifier from a pretrained model or from random weights."""
+    if config.folds is not None:
+        yield _cross_validate(config, terminal)
+        return
     from uniemox.train.finetune import finetune
 
     with Display(terminal) as display:
@@ -53,6 +56,24 @@ def _finetune(config: FinetuneConfig, terminal: Terminal) -> Iterator[Answer]:
             test = config.out / "test"
             write_evaluation_report(test, model=str(folder), data=config.data, split=config.test_split)
     yield Answer([folder])
+
+
+def _cross_validate(config: FinetuneConfig, terminal: Terminal) -> Answer:
+    """Fine-tune a model for each fold, each with a report of its own."""
+    from uniemox.compute.processes import check_alone
+    from uniemox.console.tables import folds_table
+    from uniemox.report.run import write_evaluation_report, write_run_report
+    from uniemox.train.folds import SUMMARY, cross_validate
+
+    check_alone("finetune --folds")
+    with Display(terminal) as display:
+        found = cross_validate(config, display)
+    for folder in sorted(config.out.glob("fold-*")):
+        write_run_report(folder)
+        data = config.out / "data" / f"{folder.name}.parquet"
+        write_evaluation_report(folder / "test", model=str(folder / "model"), data=data, split="test")
+    summary = config.out / SUMMARY
+    return Answer([folds_table(found), summary], {"folds": summary})
 
 
 COMMANDS: Final = {

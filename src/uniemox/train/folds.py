@@ -1,0 +1,127 @@
+"""Cross-validation: as many fine-tunings as folds, and what their scores say together."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from uniemox.config.training import FinetuneConfig
+from uniemox.errors import ConfigError, DataError
+from uniemox.files.whole import write_whole
+from uniemox.manifests.recut import cut_folds
+from uniemox.manifests.table import Manifest, read_manifest, write_manifest
+from uniemox.targets.kinds import build_target
+from uniemox.targets.scores import Metric, Scores
+from uniemox.targets.target import Target
+from uniemox.train.events import Message, Observer, ignore
+from uniemox.train.finetune import finetune
+
+SUMMARY: Final = "folds.json"  # The scores of all folds, in the folder of the cross-validation
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """What the folds say of one metric."""
+
+    metric: Metric
+    values: tuple[float, ...]  # Of each fold, on its own part of the data
+    test_share: float  # Rows of a fold's test over those of its train, the mean of the folds
+
+    @property
+    def mean(self) -> float:
+        """Mean over the folds."""
+        return float(np.mean(self.values))
+
+    @property
+    def half(self) -> float:
+        """Half the width of the 95 % interval of the mean.
+
+        Models of different folds learn from mostly the same rows, so their scores vary less than those of independent
+        data would: the variance of the mean is taken as (1 / K + n_test / n_train) s² (Nadeau and Bengio 2003).
+        """
+        from scipy.special import stdtrit
+
+        count = len(self.values)
+        spread = np.var(self.values, ddof=1) * (1 / count + self.test_share)
+        return float(stdtrit(count - 1, 0.975) * np.sqrt(spread))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"mean": self.mean, "interval": [self.mean - self.half, self.mean + self.half], "folds": [*self.values]}
+
+
+def cross_validate(
+    config: FinetuneConfig, observer: Observer = ignore, *, target: Target | None = None
+) -> list[FoldScore]:
+    """Fine-tune a model for each of `config.folds` folds, and write what their scores say together.
+
+    Each fold is a run of its own in `config.out`, with the rows of its data beside it; `config.resume` continues with
+    the first fold that is not done.
+
+    Args:
+        config: What to do; its splits are those whose rows are divided.
+        observer: Hears of progress.
+        target: What the labels are, where that is a kind of the caller's own.
+
+    Returns:
+        The scores by metric, in the order in which the target shows them.
+
+    Raises:
+        ConfigError: No folds are set, or the folder is not empty and not resumed.
+        DataError: There are fewer groups, or images, than folds.
+    """
+    if config.folds is None:
+        raise ConfigError("folds is not set: give a number, or call `finetune`")
+    if not config.resume and config.out.exists() and any(config.out.iterdir()):
+        raise ConfigError(f"out {config.out} is not empty: choose another folder, or `resume` to go on with its folds")
+    parts = _prepare(config, observer)
+    found, shares = [], []
+    for number, manifest in enumerate(parts, 1):
+        folder = config.out / f"fold-{number}"
+        data = config.out / "data" / f"fold-{number}.parquet"
+        if not (config.resume and data.exists()):
+            write_manifest(manifest, data)
+        observer(Message(f"fold {number} of {config.folds}: {manifest.split_counts()}"))
+        own = replace(config, data=data, out=folder, folds=None)
+        finetune(replace(own, train_split="train", val_split="val", test_split="test"), observer, target=target)
+        saved = json.loads((folder / "test" / "report.json").read_text(encoding="utf-8"))
+        found.append((target or build_target(config.target)).scores_from_dict(saved))
+        counts = manifest.split_counts()
+        shares.append(counts["test"] / counts["train"])
+    together = summarize(found, float(np.mean(shares)))
+    with write_whole(config.out / SUMMARY, DataError) as beside:
+        text = json.dumps({score.metric.name: score.to_dict() for score in together}, indent=2)
+        beside.write_text(text, encoding="utf-8")
+    for score in together:
+        if score.metric.is_selectable:
+            text = f"{score.metric.title} {score.mean:.4f} ± {score.half:.4f} over {config.folds} folds"
+            observer(Message(text))
+    return together
+
+
+def _prepare(config: FinetuneConfig, observer: Observer) -> list[Manifest]:
+    """Divide the rows, and say which fold lacks a class."""
+    assert config.folds is not None
+    asked = dict.fromkeys(
+        name for name in (config.train_split, config.val_split, config.test_split) if name is not None
+    )
+    whole = read_manifest(config.data).select(list(asked))
+    parts = cut_folds(whole, num_folds=config.folds, seed=config.seed)
+    for number, part in enumerate(parts, 1):
+        counts = part.select(["test"]).class_counts()
+        lacking = [name for name, count in whole.class_counts().items() if count and not counts[name]]
+        if lacking:
+            text = f"fold {number} has no image of {', '.join(lacking)}: its scores do not speak of that"
+            observer(Message(text))
+    return parts
+
+
+def summarize(scores: Sequence[Scores], test_share: float) -> list[FoldScore]:
+    """Collect the metrics that a journal keeps, over the scores of K folds, at least two."""
+    return [
+        FoldScore(metric, tuple(one.values[metric.name] for one in scores), test_share)
+        for metric in scores[0].metrics
+        if metric.is_kept and all(metric.name in one.values for one in scores)
+    ]
