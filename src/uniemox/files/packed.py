@@ -135,7 +135,6 @@ def _tar_members(path: Path, note: Note) -> Iterator[Member]:
                     yield Member(member.name, Unreadable(why))
                 else:
                     data = file.read(member.size)
-                    file.read(archive.offset - file.tell())  # else the next header is sought backwards, from the start
                     if len(data) < member.size:
                         raise OSError("it ends before its last image does")
                     yield Member(member.name, data)
