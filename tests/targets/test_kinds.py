@@ -4,7 +4,16 @@ import pytest
 
 from uniemox.config.training import Target as Kind
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.targets.kinds import DEFAULT, PROBLEM_TYPES, build_target, find_target, kind_of_data, resolve_target
+from uniemox.manifests.table import Facts, manifest_from_columns
+from uniemox.targets.kinds import (
+    DEFAULT,
+    PROBLEM_TYPES,
+    build_target,
+    find_target,
+    kind_of_data,
+    kinds_in,
+    resolve_target,
+)
 from uniemox.targets.single_label import SingleLabel
 
 every_kind = pytest.mark.parametrize("kind", get_args(Kind))
@@ -61,3 +70,13 @@ def test_what_is_given_must_be_of_the_models_kind():
 def test_data_and_transformers_name_a_kind_too():
     assert {kind_of_data(has_label_sets=has) for has in (True, False)} <= set(get_args(Kind))
     assert set(PROBLEM_TYPES.values()) == {"single_label", "multi_label", "valence_arousal"}
+
+
+def test_the_kinds_of_labels_that_data_have_are_those_that_can_be_learned(tmp_path):
+    facts = Facts(name="rated", title="Rated", classes=("awe", "joy"), emotion=None, root=tmp_path, vad_range=(1, 9))
+    rows = {"paths": ["a.png", "b.png"], "splits": ["train", "test"]}
+    shares = {"distributions": [[0.5, 0.5], None], "vad": [(1, 2, None), None]}
+    assert kinds_in(manifest_from_columns(facts, **rows, labels=[0, 1])) == ["single_label", "multi_label"]
+    assert kinds_in(manifest_from_columns(facts, **rows, label_sets=[[0], [0, 1]])) == ["multi_label"]
+    assert kinds_in(manifest_from_columns(facts, **rows, **shares)) == ["distribution", "valence_arousal"]
+    assert kinds_in(manifest_from_columns(facts, **rows)) == []

@@ -131,8 +131,13 @@ def _describe_box(box: Box | None) -> str:
     return "" if box is None else f"{box.x0:.0f},{box.y0:.0f} {box.x1 - box.x0:.0f}×{box.y1 - box.y0:.0f}"
 
 
-def facts_table(manifest: Manifest) -> Table:
-    """Show what a manifest records about its data set."""
+def facts_table(manifest: Manifest, *, targets: Sequence[str] = ()) -> Table:
+    """Show what a manifest records about its data set, and the kinds of labels that its rows have."""
+    from uniemox.manifests.ratings import average_ratings  # PyArrow, which help has no need of
+
+    low, high = manifest.facts.vad_range or (None, None)
+    rated = [f"{name} {one.mean:.2f} ± {one.deviation:.2f}" for name, one in average_ratings(manifest).items()]
+    scale = "" if low is None else f", from {low:g} to {high:g}"
     facts, rows = manifest.facts, len(manifest)
     images = len(manifest.table["path"].unique())
     shown = {
@@ -142,6 +147,8 @@ def facts_table(manifest: Manifest) -> Table:
         "folder": facts.root,
         "layout": facts.layout,
         "labels": facts.labelled_by,
+        "ratings": f"{', '.join(rated)}{scale}" if rated else "",
+        "targets": ", ".join(targets),
         "splits": facts.split_recipe,
         "people": facts.people_source,
         "licence": facts.licence,
@@ -215,13 +222,24 @@ def counts_table(manifest: Manifest) -> Table:
 
     A row with a set of labels is in several lines, but counts once in all.
     """
-    counts = manifest.counts()
+    from uniemox.manifests.ratings import average_shares  # PyArrow, which help has no need of
+
+    counts, shares = manifest.counts(), average_shares(manifest)
     names = [*manifest.facts.classes, *([""] if any(of_class.get("") for of_class in counts.values()) else [])]
-    rows = ([name or "no label", *(of_class.get(name, 0) for of_class in counts.values())] for name in names)
-    table = _make_table(["class", *counts], rows, right=counts)
+    rows = (
+        [name or "no label", *(of_class.get(name, 0) for of_class in counts.values()), *_share_of(name, shares)]
+        for name in names
+    )
+    heads = [*counts, *(["raters %"] if shares else [])]
+    table = _make_table(["class", *heads], rows, right=heads)
     table.add_section()
     table.add_row("all", *map(str, manifest.split_counts().values()))
     return table
+
+
+def _share_of(name: str, shares: Mapping[str, float]) -> list[str]:
+    """Show the mean share of raters for a class, if raters gave shares."""
+    return [percent(shares[name]) if name in shares else ""] if shares else []
 
 
 def sources_table(sources: Mapping[str, int]) -> Table | None:

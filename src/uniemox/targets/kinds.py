@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from uniemox.config.training import Target as Kind
 from uniemox.errors import CheckpointError, DataError
+from uniemox.manifests.table import Manifest
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.several import JOIN, Several
@@ -31,6 +32,19 @@ def build_target(kinds: Sequence[Kind]) -> Target:
 def kind_of_data(*, has_label_sets: bool) -> str:
     """Name the kind of target that data were made for."""
     return MultiLabel.name if has_label_sets else SingleLabel.name
+
+
+def kinds_in(manifest: Manifest) -> list[str]:
+    """Name the kinds of labels that a manifest's rows have, those of split train where there is one."""
+    rows = manifest.select(["train"]) if "train" in manifest.split_counts() else manifest
+    found = []
+    for name, kind in _KINDS.items():
+        try:
+            kind().bind_to(rows).read_labels(rows)
+        except DataError:
+            continue
+        found.append(name)
+    return found
 
 
 def find_target(name: str, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Target | None:

@@ -67,14 +67,23 @@ def _datasets(_config: DatasetsConfig, _: object) -> Iterator[Answer]:
 def _show(config: ShowConfig, _: object) -> Iterator[Answer]:
     """Show what a manifest holds."""
     from uniemox.console.tables import counts_table, facts_table
+    from uniemox.manifests.ratings import average_ratings, average_shares
     from uniemox.manifests.table import read_manifest
+    from uniemox.targets.kinds import kinds_in
 
     manifest = read_manifest(config.manifest)
     if config.people:
         yield show_people(manifest, config)
         return
-    data = {"facts": manifest.facts, "pictures": manifest.counts()}
-    yield Answer([facts_table(manifest), counts_table(manifest)], data)
+    targets = kinds_in(manifest)
+    data = {
+        "facts": manifest.facts,
+        "pictures": manifest.counts(),
+        "targets": targets,
+        "ratings": {name: one._asdict() for name, one in average_ratings(manifest).items()},
+        "shares": average_shares(manifest),
+    }
+    yield Answer([facts_table(manifest, targets=targets), counts_table(manifest)], data)
 
 
 COMMANDS: Final = {
