@@ -7,8 +7,9 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from uniemox.errors import DataError
+from uniemox.manifests import columns
 from uniemox.manifests.table import Facts, manifest_from_columns
-from uniemox.targets.valence_arousal import ValenceArousal, correlations
+from uniemox.targets.valence_arousal import VAD, ValenceArousal, correlations
 
 DIMENSIONS = ("valence", "arousal")
 TARGET = ValenceArousal(DIMENSIONS, scale=(1.0, 9.0))
@@ -180,3 +181,7 @@ def test_scores_come_back_from_their_dictionary_and_are_shown():
     ((_, parts),) = scores.display.panels
     assert [getattr(part, "title", "") for part in parts] == ["", "valence", "arousal", "valence and arousal"]
     assert all(first.limits == second.limits == (1.0, 9.0) for first, second in pairwise(parts[1:]))
+
+
+def test_the_dimensions_are_those_of_a_manifest():
+    assert VAD == columns.VAD

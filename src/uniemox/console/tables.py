@@ -117,14 +117,20 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
             answer = ("", "", f"not read: {prediction.reason}")
         else:
             emotion = ", ".join(predicted) or "–" if isinstance(predicted, list) else str(predicted)
-            if predicted is None:
-                emotion = ", ".join(f"{name} {value:.2f}" for name, value in prediction.answer.items())
+            rated = [f"{name} {value:.2f}" for name, value in prediction.answer.items() if _is_rating(name, value)]
+            if rated:
+                emotion = ", ".join([*([emotion] if predicted is not None else []), *rated])
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
             answer = (emotion, "" if confidence is None else percent(confidence), likeliest)
         box = [_describe_box(prediction.box)] if has_people else []
         rows.append((prediction.path, *box, *answer))
     heads = ["path", *(["person"] if has_people else []), "emotion", "%", "likeliest"]
     return _make_table(heads, rows, right=("person", "%"))
+
+
+def _is_rating(name: str, value: object) -> bool:
+    """Whether an answer is a number on a scale, and no probability."""
+    return isinstance(value, float) and "confidence" not in name and "p_" not in name
 
 
 def _describe_box(box: Box | None) -> str:

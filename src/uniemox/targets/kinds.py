@@ -1,18 +1,22 @@
 """The kinds of targets by the words for them; nothing outside this room maps a word to a kind."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from uniemox.config.training import Target as Kind
 from uniemox.errors import CheckpointError, DataError
-from uniemox.manifests.table import Manifest
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.several import JOIN, Several
 from uniemox.targets.single_label import SingleLabel
 from uniemox.targets.target import Numbers, Target
 from uniemox.targets.valence_arousal import ValenceArousal
+
+if TYPE_CHECKING:
+    from uniemox.manifests.table import Manifest
 
 DEFAULT: Final = SingleLabel.name  # What a model folder means that names no target
 _KINDS: Final[dict[str, type[Target]]] = {

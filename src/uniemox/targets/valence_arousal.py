@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from uniemox.errors import DataError
-from uniemox.manifests.columns import VAD
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+VAD: Final = ("valence", "arousal", "dominance")  # As `manifests.columns` names them, without PyArrow
 _KEPT_POINTS: Final = 500  # Of all samples, in a report
 _EPS: Final = 1e-12  # Below this a variance is rounding
 Points = tuple[tuple[float, ...], ...]
@@ -175,6 +174,8 @@ class ValenceArousal(Target):
 
     def bind_to(self, manifest: Manifest) -> Self:
         """Make the target of the dimensions that some row has, on the manifest's scale."""
+        import pyarrow.compute as pc  # which prediction has no need of
+
         facts, ratings = manifest.facts, manifest.table["vad"]
         known = tuple(name for name in VAD if pc.struct_field(ratings, name).null_count < len(manifest))
         if not known:
@@ -234,6 +235,8 @@ class ValenceArousal(Target):
 
     def read_labels(self, manifest: Manifest) -> npt.NDArray[np.float32]:
         """Read the ratings (N, D), from −1 to 1; `DataError` names the first row without or beyond the scale."""
+        import pyarrow.compute as pc  # which prediction has no need of
+
         column = manifest.table["vad"]
         found = [pc.struct_field(column, name).cast("float64").to_numpy() for name in self.classes]
         ratings = np.stack(found, 1)
