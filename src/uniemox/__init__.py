@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from uniemox.config.people import PersonConfig as PersonConfig
     from uniemox.config.probe import ProbeConfig as ProbeConfig
     from uniemox.config.training import AugmentConfig as AugmentConfig
+    from uniemox.config.training import ConfidenceConfig as ConfidenceConfig
     from uniemox.config.training import FinetuneConfig as FinetuneConfig
     from uniemox.config.training import LossConfig as LossConfig
     from uniemox.config.training import ModelConfig as ModelConfig
@@ -45,8 +46,8 @@ _MODULES = {
     "checkpoints.load": "load_model load_pretraining",
     "config.people": "PersonConfig",
     "config.probe": "ProbeConfig",
-    "config.training": "AugmentConfig FinetuneConfig LossConfig ModelConfig OptimConfig PretrainConfig TeacherConfig "
-    "ViewsConfig",
+    "config.training": "AugmentConfig ConfidenceConfig FinetuneConfig LossConfig ModelConfig OptimConfig "
+    "PretrainConfig TeacherConfig ViewsConfig",
     "config.zero_shot": "ZeroShotConfig",
     "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
     "importers.importing": "import_dataset",

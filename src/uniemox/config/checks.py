@@ -47,6 +47,7 @@ SomeWorkers = Annotated[int, Range(f"between 1 and {MAX_WORKERS}", lambda value:
 Positive = Annotated[float, Range("greater than 0", lambda value: value > 0)]
 NotNegative = Annotated[Number, Range("at least 0", lambda value: 0 <= value < inf)]
 Share = Annotated[float, Range("between 0 and 1", lambda value: 0 <= value <= 1)]
+InnerShare = Annotated[float, Range("greater than 0 and less than 1", lambda value: 0 < value < 1)]
 BelowOne = Annotated[float, Range("in [0, 1)", lambda value: 0 <= value < 1)]
 AreaShares = Annotated[
     tuple[float, float], Range("in order, greater than 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1)

@@ -62,12 +62,17 @@ class Outputs:
     computed_in: str  # Precision of the forward passes, or onnx
     groups: Groups | None = None  # Of the manifest's rows, which intervals resample together
 
+    @property
+    def group_codes(self) -> npt.NDArray[np.int64] | None:
+        """The groups of the samples (N,), if rows of the manifest have some."""
+        return None if self.groups is None else self.groups.codes[self.rows]
+
     def score(self, *, num_resamples: int = NUM_RESAMPLES) -> Scores:
         """Score the answers as they are, with intervals over groups of rows that are alike (`groups_of`)."""
         if self.groups is None:
             scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples)
             return replace(scores, computed_in=self.computed_in)
-        groups = self.groups.codes[self.rows]
+        groups = self.group_codes
         scores = self.target.score(self.logits, self.labels, num_resamples=num_resamples, groups=groups)
         return replace(scores, computed_in=self.computed_in, resampled=describe_units(groups, self.groups.word))
 
@@ -91,7 +96,7 @@ class Outputs:
             answered = Manifest(table, manifest.facts, manifest.places[self.rows])
         more = {f"zero-shot of {teacher}": partial(answer_zero_shot, teacher)} if teacher else None
         baselines = score_baselines(
-            self.target,
+            self.target.without_guarantees(),  # which were fitted for the model alone
             test=answered,
             labels=self.labels,
             train=train,

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights
+from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
 from uniemox.targets.columns import Column
+from uniemox.targets.conformal import Guarantees, fit_guarantees
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
-from uniemox.targets.target import Logits, Target, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, refuse_infinite, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -110,10 +112,12 @@ class Distribution(Target):
     """The share of raters for each class."""
 
     weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
+    guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
 
     name = "distribution"
     labels_kind = np.float32
     constant = "mean shares"
+    has_guarantees = True
     columns_read = ("distribution",)
     kept_words = "of {images} keep their likeliest class"
     metrics = (
@@ -125,6 +129,24 @@ class Distribution(Target):
         _metric("clark", "Clark", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
         _metric("canberra", "Canberra", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
     )
+
+    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
+        """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
+        return replace(self, classes=classes, guarantees=Guarantees.from_numbers(numbers))
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return what a model folder keeps."""
+        return {**super().to_facts(), "numbers": self.guarantees.to_numbers()}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The fields of `Scores` that describe the target."""
+        return {**super().about, "metrics": (*self.metrics, *self.guarantees.metrics)}
+
+    @property
+    def fitted(self) -> str:
+        """What a card reports of what was fitted on val."""
+        return self.guarantees.fitted
 
     @property
     def summary(self) -> str:
@@ -186,21 +208,37 @@ class Distribution(Target):
 
         return fit_temperature(lambda factor: -float((labels * log_softmax(logits * factor, axis=1)).sum(1).mean()))
 
+    def fit_guarantees(
+        self, logits: Logits, labels: npt.NDArray[np.float32], asked: ConfidenceConfig, groups: Codes | None = None
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Fit label sets and abstention on val, of the mode: of equal shares any counts."""
+        refuse_infinite(logits)
+        is_true = labels == labels.max(1, keepdims=True)
+        guarantees, notes = fit_guarantees(softmax(logits), is_true, asked, groups)
+        return replace(self, guarantees=guarantees), notes
+
+    def without_guarantees(self) -> Self:
+        """Return it without what was fitted for one model."""
+        return replace(self, guarantees=Guarantees())
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """The emotion of the largest share, that share, and those of all."""
         shares = (Column(f"p_{name}", "number") for name in self.classes)
-        return (Column("predicted", "text"), Column("confidence", "number"), *shares)
+        return (Column("predicted", "text"), Column("confidence", "number"), *self.guarantees.columns, *shares)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """Answer with the shares, and the class of the largest, the first of equals."""
+        probabilities = softmax(logits)
+        promises = self.guarantees.answers(probabilities, self.classes)
         return [
             {
                 "predicted": self.classes[place],
                 "confidence": row[place],
+                **promised,
                 "probabilities": dict(zip(self.classes, row, strict=True)),
             }
-            for row, place in _with_modes(softmax(logits))
+            for (row, place), promised in zip(_with_modes(probabilities), promises, strict=True)
         ]
 
     def numbers(self, logits: Logits) -> Floats:
@@ -247,7 +285,8 @@ class Distribution(Target):
         return DistributionScores(
             **self.about,
             num_samples=len(labels),
-            values=scores.measure(self.metrics, means),
+            values=scores.measure(self.metrics, means)
+            | self.guarantees.measure(numbers, shares == shares.max(1, keepdims=True)),
             intervals=bound(self.metrics, means, blocks, units=count_units(groups, len(labels))),
             resampled=describe_units(groups),
             shares=tuple(zip(*(part.tolist() for part in parts), strict=True)),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights
+from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
@@ -90,7 +90,7 @@ class Several(Target):
     @property
     def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
         """The metrics of all parts; the first that can chooses the epoch."""
-        own = [(part.name, metric) for part in self.parts for metric in part.metrics]
+        own = [(part.name, metric) for part in self.parts for metric in part.about["metrics"]]
         names = _distinct((name, metric.name) for name, metric in own)
         titles = _titles(own)
         return tuple(
@@ -244,6 +244,25 @@ class Several(Target):
         """Fit each part on val."""
         pairs = zip(self.parts, self._outputs(logits), self._labels(labels), strict=True)
         return self._join(part.fit(own, truth) for part, own, truth in pairs)
+
+    @property
+    def has_guarantees(self) -> bool:  # type: ignore[override]
+        """Whether a part has some."""
+        return any(part.has_guarantees for part in self.parts)
+
+    def fit_guarantees(
+        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Fit those of each part."""
+        triples = zip(self.parts, self._outputs(logits), self._labels(labels), strict=True)
+        found = [part.fit_guarantees(own, truth, asked, groups) for part, own, truth in triples]
+        pairs = zip(self.parts, found, strict=True)
+        notes = tuple(f"{part.name}: {note}" for part, (_, texts) in pairs for note in texts)
+        return self._join(part for part, _ in found), notes
+
+    def without_guarantees(self) -> Self:
+        """Return it without what was fitted for one model."""
+        return self._join(part.without_guarantees() for part in self.parts)
 
     # Answers
 

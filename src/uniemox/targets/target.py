@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights
+from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
-from uniemox.manifests.merge import number_as
 from uniemox.targets.columns import Column
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
+    from uniemox.targets.intervals import Codes
 
 Logits = npt.NDArray[np.floating[Any]]  # (N, C), C being `num_outputs`
 Numbers = Mapping[str, tuple[float, ...]]  # What a model folder keeps of a target beside its classes, by name
@@ -43,6 +43,7 @@ class Target(ABC):
     labels_are_wide: ClassVar[bool] = True  # Whether labels are (N, C), one for each output, else (N,)
     problem_type: ClassVar[str | None] = None  # What transformers calls it, if it does
     is_judged: ClassVar[bool] = True  # Whether an answer is right or wrong
+    has_guarantees: ClassVar[bool] = False  # Whether `fit_guarantees` fits any
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
 
@@ -60,6 +61,8 @@ class Target(ABC):
 
         Returns the target that reads and scores them, and the manifest for it to read.
         """
+        from uniemox.manifests.merge import number_as  # PyArrow, which prediction has no need of
+
         return self, number_as(self.classes, manifest)
 
     def missing(self, manifest: Manifest) -> list[str]:
@@ -149,6 +152,20 @@ class Target(ABC):
         del logits, labels
         return self
 
+    def fit_guarantees(
+        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Fit on val what is promised of answers (`conformal`); the default promises nothing.
+
+        Returns the target, and in words what could not be fitted. Logits that are not finite raise `DataError`.
+        """
+        del logits, labels, asked, groups
+        return self, ()
+
+    def without_guarantees(self) -> Self:
+        """Return it without what was fitted for one model, to answer for others."""
+        return self
+
     # Answers
 
     @property
@@ -207,13 +224,7 @@ class Target(ABC):
         groups: npt.NDArray[np.int64] | None = None,
     ) -> Scores:
         """Score the answers of N samples as `score_numbers` does; `DataError` for none or for infinite logits."""
-        if not len(logits):
-            raise DataError("nothing to evaluate: no labelled sample is given")
-        finite = np.isfinite(logits).all(1)
-        if not finite.all():
-            raise DataError(
-                f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged"
-            )
+        refuse_infinite(logits)
         numbers = self.numbers(logits)
         return self.score_numbers(numbers, labels, seed=seed, num_resamples=num_resamples, groups=groups)
 
@@ -241,7 +252,7 @@ class Target(ABC):
     def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
         """Rebuild scores from `Scores.to_dict`; `DataError` if a value is missing or invalid."""
         try:
-            known = (metric.name for metric in self.metrics if metric.name in values)
+            known = (metric.name for metric in self.about["metrics"] if metric.name in values)
             common = {
                 **self._about(values),
                 "num_samples": int(values["num_samples"]),
@@ -258,7 +269,8 @@ class Target(ABC):
             ) from error
 
     def _about(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return self.bind(tuple(values["classes"])).about
+        classes = tuple(values["classes"])
+        return (self if classes == self.classes else self.bind(classes)).about
 
     def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> Scores:
         """Rebuild scores from their dictionary and the fields that all scores have."""
@@ -278,6 +290,15 @@ class Target(ABC):
 def _rebuild_baseline(values: Mapping[str, Any]) -> Baseline:
     scores = {str(name): float(value) for name, value in values["scores"].items()}
     return Baseline(str(values["name"]), scores, str(values["note"]))
+
+
+def refuse_infinite(logits: Logits) -> None:
+    """Raise a DataError if there are no logits (N, C), or some that are not finite."""
+    if not len(logits):
+        raise DataError("nothing to evaluate: no labelled sample is given")
+    finite = np.isfinite(logits).all(1)
+    if not finite.all():
+        raise DataError(f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged")
 
 
 def refuse_unlabelled(manifest: Manifest, unlabelled: npt.NDArray[np.bool]) -> None:

@@ -32,6 +32,8 @@ from uniemox.models.classify import (
 )
 from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.models.fusion import start_as_mean
+from uniemox.targets.conformal import describe_too_few
+from uniemox.targets.intervals import count_units, groups_of
 from uniemox.targets.kinds import build_target
 from uniemox.targets.scores import Metric
 from uniemox.targets.several import JOIN
@@ -78,8 +80,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     target = target.bind_to(train)
     labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}  # refuses before any training
     weighed = target.weigh(config.class_weights, labels["train"])
-    if empty := target.missing(train):
-        run.observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
+    _report_lacks(config, target, train, splits["val"], run.observer)
     if config.view != "scene":
         run.warn_of_boxes(train)
     torch.manual_seed(config.seed)
@@ -125,6 +126,20 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     return _leave_model(selection, run.train(plan), shape, train, splits.get("test"))
 
 
+def _report_lacks(config: FinetuneConfig, target: Target, train: Manifest, val: Manifest, observer: Observer) -> None:
+    """Report before the training what the rows are too few for; refuse a promise that the target cannot make."""
+    if empty := target.missing(train):
+        observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
+    if target.has_guarantees:
+        groups = groups_of(val)
+        for text in describe_too_few(config.confidence, count_units(groups and groups.codes, len(val))):
+            observer(Message(f"{config.val_split}: {text}"))
+    elif config.confidence.risk is not None:
+        kinds = "single_label and distribution"
+        why = f"confidence.risk is {config.confidence.risk:g}, but only {kinds} can abstain, not {target.name}"
+        raise ConfigError(f"{why}: omit it")
+
+
 def _leave_model(
     selection: Selection, engine: Engine, shape: Mapping[str, Any], train: Manifest, test: Manifest | None
 ) -> Path:
@@ -141,6 +156,9 @@ def _leave_model(
             parameter.div_(torch.from_numpy(temperatures).to(parameter).reshape(-1, *[1] * (parameter.ndim - 1)))
     answers = selection.answers(best, val, accelerator, precision)
     fitted = target.fit(answers.logits, answers.labels)
+    fitted, lacking = fitted.fit_guarantees(answers.logits, answers.labels, config.confidence, answers.group_codes)
+    for text in lacking:
+        selection.observer(Message(f"{config.val_split}: {text}"))
     folder = config.out / "model"
     if accelerator.is_main_process:
         facts = ModelFacts(
