@@ -5,7 +5,7 @@ import pytest
 
 from uniemox.targets.columns import Column
 
-VALUES = {"text": "a", "texts": ["ä", "b"], "number": 0.5, "whole": 7}
+VALUES = {"text": "a", "texts": ["ä", "b"], "number": 0.5, "whole": 7, "flag": False}
 
 
 @pytest.mark.parametrize("kind", VALUES)
@@ -16,8 +16,9 @@ def test_a_column_holds_what_it_says_or_nothing(kind):
     assert column.in_csv(None) is None
 
 
-def test_a_list_is_json_in_a_cell_of_csv_and_nothing_else_is():
+def test_lists_and_truth_values_are_json_in_a_cell_of_csv_and_nothing_else_is():
     for kind, value in VALUES.items():
         cell = Column("x", kind).in_csv(value)
-        assert (json.loads(cell) if kind == "texts" else cell) == value
+        assert (json.loads(cell) if kind in ("texts", "flag") else cell) == value
+    assert Column("x", "flag").in_csv(True) == "true"
     assert Column("x", "texts").in_csv(["ä"]) == '["ä"]'

@@ -23,6 +23,7 @@ from uniemox.wording import counted
 
 NUM_STEPS: Final = 20  # Shares of val that abstention is tried at: 1/20, 2/20, … 1
 DELTA: Final = 0.05  # Probability, over the choice of val, that the error rate of what is answered is above the risk
+_TAKE: Final = {name: itemgetter(name) for name in ("set_coverage", "set_size", "abstained", "answered_error")}
 _ROUNDING: Final = 1e-9  # So that (9 + 1) · .7 is 7
 
 
@@ -72,14 +73,16 @@ class Guarantees:
         if self.level is not None:
             note = f"at least {100 * self.level:g} % promised"
             found += [
-                Metric("set_coverage", "true label in its set", itemgetter("set_coverage"), note=note),
-                Metric("set_size", "labels in a set", itemgetter("set_size"), lower_is_better=True, is_share=False),
+                Metric("set_coverage", "true label in its set", _TAKE["set_coverage"], note=note),
+                Metric("set_size", "labels in a set", _TAKE["set_size"], lower_is_better=True, is_share=False),
             ]
         if self.risk is not None:
             note = f"at most {100 * self.risk:g} % promised"
             found += [
-                Metric("abstained", "abstained", itemgetter("abstained"), lower_is_better=True),
-                Metric("answered_error", "errors among answered", itemgetter("answered_error"), note=note),
+                Metric("abstained", "abstained", _TAKE["abstained"], lower_is_better=True),
+                Metric(
+                    "answered_error", "errors among answered", _TAKE["answered_error"], note=note, lower_is_better=True
+                ),
             ]
         return tuple(found)
 

@@ -45,6 +45,7 @@ class Target(ABC):
     is_judged: ClassVar[bool] = True  # Whether an answer is right or wrong
     has_guarantees: ClassVar[bool] = False  # Whether `fit_guarantees` fits any
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
+    number_word: ClassVar[str] = "probability"  # What one of `numbers` is
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
@@ -208,6 +209,10 @@ class Target(ABC):
         """Compute the share of answers that two models have in common."""
         return float((self.decisions(logits) == self.decisions(others)).mean())
 
+    def kept(self, logits: Logits, others: Logits) -> float:
+        """Compute the share of `decisions` that another model keeps, as `kept_words` call it."""
+        return float((self.decisions(logits) == self.decisions(others)).mean())
+
     def largest_change(self, logits: Logits, others: Logits) -> float:
         """Compute how far the numbers of two models are apart at most."""
         return float(np.abs(self.numbers(logits) - self.numbers(others)).max())
@@ -252,9 +257,10 @@ class Target(ABC):
     def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
         """Rebuild scores from `Scores.to_dict`; `DataError` if a value is missing or invalid."""
         try:
-            known = (metric.name for metric in self.about["metrics"] if metric.name in values)
+            about = self._about(values)
+            known = (metric.name for metric in about["metrics"] if metric.name in values)
             common = {
-                **self._about(values),
+                **about,
                 "num_samples": int(values["num_samples"]),
                 "values": {name: float(values[name]) for name in known},
                 "intervals": {name: Interval(*pair) for name, pair in values["intervals"].items()},
@@ -270,7 +276,7 @@ class Target(ABC):
 
     def _about(self, values: Mapping[str, Any]) -> dict[str, Any]:
         classes = tuple(values["classes"])
-        return (self if classes == self.classes else self.bind(classes)).about
+        return (self if classes == self.classes else self.bind(classes, values.get("numbers", {}))).about
 
     def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> Scores:
         """Rebuild scores from their dictionary and the fields that all scores have."""
