@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 
+from uniemox import Predictor
 from uniemox.checkpoints.facts import read_facts
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export import run
@@ -124,3 +125,12 @@ def test_images_are_chosen_evenly_and_people_come_from_the_manifest(painted, mon
     assert found[0][0].parent.parent.name == "train"
     assert found[0][1]  # its person
     assert found[0][0] != found[-1][0]
+
+
+def test_an_export_promises_what_the_model_promises(exported, finetuned, painted):
+    assert read_facts(finetuned.model).numbers["label_set"][0] == 0.9
+    images = [painted.manifest.row(place).path for place in range(6)]
+    ours, theirs = (list(Predictor.load(str(one)).predict(images)) for one in (finetuned.model, exported))
+    assert all(row.answer["label_set"] for row in ours)
+    assert [row.answer["label_set"] for row in ours] == [row.answer["label_set"] for row in theirs]
+    assert "A label set holds" in (exported / "README.md").read_text()

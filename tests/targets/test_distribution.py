@@ -5,6 +5,7 @@ from scipy.spatial import distance
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from uniemox.config.training import ConfidenceConfig
 from uniemox.errors import DataError
 from uniemox.manifests.table import Facts, manifest_from_columns
 from uniemox.targets.distribution import Distribution, measure_distributions
@@ -137,3 +138,20 @@ def test_answers_and_truths_fill_their_columns():
 def test_scores_come_back_from_their_dictionary():
     scores = TARGET.score_numbers(draw(9), draw(9, seed=3).astype(np.float32), num_resamples=20)
     assert Distribution().scores_from_dict(scores.to_dict()) == scores
+
+
+def test_label_sets_hold_a_mode_of_the_raters():
+    logits, shares = np.log(draw(300)), draw(300, seed=1)
+    shares[:150, :2] = shares[:150].max(1, keepdims=True)  # two modes
+    target, notes = TARGET.fit_guarantees(logits, shares, ConfidenceConfig(level=0.8, risk=0.9))
+    assert not notes
+    modes = shares == shares.max(1, keepdims=True)
+    own = np.where(modes, softmax(logits, axis=1), 0).max(1)
+    assert target.guarantees.least == np.sort(own)[300 - 241]  # ⌈301 · .8⌉ from above
+    again = Distribution().bind(CLASSES, target.to_facts()["numbers"])
+    assert again == target
+    scores = again.score(logits, shares, num_resamples=0)
+    assert scores.set_coverage >= 0.8
+    assert scores.answered_error == pytest.approx(1 - scores.top1)
+    assert again.answers(logits)[0].keys() == {"predicted", "confidence", "label_set", "abstains", "probabilities"}
+    assert again.scores_from_dict(scores.to_dict()) == scores

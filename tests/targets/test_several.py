@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from uniemox.config.training import ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.manifests.table import Facts, manifest_from_columns
 from uniemox.targets.distribution import Distribution
@@ -166,3 +167,26 @@ def test_other_data_are_read_by_every_part(target, manifest):
     assert np.array_equal(aligned.read_labels(same), target.read_labels(manifest))
     assert target.missing(manifest) == []
     assert target.columns_read == ("label", "distribution", "label_set", "vad")
+
+
+def test_parts_promise_by_themselves(target, manifest):
+    labels = np.concatenate([target.read_labels(manifest)] * 5)
+    logits = logits_of(40)
+    fitted, notes = target.fit_guarantees(logits, labels, ConfidenceConfig(level=0.9, risk=0.05))
+    assert target.has_guarantees
+    assert [note.split(":")[0] for note in notes] == ["single_label"] * 2 + ["distribution"] * 2
+    facts = fitted.to_facts()
+    assert {"single_label.label_set", "distribution.label_set", "distribution.abstention"} <= facts["numbers"].keys()
+    again = resolve_target(facts["target"], fitted.classes, {"thresholds": facts["thresholds"], **facts["numbers"]})
+    assert again.to_facts() == facts
+    (answer, *_), (first, second) = again.answers(logits), again.parts[:2]
+    assert answer["label_set"] == first.answers(logits[:, :3])[0]["label_set"]
+    assert answer["distribution_label_set"] == second.answers(logits[:, 3:6])[0]["label_set"]
+    assert answer["abstains"] is answer["distribution_abstains"] is True
+    assert {"label_set", "distribution_abstains"} <= {column.name for column in again.columns}
+    scores = again.score(logits, labels, num_resamples=0)
+    assert 0 < scores.values["distribution_set_coverage"] <= 1
+    assert again.scores_from_dict(scores.to_dict()) == scores
+    bare = fitted.without_guarantees()
+    assert {column.name for column in bare.columns} == {column.name for column in target.columns}
+    assert not build_target(["multi_label", "valence_arousal"]).has_guarantees

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from uniemox.config.training import ConfidenceConfig
 from uniemox.errors import DataError
 from uniemox.targets.scores import NUM_BINS, Interval
 from uniemox.targets.single_label import SingleLabel
@@ -306,3 +307,58 @@ def test_models_agree_where_their_likeliest_classes_do():
     logits = np.array([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [0, 0, 3]])
     others = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [5, 0, 3]])
     assert TARGET.agreement(logits, others) == 3 / 4
+
+
+def promising(seed=0, **asked):
+    """A target with what was fitted on 500 samples, and logits and labels of 200 others."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (700, 4))
+    labels = (softmax(logits).cumsum(1) > rng.random((700, 1))).argmax(1)
+    target, notes = SingleLabel(tuple("abcd")).fit_guarantees(logits[:500], labels[:500], ConfidenceConfig(**asked))
+    assert not notes
+    return target, logits[500:], labels[500:]
+
+
+def test_label_sets_and_abstention_are_answers_of_a_folder_that_keeps_their_numbers():
+    target, logits, _ = promising(risk=0.3)
+    facts = target.to_facts()
+    again = SingleLabel().bind(target.classes, json.loads(json.dumps(facts["numbers"])))
+    assert again == target
+    answers = again.answers(logits)
+    assert [column.name for column in again.columns[:4]] == ["predicted", "confidence", "label_set", "abstains"]
+    assert {answer["abstains"] for answer in answers} == {True, False}
+    for answer in answers:
+        shares = answer["probabilities"]
+        assert answer["label_set"] == sorted(answer["label_set"], key=lambda name: -shares[name])
+        assert answer["label_set"][0] == answer["predicted"]
+
+
+def test_a_folder_without_those_numbers_answers_without_them():
+    target, logits, labels = promising(level=None)
+    assert target.to_facts()["numbers"] == {}
+    assert set(target.answers(logits)[0]) == {"predicted", "confidence", "probabilities"}
+    assert target.score(logits, labels).values.keys() == {metric.name for metric in SingleLabel.metrics}
+
+
+def test_scores_measure_what_was_promised_and_survive_json():
+    target, logits, labels = promising(risk=0.3)
+    scores = target.score(logits, labels)
+    answers = target.answers(logits)
+    named = [target.classes[label] for label in labels]
+    held = [name in answer["label_set"] for name, answer in zip(named, answers, strict=True)]
+    wrong = [name != answer["predicted"] for name, answer in zip(named, answers, strict=True) if not answer["abstains"]]
+    assert scores.set_coverage == pytest.approx(np.mean(held))
+    assert scores.set_size == pytest.approx(np.mean([len(answer["label_set"]) for answer in answers]))
+    assert scores.abstained == pytest.approx(1 - len(wrong) / 200)
+    assert scores.answered_error == pytest.approx(np.mean(wrong))
+    saved = json.loads(json.dumps(scores.to_dict()))
+    assert target.scores_from_dict(saved) == scores
+    assert SingleLabel().scores_from_dict({**saved, "numbers": target.to_facts()["numbers"]}) == scores
+    assert target.without_guarantees() == SingleLabel(target.classes)
+
+
+def test_outputs_that_are_not_finite_fit_no_promise():
+    logits = np.zeros((20, 3))
+    logits[7, 1] = np.nan
+    with pytest.raises(DataError, match="the outputs for sample 7 are not finite"):
+        SingleLabel(tuple("abc")).fit_guarantees(logits, np.zeros(20, int), ConfidenceConfig())

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +18,7 @@ from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.load import load_model
 from uniemox.compute.devices import build_accelerator
 from uniemox.config.people import PersonConfig
+from uniemox.config.training import ConfidenceConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
 from uniemox.files.digest import hash_file
@@ -327,3 +329,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(finetune_config, tm
         finetune(config)
     assert "\n" not in str(told.value)
     assert "not finite" in str(told.value)
+
+
+def test_label_sets_are_fitted_on_val_stored_and_shown(finetuned):
+    facts = read_facts(finetuned.model)
+    level, least, samples = facts.numbers["label_set"]
+    assert (level, samples) == (0.9, 9)
+    assert 0 < least < 1
+    assert "abstention" not in facts.numbers
+    assert facts.metrics.keys() >= {"test_set_coverage", "test_set_size"}
+    assert f"probability of at least {least:.4f}" in (finetuned.model / "README.md").read_text()
+    saved = json.loads((finetuned.config.out / "test" / "report.json").read_text())
+    assert saved["numbers"]["label_set"] == [level, least, samples]
+    table = pq.read_table(finetuned.config.out / "test" / "predictions.parquet").to_pylist()
+    expected = [
+        {name for name in ("awe", "fear", "joy") if row[f"p_{name}"] >= least or name == row["predicted"]}
+        for row in table
+    ]
+    assert [set(row["label_set"]) for row in table] == expected
+    assert saved["set_coverage"] == pytest.approx(sum(row["label"] in row["label_set"] for row in table) / len(table))
+
+
+def test_a_promise_that_val_is_too_small_for_is_reported_before_and_after_the_training(
+    finetune_config, tmp_path, heard
+):
+    confidence = ConfidenceConfig(level=0.95, risk=0.05)
+    model = finetune(finetune_config(tmp_path / "run", confidence=confidence, **ONE_STEP), heard)
+    assert heard.texts[0] == (
+        "val: no label sets at level 0.95, which needs 19 independent samples: val has 9, which allow a level of at "
+        "most 0.9; lower `confidence.level`, or enlarge val"
+    )
+    assert heard.texts[1].startswith("val: risk 0.05 needs 117 independent samples")
+    assert any("abstains from every image" in text for text in heard.texts)
+    assert dict(read_facts(model).numbers) == {"abstention": (0.05, 1.0, 9.0)}
+    assert "It abstains from every image" in (model / "README.md").read_text()
+
+
+def test_a_risk_that_a_target_cannot_keep_is_refused(finetune_config, tmp_path):
+    config = finetune_config(tmp_path / "run", target=("multi_label",), confidence=ConfidenceConfig(risk=0.05))
+    with pytest.raises(ConfigError, match=r"confidence.risk is 0.05, but only .* can abstain, not multi_label: omit"):
+        finetune(config)
