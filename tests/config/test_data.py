@@ -25,6 +25,12 @@ def test_ratios_that_are_no_shares_are_refused(ratios):
         PrepareConfig("fi", root=Path("r"), out=OUT, ratios=ratios)
 
 
+@pytest.mark.parametrize("scale", [(9, 1), (1, 1), (0, float("inf")), (float("nan"), 1)])
+def test_ends_that_are_no_scale_are_refused(scale):
+    with pytest.raises(ConfigError, match=r"^scale is .* two ends, the low one first"):
+        PrepareConfig("table", root=Path("r"), out=OUT, scale=scale)
+
+
 def test_no_manifest_goes_into_a_folder_of_the_data(tmp_path):
     PrepareConfig("fi", root=tmp_path, out=tmp_path / "m.parquet")
     PrepareConfig("fi", root=tmp_path / "x", out=tmp_path / "m.parquet")

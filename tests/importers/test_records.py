@@ -68,7 +68,7 @@ def test_every_role_arrives_in_the_manifest(table, look, suffix):
         "human_action": "diving",
         "objects": ["Alarm clock", "Tree"],
     }
-    result = table([row], suffix=suffix)
+    result = table([row], suffix=suffix, scale=(1, 9))
     assert result.problems == ()
     assert result.notes == ("1 x split written in another way (validation is val)",)
     manifest = result.manifest

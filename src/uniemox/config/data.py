@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, NotNegative, SomeWorkers, check, check_manifest_out
+from uniemox.config.checks import JsonConfig, Natural, NotNegative, Range, SomeWorkers, check, check_manifest_out
 from uniemox.config.people import BoxUnits, CropShape, PersonChoice, PersonConfig
 
 Stratum = Literal["class", "folder", "all"]
@@ -24,6 +25,9 @@ Labelling = Literal["folder", "majority", "distribution"]
 """What a label is if raters were asked too: the folder, what most of them chose, or the share of each choice."""
 Ratios = tuple[float, float, float]
 """Shares of train, val and test."""
+Scale = tuple[float, float]
+"""Ends of a scale of valence, arousal and dominance: the least and the most that a rater can give."""
+_Ends = Annotated[Scale, Range("two ends, the low one first", lambda ends: -inf < ends[0] < ends[1] < inf)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,8 @@ class PrepareConfig(JsonConfig):
     """Table of images, for `table`: CSV, TSV, JSON lines or Parquet."""
     columns: str | None = field(default=None, metadata={"metavar": "path=image,label=emotion"})
     """Roles of the columns of `table` or `hf`, if their headings do not name them."""
+    scale: _Ends | None = field(default=None, metadata={"metavar": "1,9"})
+    """Ends of the scale of valence, arousal and dominance, for `table`, `hf` or `heco`; ratings beyond are left out."""
     classes: Sequence[str] = ()
     """Names of the classes in order, for data that is not in the list."""
     pictures: Path | None = None

@@ -22,7 +22,6 @@ from uniemox.people.boxes import to_box
 from uniemox.people.regions import clip_box
 from uniemox.wording import reason_of
 
-_PROBED: Final = 200  # Images that are looked for to find the folder that they are in
 _SCALE: Final = (1.0, 10.0)
 _MAX_SIDE: Final = 2**31  # Pixels that no image has; damaged files hold infinite ones
 
@@ -81,20 +80,9 @@ def _entries(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | np.ndarray) else [value]
 
 
-def _find_base(tree: Tree, people: Sequence[_Person]) -> str:
-    """Find the folder between the root and the images: the archive's own, or none."""
-    probes = [person.image for person in people[:: max(1, len(people) // _PROBED)]]
-    candidates = ["", *tree.folders("")]
-    candidates += [posixpath.join(name, below) for name in candidates[1:] for below in tree.folders(name)]
-    return max(
-        candidates,
-        key=lambda base: sum(tree.kind(posixpath.normpath(posixpath.join(base, probe))) == "file" for probe in probes),
-    )
-
-
 def _samples(people: Sequence[_Person], classes: ClassNames, tree: Tree) -> Iterator[tuple[Sample, str]]:
     """Yield the sample of each person, and where it is; what is invalid is counted."""
-    base = _find_base(tree, people)
+    base = tree.find_base([person.image for person in people])
     for person in people:
         path = tree.listed_image(posixpath.join(base, person.image), where=person.where)
         if path is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
 
-from uniemox.config.data import Labelling, Ratios
+from uniemox.config.data import Labelling, Ratios, Scale
 from uniemox.config.people import BoxUnits
 from uniemox.errors import ConfigError, DataError
 from uniemox.importers.emoset import read_emoset
@@ -16,6 +16,7 @@ from uniemox.importers.emotion6 import add_ground_truth
 from uniemox.importers.folders import read_folders
 from uniemox.importers.heco import read_heco
 from uniemox.importers.hub import read_hub
+from uniemox.importers.ratings import put_on_scale
 from uniemox.importers.records import Collector, Columns, Source, bind_columns, find_labels, find_more
 from uniemox.importers.roots import called, source, wrong_root
 from uniemox.importers.samples import Sample, Samples
@@ -33,6 +34,7 @@ _LAYOUTS: Final[dict[str, tuple[Layout, ...]]] = {
     "labels": ("emotion6",),
     "table": ("table",),
     "columns": ("table", "hub"),
+    "scale": ("table", "hub", "heco"),
     "pictures": ("hub",),
 }  # Arguments that are for some layouts alone
 
@@ -59,6 +61,7 @@ def import_dataset(
     labels: Labelling | None = None,
     table: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    scale: Scale | None = None,
     classes: Sequence[str] = (),
     pictures: Path | None = None,
     strict: bool = False,
@@ -80,6 +83,8 @@ def import_dataset(
         labels: What Emotion6's labels are: the folder, the majority of raters, or their distribution.
         table: The table of `table`: CSV, TSV, JSON lines or Parquet.
         columns: Role to heading, for columns of `table` or `hf` without a usual heading.
+        scale: Ends of the scale of valence, arousal and dominance of `table`, `hf` or `heco`; without it they are kept
+            but cannot be trained on. Ratings beyond a set's scale are counted and left out.
         classes: Names of the labels, in order, of data that is in no table of `specs`.
         pictures: Folder to write images to that lie in the tables of `hf`; it becomes the manifest's root.
         strict: Whether any problem is an error.
@@ -93,7 +98,7 @@ def import_dataset(
             another layout.
     """
     spec = get_spec(name)
-    options = {"labels": labels, "table": table, "columns": columns, "pictures": pictures}
+    options = {"labels": labels, "table": table, "columns": columns, "scale": scale, "pictures": pictures}
     _check_options(spec, [option for option, value in options.items() if value], classes)
     if not root.is_dir():
         raise DataError(f"no folder at {root}: give the folder of {called(spec)}{source(spec)}")
@@ -112,6 +117,7 @@ def import_dataset(
     found = replace(found, classes=found.classes or spec.classes, layout=found.layout or spec.layout)
     if spec.layout in ("table", "hub"):
         found = _in_pixels(found, found.root or root, box_units, findings)
+    found = put_on_scale(found, scale, findings)
     if split_list is None:
         found, recipe = _cut(spec, tree, found, ratios=ratios, seed=seed)
     elif ratios is not None:

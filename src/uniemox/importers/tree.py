@@ -3,7 +3,7 @@
 import errno
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,6 +15,7 @@ from uniemox.files.walk import is_clutter
 from uniemox.manifests.findings import Findings
 from uniemox.wording import reason_of
 
+_PROBED: Final = 200  # Images that are looked for to find the folder that they are in
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 Kind = Literal["file", "folder", "outside", "other"]
@@ -71,6 +72,18 @@ class Tree:
                     self.findings.add("link that leaves the root", path)
                 case _:
                     self.findings.add("file that is no image", path)
+
+    def find_base(self, listed: Sequence[str]) -> str:
+        """Find the folder that listed paths are relative to: the root, or one up to two levels below it."""
+        probes = listed[:: max(1, len(listed) // _PROBED)]
+        candidates = ["", *self.folders("")]
+        candidates += [posixpath.join(name, below) for name in candidates[1:] for below in self.folders(name)]
+        return max(
+            candidates,
+            key=lambda base: sum(
+                self.kind(posixpath.normpath(posixpath.join(base, path))) == "file" for path in probes
+            ),
+        )
 
     def relative(self, path: str) -> str:
         """Make a path of a table relative to the root, if it is below."""

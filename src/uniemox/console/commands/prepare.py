@@ -40,6 +40,7 @@ def _prepare(config: PrepareConfig, _: object) -> Iterator[Answer]:
         labels=config.labels,
         table=config.table,
         columns={} if config.columns is None else parse_columns(config.columns),
+        scale=config.scale,
         classes=config.classes,
         pictures=config.pictures,
         strict=config.strict,
