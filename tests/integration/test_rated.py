@@ -128,8 +128,12 @@ def test_tables_have_the_columns_of_the_kind(models, emotion6, tmp_path, kind):
 
 
 @every_kind
-def test_an_export_answers_as_the_model_does(models, emotion6, tmp_path, kind):
+def test_an_export_answers_as_the_model_does(models, emotion6, tmp_path, capsys, kind):
     call("export", models[kind], "--out", tmp_path / "onnx")
+    word = {"valence_arousal": "rating", "distribution": "probability"}.get(kind, "number")
+    told = capsys.readouterr().out
+    assert "fp32: 100.0 % " in told
+    assert f"and no {word} changes by more than" in told
     picture = next((read_manifest(emotion6).facts.root / "images" / "joy").iterdir())
     (ours,), (exported,) = (
         list(Predictor.load(model, device="cpu").predict(picture)) for model in (models[kind], tmp_path / "onnx")

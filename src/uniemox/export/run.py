@@ -77,11 +77,12 @@ class ExportReport:
     def describe(self) -> list[str]:
         """Write it in lines."""
         measured = f"{self.pictures} images" if self.pictures else f"{_NUM_NOISE} images of noise"
-        kept = resolve_target(self.target, ()).kept_words.format(images=measured)
+        target = resolve_target(self.target, ())
+        kept = target.kept_words.format(images=measured)
         return [
             f"fp32 graph: no logit differs from torch's by more than {self.fp32_difference:.1e}",
             f"{self.quantized or 'fp32'}: {100 * self.agreement:.1f} % {kept}, "
-            f"and no probability changes by more than {self.largest_change:.2g}"
+            f"and no {target.number_word} changes by more than {self.largest_change:.2g}"
             + ("" if self.compared_with == "fp32" else f", against torch in {self.compared_with}"),
             f"size: {self.torch_bytes / 1e6:.1f} MB in torch, {self.onnx_bytes / 1e6:.1f} MB in ONNX",
             f"speed on this CPU: {self.torch_speed:.0f} images a second in torch, {self.onnx_speed:.0f} in ONNX",
@@ -221,7 +222,7 @@ def _compare(
     expected, found = recorded.logits(seen), onnx.logits(seen)
     return {
         "pictures": 0 if pixels is None else len(seen),
-        "agreement": float((target.decisions(expected) == target.decisions(found)).mean()),
+        "agreement": target.kept(expected, found),
         "largest_change": target.largest_change(expected, found),
         "torch_bytes": 4 * sum(weight.numel() for weight in torch.model.parameters()),
         "onnx_bytes": file.stat().st_size,

@@ -68,6 +68,7 @@ class Several(Target):
 
     parts: tuple[Target, ...] = ()
 
+    number_word = "number"
     kept_words = "of the answers to {images} stay"
 
     def __post_init__(self) -> None:
@@ -329,6 +330,11 @@ class Several(Target):
         """Compute the mean of the parts' agreements."""
         triples = zip(self.parts, self._outputs(logits), self._outputs(others), strict=True)
         return float(np.mean([part.agreement(own, other) for part, own, other in triples]))
+
+    def kept(self, logits: Logits, others: Logits) -> float:
+        """Compute the mean of what the parts keep."""
+        triples = zip(self.parts, self._outputs(logits), self._outputs(others), strict=True)
+        return float(np.mean([part.kept(own, other) for part, own, other in triples]))
 
     # Scores
 

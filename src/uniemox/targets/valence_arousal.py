@@ -154,6 +154,7 @@ class ValenceArousal(Target):
     labels_kind = np.float32
     constant = "mean ratings"
     is_judged = False
+    number_word = "rating"
     columns_read = ("vad",)
     kept_words = "of the ratings of {images} move by less than a hundredth of the scale"
     metrics = (
@@ -317,6 +318,10 @@ class ValenceArousal(Target):
     def agreement(self, logits: Logits, others: Logits) -> float:
         """Compute the share of the ratings that are less than a hundredth of the scale apart."""
         return float((np.abs(self.decisions(logits) - self.decisions(others)) < 0.02).mean())
+
+    def kept(self, logits: Logits, others: Logits) -> float:
+        """Compute the same: numbers are never quite equal."""
+        return self.agreement(logits, others)
 
     def score_numbers(
         self,
