@@ -195,6 +195,29 @@ class Trees:
             "combined_continuous": {**vad, "valence": 6.5},
         }
 
+    findingemo_header: ClassVar = (
+        "user,image_path,reject,age,valence,arousal,emotion,dec_factors,ambiguity,fmri_candidate,datetime"
+    )
+
+    def findingemo(self, root, count=10, *, header=None, rows=(), place="data", folder="images"):
+        """What the authors' program downloads, beside their file of annotations."""
+        lines = []
+        for name in get_spec("findingemo").classes:
+            for number in range(count):
+                path = f"Run_{1 + number % 2}/{name.title()} adults, work/{name} {number}.jpg"
+                self.touch(root / folder / path)
+                ratings = {"valence": number % 7 - 3, "arousal": number % 7}
+                row = {"user": "u1", "image_path": f"/{path}", "reject": "Keep", "emotion": name.title(), **ratings}
+                lines.append({**row, "age": "['Adults']", "dec_factors": '["Body language", "Staging"]'})
+        path = root / place / "annotations_single.ann"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            names = (header or self.findingemo_header).split(",")
+            writer = csv.DictWriter(file, names, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows([*lines, *rows])
+        return root
+
     def any(self, name, root, *, cut=False):
         """The set of a name in its published form, or cut into split folders by the authors of UniEmoX."""
         spec = SPECS[name]
@@ -208,6 +231,7 @@ class Trees:
             "emotion6": lambda: self.emotion6(root),
             "heco": lambda: self.heco(root),
             "emotic": lambda: self.emotic(root),
+            "findingemo": lambda: self.findingemo(root),
         }
         if spec.has_clips:
             self.caer_s(root)

@@ -13,6 +13,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.importers.emoset import read_emoset
 from uniemox.importers.emotic import read_emotic
 from uniemox.importers.emotion6 import add_ground_truth
+from uniemox.importers.findingemo import read_findingemo
 from uniemox.importers.folders import read_folders
 from uniemox.importers.heco import read_heco
 from uniemox.importers.hub import read_hub
@@ -206,6 +207,8 @@ def _read(
             return read_heco(spec, tree)
         case "emotic":
             return read_emotic(spec, tree)
+        case "findingemo":
+            return read_findingemo(spec, tree)
         case "table":
             assert table is not None
             return _read_table(spec, tree, table, columns)

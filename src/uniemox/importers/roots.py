@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 HECO_LABELS: Final = "Labels/HECO_Labels.csv"
 EMOTIC_ANNOTATIONS: Final = ("Annotations/Annotations.mat", "Annotations.mat")
+FINDINGEMO_ANNOTATIONS: Final = ("annotations_single.ann", "data/annotations_single.ann")
 HUB_FILES: Final = ("dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 _MARKS: Final[dict[Layout, tuple[str, ...]]] = {
     "emoset": ("info.json",),
     "heco": (HECO_LABELS,),
     "emotic": EMOTIC_ANNOTATIONS,
+    "findingemo": FINDINGEMO_ANNOTATIONS,
     "hub": HUB_FILES,
 }  # Files of which one makes a folder a root of a layout
-_UNFOLDERED: Final[tuple[Layout, ...]] = ("emoset", "emotic", "hub", "table")
+_UNFOLDERED: Final[tuple[Layout, ...]] = ("emoset", "emotic", "findingemo", "hub", "table")
 """Layouts that never are folders of classes, whole or cut into splits."""
 _SHOWN: Final = 6  # Names that a message about a folder lists
 _SEARCHED: Final = 200  # Folders below a root that are looked into for the right one

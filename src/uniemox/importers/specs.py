@@ -8,7 +8,16 @@ from uniemox.config.data import Ratios, Rounding
 from uniemox.emotions import DRAWN6, TAXONOMIES, Emotion, look_up
 
 Layout = Literal[
-    "emoset", "class_folders", "object_folders", "split_folders", "emotion6", "heco", "emotic", "table", "hub"
+    "emoset",
+    "class_folders",
+    "object_folders",
+    "split_folders",
+    "emotion6",
+    "heco",
+    "emotic",
+    "findingemo",
+    "table",
+    "hub",
 ]  # Form of a data set on disk
 
 
@@ -47,6 +56,12 @@ class DatasetSpec:
 
 
 _RESEARCH: Final = "none stated; for research, on the authors' terms"
+
+_PLUTCHIK: Final = (
+    *("acceptance", "admiration", "amazement", "anger", "annoyance", "anticipation", "apprehension", "boredom"),
+    *("disgust", "distraction", "ecstasy", "fear", "grief", "interest", "joy", "loathing", "pensiveness", "rage"),
+    *("sadness", "serenity", "surprise", "terror", "trust", "vigilance"),
+)  # Eight emotions in three degrees each: Plutchik 1980, A general psychoevolutionary theory of emotion
 
 _ROWS: Final = (  # The classes of a set whose name is that of a taxonomy are the taxonomy's
     DatasetSpec(
@@ -175,6 +190,22 @@ _ROWS: Final = (  # The classes of a set whose name is that of a taxonomy are th
         people=34_320,
         labelled_by="annotators, several categories per person; val and test combine several annotators",
         note="one row per person with a set of labels: train with --preset emotic",
+    ),
+    DatasetSpec(
+        name="findingemo",
+        title="FindingEmo",
+        classes=_PLUTCHIK,
+        layout="findingemo",
+        emotion="felt",
+        licence="CC BY-NC-SA 4.0 for annotations and URLs; images belong to their owners, no commercial use",
+        url="https://gitlab.com/EAVISE/lme/findingemo",
+        citation="Mertens, Yargholi, Op de Beeck, Van den Stock, Vennekens: FindingEmo: An Image Dataset for Emotion "
+        "Recognition in the Wild, NeurIPS 2024",
+        recipe=Recipe((0.70, 0.10, 0.20)),
+        published_split="none in common; 70/10/20 per class",
+        pictures=25_869,
+        labelled_by="one annotator per image, of the scene as a whole",
+        note="arousal is published from 0 to 6 and kept 3 lower, on the scale of valence, -3 to 3",
     ),
     DatasetSpec(
         name="drawn6",

@@ -46,7 +46,7 @@ class Table:
 def read_table(path: Path, findings: Findings) -> Table:
     """Read a table by the suffix of its name, or raise `DataError`; rows of another form are counted and skipped."""
     match path.suffix.lower():
-        case ".csv" | ".tsv" | ".txt":
+        case ".csv" | ".tsv" | ".txt" | ".ann":
             found = read_delimited(path)
             records = (Record(where, cells) for where, cells in rows_of(found, path, findings.add))
             return Table(found.headings, records, has_decimal_comma=found.has_decimal_comma)
