@@ -186,7 +186,8 @@ class ValenceArousal(Target):
             )
         if facts.vad_range is None:
             raise DataError(
-                f"{facts.name} does not say the scale of its {' and '.join(known)}: prepare it with `scale`"
+                f"{facts.name} does not say the scale of its {' and '.join(known)}: prepare it again with the ends of "
+                "that, as in `uniemox data prepare table --scale 1,9`"
             )
         return self.bind(known, {"scale": facts.vad_range})
 

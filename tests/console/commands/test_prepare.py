@@ -135,7 +135,7 @@ def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
     code, out, _ = run(
         *("data", "prepare", "fi", "--root", "r", "--out", tmp_path / "m.parquet"),
         *("--people", "boxes.csv", "--seed", "5", "--strict", "--fraction", "0.5"),
-        *("--columns", "path=my image,label=mood", "--classes", "awe, fear"),
+        *("--columns", "path=my image,label=mood", "--classes", "awe, fear", "--scale", "-3,3"),
     )
     assert code == cli.SUCCESS
     assert re.search(r"box outside the image +│ +7 │ a\.png", out)
@@ -147,6 +147,7 @@ def test_problems_of_a_data_set_are_printed(run, fake, tmp_path):
         "people": Path("boxes.csv"),
         "box_units": "auto",
         "ratios": None,
+        "scale": (-3.0, 3.0),
         "seed": 5,
         "fraction": 0.5,
         "split_list": None,
