@@ -3,7 +3,7 @@
 import pytest
 
 from uniemox.files.cells import number
-from uniemox.importers.cells import ATTRIBUTES, attributes, distribution, share, take, vad, word_list
+from uniemox.importers.cells import ATTRIBUTES, attributes, distribution, flaw_of, share, take, vad, weights, word_list
 from uniemox.manifests.findings import Findings
 from uniemox.manifests.table import Attributes
 
@@ -35,6 +35,31 @@ def test_a_list_of_words_holds_texts_alone():
 )
 def test_a_distribution_sums_to_1(cell, shares):
     assert distribution(cell) == shares
+
+
+@pytest.mark.parametrize(
+    ("cell", "flaw"),
+    [
+        ([3, 17], None),
+        ([1.0, 0.0], None),
+        ([0.5, 0.46], None),
+        ([0.5, 0.44], "shares that do not add up to 1, scaled to it"),
+        ({"a": 0.5}, "shares that do not add up to 1, scaled to it"),
+        ([0.5, -0.5], "distribution with a share below 0"),
+        ([0, 0.0], "distribution without a vote"),
+        (["a", 1], "distribution of unknown form"),
+        ([1e308, 1e308], "distribution of unknown form"),
+        ("joy", "distribution of unknown form"),
+    ],
+)
+def test_what_is_wrong_with_a_distribution_is_named(cell, flaw):
+    assert flaw_of(cell) == flaw
+
+
+def test_weights_are_as_they_were_given():
+    assert weights({"a": "3", "b": None, "c": 1}) == {"a": 3, "c": 1}
+    assert weights("[3, 1]") == (3, 1)
+    assert weights([3, None]) is None
 
 
 def test_a_missing_cell_is_no_problem_and_one_of_another_form_is_counted():

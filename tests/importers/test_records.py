@@ -142,6 +142,22 @@ def test_distributions_are_scaled_to_1(table, look, cell):
     assert look.cells(manifest, "distribution") == [[0.75, 0.25]]
 
 
+@pytest.mark.parametrize("cell", [[7, 13], [1, 0], [20, 3], [0.33, 0.66], [0.5, 0.5], [12.5, 37.5], {"joy": 0.98}])
+def test_votes_of_any_sum_and_rounded_shares_are_taken_as_they_are(table, look, cell):
+    result = table([{"path": "a.jpg", "distribution": cell}], classes=["awe", "joy"])
+    assert result.problems == ()
+    (found,) = look.cells(result.manifest, "distribution")
+    assert sum(found) == pytest.approx(1)
+
+
+def test_shares_that_do_not_add_up_are_kept_in_proportion_and_shown_where(table, look):
+    rows = [{"path": "a.jpg", "distribution": [0.1, 0.3]}, {"path": "b.jpg", "distribution": [0.25, 0.75]}]
+    result = table(rows, classes=["awe", "joy"])
+    (problem,) = result.problems
+    assert (problem.count, problem.example) == (1, "line 1 of t.jsonl")
+    assert look.cells(result.manifest, "distribution") == [pytest.approx([0.25, 0.75])] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "rows"),
     [
@@ -155,11 +171,14 @@ def test_distributions_are_scaled_to_1(table, look, cell):
         ({"x0": 9, "y0": 0, "x1": 3, "y1": 4}, "box that is no box", 2),
         ({"x0": 1}, "box that is no box", 2),
         ({"distribution": [1, 2, 3]}, "distribution of unknown form", 2),
-        ({"distribution": [0, 0]}, "distribution of unknown form", 2),
-        ({"distribution": [2, -1]}, "distribution of unknown form", 2),
+        ({"distribution": [0, 0]}, "distribution without a vote", 2),
+        ({"distribution": [2, -1]}, "distribution with a share below 0", 2),
+        ({"distribution": {"joy": 1.2, "awe": -0.2}}, "distribution with a share below 0", 2),
+        ({"distribution": [0.2, 0.3]}, "shares that do not add up to 1, scaled to it", 2),
+        ({"distribution": [0.9, 0.6]}, "shares that do not add up to 1, scaled to it", 2),
         ({"distribution": "much"}, "distribution of unknown form", 2),
         ({"distribution": {"hunger": 1}}, "distribution of unknown form", 2),
-        ({"distribution": {}}, "distribution of unknown form", 2),
+        ({"distribution": {}}, "distribution without a vote", 2),
         ({"valence": "much"}, "valence of unknown form", 2),
         ({"brightness": 3}, "brightness of unknown form", 2),
         ({"scene": ["a"]}, "scene of unknown form", 2),

@@ -11,6 +11,9 @@ from uniemox.manifests.table import Attributes
 
 Take = Callable[[Any], Any]  # Reads a cell
 Vad = tuple[float | None, float | None, float | None]  # Valence, arousal, dominance
+Shares = dict[str, float] | tuple[float, ...]  # By class, or in label order
+
+_ROUNDING: Final = 0.05  # By which shares may miss 1: eight with two digits add up to it within .04
 
 
 def take(cells: Mapping[str, Any], kinds: Mapping[str, Take], findings: Findings, where: str) -> dict[str, Any]:
@@ -41,21 +44,51 @@ def word_list(value: Any) -> tuple[str, ...] | None:
     return None if None in texts else tuple(text for text in texts if text)
 
 
-def distribution(value: Any) -> dict[str, float] | tuple[float, ...] | None:
-    """Read a distribution, by class or in label order, and scale it to a sum of 1."""
+def weights(value: Any) -> Shares | None:
+    """Read votes or shares, by class or in label order, as they are; None where one is no number."""
     value = unpack(value)
-    by_class = None
     if isinstance(value, dict):  # a struct of Arrow has all names in all rows
-        by_class = [str(key) for key, cell in value.items() if not is_missing(cell)]
-        value = [cell for cell in value.values() if not is_missing(cell)]
+        by_class = {str(key): number(cell) for key, cell in value.items() if not is_missing(cell)}
+        named = {key: found for key, found in by_class.items() if found is not None}
+        return named if len(named) == len(by_class) else None
     if not isinstance(value, list):
         return None
-    numbers = [found for found in map(number, value) if found is not None and found >= 0]
+    numbers = tuple(found for found in map(number, value) if found is not None)
+    return numbers if len(numbers) == len(value) else None
+
+
+def distribution(value: Any) -> Shares | None:
+    """Read a distribution, by class or in label order, and scale it to a sum of 1."""
+    found = weights(value)
+    numbers = _numbers_of(found)
     total = sum(numbers)
-    if len(numbers) < len(value) or not 0 < total < math.inf:
+    if found is None or min(numbers, default=0) < 0 or not 0 < total < math.inf:
         return None
-    scaled = tuple(found / total for found in numbers)
-    return scaled if by_class is None else dict(zip(by_class, scaled, strict=True))
+    if isinstance(found, dict):
+        return {name: number / total for name, number in found.items()}
+    return tuple(number / total for number in found)
+
+
+def flaw_of(value: Any) -> str | None:
+    """Name what is wrong with a distribution; None where nothing is.
+
+    Votes may have any sum. Numbers up to 1 that are not all whole are shares, which must add up to 1.
+    """
+    found = weights(value)
+    numbers = _numbers_of(found)
+    total = sum(numbers)
+    if found is None:
+        return "distribution of unknown form"
+    if min(numbers, default=0) < 0:
+        return "distribution with a share below 0"
+    if not 0 < total < math.inf:
+        return "distribution without a vote" if total == 0 else "distribution of unknown form"
+    are_shares = max(numbers) <= 1 and not all(number.is_integer() for number in numbers)
+    return "shares that do not add up to 1, scaled to it" if are_shares and abs(total - 1) > _ROUNDING else None
+
+
+def _numbers_of(found: Shares | None) -> tuple[float, ...]:
+    return tuple(found.values()) if isinstance(found, dict) else found or ()
 
 
 def attributes(found: Mapping[str, Any], *, objects: str = "objects") -> Attributes:

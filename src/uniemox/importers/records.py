@@ -41,11 +41,10 @@ _KINDS: Final[dict[str, Take]] = {
     "label": as_name_or_names,
     "labels": as_names,
     "group": as_name,
-    "distribution": cells.distribution,
     **dict.fromkeys(VAD, number),
     **cells.ATTRIBUTES,
     "objects": as_names,
-}  # What reads the cells of a role; a path, a split and a box are read by themselves
+}  # What reads the cells of a role; a path, a split, shares and boxes are read by themselves
 _NUMBERS: Final = (*get_args(_Corner), "score", "distribution", *VAD, "brightness", "colorfulness")
 _NAMES: Final = ("label", "group")
 _WHOLE_WITH_COMMA: Final = re.compile(r"[+-]?\d+,0+", re.ASCII)  # 2,0, and not two labels as in 1,2
@@ -136,7 +135,7 @@ class _Draft(NamedTuple):
     label: str | None
     labels: tuple[str, ...] | None
     is_listed: bool  # Whether the column of one label held a list
-    distribution: dict[str, float] | tuple[float, ...] | None
+    distribution: cells.Shares | None
 
 
 class Collector:
@@ -182,7 +181,16 @@ class Collector:
         is_listed = isinstance(label, tuple)
         if is_listed:
             label, labels = None, labels or label
-        self._drafts.append(_Draft(record.where, sample, source, label, labels, is_listed, found["distribution"]))
+        shares = self._shares(row.get("distribution"), record.where)
+        self._drafts.append(_Draft(record.where, sample, source, label, labels, is_listed, shares))
+
+    def _shares(self, cell: Any, where: str) -> cells.Shares | None:
+        if is_missing(cell):
+            return None
+        flaw = cells.flaw_of(cell)
+        if flaw is not None:
+            self._findings.add(flaw, where)
+        return cells.distribution(cell)
 
     def _split(self, cell: Any, where: str) -> str | None:
         text = as_name(cell)
@@ -364,7 +372,7 @@ def _repeat_of(sample: Sample, earlier: Iterable[Sample]) -> str | None:
     return None
 
 
-def _in_label_order(shares: dict[str, float] | tuple[float, ...], known: ClassNames) -> tuple[float, ...] | None:
+def _in_label_order(shares: cells.Shares, known: ClassNames) -> tuple[float, ...] | None:
     """Bring shares into label order; None if they are not of these classes."""
     if isinstance(shares, tuple):
         return shares if len(shares) == len(known.classes) else None
