@@ -160,3 +160,10 @@ def test_the_emotion_of_the_data_words_a_taxonomy(painted, tiny_clip, monkeypatc
 def test_the_teacher_answers_on_the_device_of_a_process_among_several(painted, tiny_clip):
     question, _ = question_of(painted)
     assert not isinstance(answer_zero_shot(f"clip:{tiny_clip}", replace(question, device="cpu:0")), str)
+
+
+@pytest.mark.parametrize(("split", "warns"), [("test", False), ("val", True)])
+def test_a_temperature_that_is_fitted_on_what_is_scored_is_warned_of(painted, tiny_clip, caplog, split, warns):
+    asked = ZeroShotConfig(calibrate=painted.path)
+    evaluate(f"clip:{tiny_clip}", data=painted.path, split=split, zero_shot=asked, device="cpu", baselines=False)
+    assert ("is fitted on the images that are scored" in caplog.text) is warns

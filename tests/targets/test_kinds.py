@@ -22,13 +22,13 @@ CLASSES = {"valence_arousal": ("valence", "arousal")}  # Of kinds that are not f
 
 @every_kind
 def test_a_word_is_the_name_of_its_kind(kind):
-    assert build_target([kind]).name == kind
+    assert build_target(kind).name == kind
 
 
 @every_kind
 def test_what_a_folder_keeps_of_a_target_makes_it_again(kind):
     classes = CLASSES.get(kind, ("a", "b"))
-    target = build_target([kind]).bind(classes)
+    target = build_target(kind).bind(classes)
     facts = target.to_facts()
     again = resolve_target(facts["target"], classes, {"thresholds": facts["thresholds"], **facts.get("numbers", {})})
     assert again.to_facts() == facts
@@ -37,7 +37,7 @@ def test_what_a_folder_keeps_of_a_target_makes_it_again(kind):
 
 @every_kind
 def test_metrics_have_names_of_their_own_and_one_chooses_epochs(kind):
-    target = build_target([kind])
+    target = build_target(kind)
     names = [metric.name for metric in target.metrics]
     assert len(set(names)) == len(names)
     assert target.selection(None).is_selectable
@@ -51,7 +51,7 @@ def test_metrics_have_names_of_their_own_and_one_chooses_epochs(kind):
 
 @every_kind
 def test_a_report_says_its_kind_and_only_shown_metrics_have_titles_of_their_own(kind):
-    titles = [metric.title for metric in build_target([kind]).metrics if metric.title]
+    titles = [metric.title for metric in build_target(kind).metrics if metric.title]
     assert len(set(titles)) == len(titles)
 
 

@@ -234,6 +234,7 @@ def evaluate(
         answers = resolve_target(facts.target, facts.classes, facts.kept, given=target)
         answers, whole = answers.align(read_manifest(data))
         manifest = whole.select([split])
+        _warn_of_calibration(zero_shot, data, split, has_val="val" in whole.split_counts())
         reads_people = facts.view != "scene"
         without = manifest.num_without_people
         if reads_people and without and accelerator.is_main_process:
@@ -262,6 +263,14 @@ def evaluate(
         if out is not None and accelerator.is_main_process:
             write_evaluation(out, scores, outputs, manifest, people=reads_people)
         return scores
+
+
+def _warn_of_calibration(zero_shot: ZeroShotConfig | None, data: Path, split: str, *, has_val: bool) -> None:
+    """Warn where a temperature is fitted on what is scored."""
+    fitted_on = None if zero_shot is None else zero_shot.calibrate
+    is_same = fitted_on is not None and fitted_on.absolute() == data.absolute()
+    if is_same and (split == "val" or not has_val):
+        log.warning("the temperature is fitted on the images that are scored, which flatters calibration error and nll")
 
 
 class _Exported(nn.Module):

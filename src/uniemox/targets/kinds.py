@@ -27,9 +27,9 @@ PROBLEM_TYPES: Final[dict[str, str]] = {kind.problem_type: name for name, kind i
 """The words for kinds by what transformers calls them."""
 
 
-def build_target(kinds: Sequence[Kind]) -> Target:
+def build_target(kinds: Kind | Sequence[Kind]) -> Target:
     """Make the target of a setting, of one kind or of several; it has no classes yet."""
-    targets = [_KINDS[kind]() for kind in kinds]
+    targets = [_KINDS[kind]() for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     return targets[0] if len(targets) == 1 else Several(parts=tuple(targets))
 
 

@@ -94,7 +94,7 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
         CheckpointError: The backbone cannot be read, or gives no finite features.
         TrainingError: The loss is not finite.
     """
-    target = target or build_target([config.target])
+    target = target or build_target(config.target)
     metric = target.selection(config.select_by)
     kept = config.out / FEATURES
     check_vacant(config.out, ConfigError, otherwise=f"; `cache` {kept} takes its features" if kept.is_dir() else "")
