@@ -92,10 +92,8 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
             if device.type == "cpu" and size > _LARGEST_ON_CPU:
                 return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it"
             classifier = load_model(teacher, zero_shot=asked)
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         return f"its weights are not at hand ({reword(str(error))})"
-    except ConfigError as error:
-        return f"it cannot be asked ({reword(str(error))})"
     try:
         model = classifier.model.to(device)
 
