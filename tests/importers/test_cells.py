@@ -3,9 +3,20 @@
 import pytest
 
 from uniemox.files.cells import number
-from uniemox.importers.cells import ATTRIBUTES, attributes, distribution, flaw_of, share, take, vad, weights, word_list
+from uniemox.importers.cells import (
+    ATTRIBUTES,
+    attributes,
+    boxes,
+    distribution,
+    flaw_of,
+    share,
+    take,
+    vad,
+    weights,
+    word_list,
+)
 from uniemox.manifests.findings import Findings
-from uniemox.manifests.table import Attributes
+from uniemox.manifests.table import Attributes, Box
 
 
 def test_a_share_lies_between_0_and_1():
@@ -60,6 +71,25 @@ def test_weights_are_as_they_were_given():
     assert weights({"a": "3", "b": None, "c": 1}) == {"a": 3, "c": 1}
     assert weights("[3, 1]") == (3, 1)
     assert weights([3, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ([{"x1": 1, "y1": 2, "x2": 3, "y2": 4}], (Box(1, 2, 3, 4),)),
+        ({"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4, "score": 0.5}, (Box(1, 2, 3, 4, 0.5),)),
+        ('[{"x": 1, "y": 2, "w": 2, "h": 2}, {"x": 0, "y": 0, "w": 9, "h": 9}]', (Box(1, 2, 3, 4), Box(0, 0, 9, 9))),
+        ([{"x1": 3, "y1": 2, "x2": 1, "y2": 4}, {"x1": 0, "y1": 0, "x2": 1, "y2": "?"}], (None, None)),
+        ([], ()),
+        ([1, 2, 3, 4], None),
+        ([[1, 2, 3, 4]], None),
+        ([{"x1": 1, "y1": 2}], None),
+        ("a box", None),
+        (7, None),
+    ],
+)
+def test_boxes_are_read_where_their_numbers_have_names(cell, found):
+    assert boxes(cell) == found
 
 
 def test_a_missing_cell_is_no_problem_and_one_of_another_form_is_counted():

@@ -383,7 +383,29 @@ def test_a_column_of_labels_without_any_is_a_problem(table, file):
 
 
 @every_file
-@pytest.mark.parametrize(("name", "what"), [("is_train", "splits"), ("fold", "splits"), ("bbox", "boxes")])
+def test_the_boxes_of_an_image_may_stand_in_one_cell(table, file):
+    named = json.dumps([{"x1": 1, "y1": 2, "x2": 30, "y2": 40}, {"x1": 50, "y1": 2, "x2": 60.5, "y2": 40}])
+    rows = [
+        {"path": "a.jpg", "bbox": named},
+        {"path": "b.jpg", "bbox": "[1, 2, 30, 40]"},
+        {"path": "c.jpg", "bbox": ""},
+    ]
+    rows += [{"path": "d.jpg", "bbox": json.dumps([{"x1": 9, "y1": 2, "x2": 3, "y2": 40}])}]
+    result = table(rows, file, columns={"boxes": "bbox"})
+    assert [result.manifest.row(place).boxes for place in range(4)] == [
+        (Box(1, 2, 30, 40), Box(50, 2, 60.5, 40)),
+        (),
+        (),
+        (),
+    ]
+    assert kinds(result) == {"boxes whose numbers have no names such as x0, y0, x1, y1": 1, "box that is no box": 1}
+    assert not any("boxes" in note for note in result.notes)
+
+
+@every_file
+@pytest.mark.parametrize(
+    ("name", "what"), [("boxes", "boxes"), ("is_train", "splits"), ("fold", "splits"), ("bbox", "boxes")]
+)
 def test_columns_that_look_like_splits_or_boxes_are_noted(table, file, name, what):
     result = table([{"path": "a.jpg", "label": "joy", name: "1"}, {"path": "b.jpg", "label": "fear", name: "0"}], file)
     assert f"1 x file with columns that could be {what}, but are not taken (--columns) ({name})" in result.notes

@@ -1,4 +1,4 @@
-"""What a cell means for a data set: shares, ratings, attributes; None where it is no such thing."""
+"""What a cell means for a data set: shares, ratings, boxes, attributes; None where it is no such thing."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,8 @@ from typing import Any, Final
 from uniemox.files.cells import is_missing, number, unpack, words
 from uniemox.manifests.columns import VAD as VAD
 from uniemox.manifests.findings import Findings
-from uniemox.manifests.table import Attributes
+from uniemox.manifests.table import Attributes, Box
+from uniemox.people.boxes import SCORE_HEADINGS, find_box_columns, to_box
 
 Take = Callable[[Any], Any]  # Reads a cell
 Vad = tuple[float | None, float | None, float | None]  # Valence, arousal, dominance
@@ -89,6 +90,24 @@ def flaw_of(value: Any) -> str | None:
 
 def _numbers_of(found: Shares | None) -> tuple[float, ...]:
     return tuple(found.values()) if isinstance(found, dict) else found or ()
+
+
+def boxes(value: Any) -> tuple[Box | None, ...] | None:
+    """Read boxes whose numbers have names, such as x1, y1, x2 and y2: one, or a list of them.
+
+    None where it is no such thing, as four numbers without names may be corners, sides or a centre; None as a box is
+    one without an area.
+    """
+    value = unpack(value)
+    found = []
+    for entry in value if isinstance(value, list) else [value]:
+        named = find_box_columns(map(str, entry)) if isinstance(entry, dict) else None
+        if named is None:
+            return None
+        corners = [entry[name] for name in named[0]]
+        score = next((entry[name] for name in SCORE_HEADINGS if name in entry), None)
+        found.append(to_box(corners, score, form=named[1]))
+    return tuple(found)
 
 
 def attributes(found: Mapping[str, Any], *, objects: str = "objects") -> Attributes:

@@ -23,7 +23,8 @@ from uniemox.wording import name_first, nearest
 _Corner = Literal["x0", "y0", "x1", "y1"]
 _Affect = Literal["valence", "arousal", "dominance"]
 _Attribute = Literal["brightness", "colorfulness", "scene", "facial_expression", "human_action", "objects"]
-Role = Literal["path", "label", "labels", "split", "group", _Corner, "score", "distribution", _Affect, _Attribute]
+_Rated = Literal["boxes", "distribution", _Affect]
+Role = Literal["path", "label", "labels", "split", "group", _Corner, "score", _Rated, _Attribute]
 """What a column can be."""
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -79,7 +80,7 @@ def bind_columns(headings: Sequence[str], given: Mapping[str, str], *, where: st
     columns: dict[Role, list[str]] = {}
     for role in ROLES:
         usual = [by_name[name] for name in (role, *_OTHER_HEADINGS.get(role, ())) if name in by_name]
-        if role in named or usual:
+        if role in named or (usual and role != "boxes"):  # which has many forms, most of which do not say what they are
             columns[role] = named.get(role) or usual[:1]
     if not any(role in named for role in get_args(_Corner)) and (box := find_box_columns(by_name.values())):
         columns |= {role: [name] for role, name in zip(get_args(_Corner), box[0], strict=True)}
@@ -105,7 +106,11 @@ def find_more(table: Table, columns: Columns, findings: Findings) -> None:
     taken = {name for names in columns.values() for name in names}
     free = [name for name in table.headings if name not in taken]
     splits = [] if "split" in columns else list(filter(_LIKE_SPLITS.fullmatch, free))
-    boxes = [] if "x0" in columns else [name for name in free if name.casefold() in ("bbox", "bboxes", "box", "boxes")]
+    boxes = (
+        []
+        if {"x0", "boxes"} & columns.keys()
+        else [name for name in free if name.casefold() in ("bbox", "bboxes", "box", "boxes")]
+    )
     for found, what in ((splits, "splits"), (boxes, "boxes")):
         if found:
             findings.note(f"file with columns that could be {what}, but are not taken (--columns)", name_first(found))
@@ -286,6 +291,8 @@ class Collector:
                 self._drafts[place] = draft._replace(distribution=None)
 
     def _boxes(self, row: Mapping[str, Any], source: Source, where: str) -> tuple[Box, ...]:
+        if row.get("boxes") is not None:
+            return self._listed_boxes(row["boxes"], where)
         corners = [row.get(role) for role in get_args(_Corner)]
         if all(corner is None for corner in corners):
             return ()
@@ -293,6 +300,14 @@ class Collector:
         if box is None:
             self._findings.add("box that is no box", where)
         return () if box is None else (box,)
+
+    def _listed_boxes(self, cell: Any, where: str) -> tuple[Box, ...]:
+        found = cells.boxes(cell)
+        if found is None:
+            self._findings.add("boxes whose numbers have no names such as x0, y0, x1, y1", where)
+        elif None in found:
+            self._findings.add("box that is no box", where)
+        return tuple(box for box in found or () if box is not None)
 
     def _classes(self) -> tuple[str, ...]:
         shares = next(
