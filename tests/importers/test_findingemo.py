@@ -36,6 +36,7 @@ def test_each_image_has_an_emotion_and_both_ratings_on_one_scale(trees, look, tm
     assert manifest.facts.classes == CLASSES
     assert manifest.facts.vad_range == (-3, 3)
     assert (manifest.facts.emotion, manifest.facts.layout) == ("felt", "findingemo")
+    assert "arousal, rated 0 to 6, is 3 lower here" in manifest.facts.labelled_by
     assert manifest.facts.split_recipe == "70/10/20 per class, seed 0"
     assert manifest.split_counts() == {"train": 168, "val": 24, "test": 48}
     found = look.by_path(manifest)

@@ -204,7 +204,7 @@ _ROWS: Final = (  # The classes of a set whose name is that of a taxonomy are th
         recipe=Recipe((0.70, 0.10, 0.20)),
         published_split="none in common; 70/10/20 per class",
         pictures=25_869,
-        labelled_by="one annotator per image, of the scene as a whole",
+        labelled_by="one annotator per image, of the scene as a whole; arousal, rated 0 to 6, is 3 lower here",
         note="arousal is published from 0 to 6 and kept 3 lower, on the scale of valence, -3 to 3",
     ),
     DatasetSpec(
