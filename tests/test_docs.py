@@ -85,10 +85,11 @@ def test_the_python_of_the_readme_runs(photo, capsys):
     assert second == "other.jpg None None no such file or directory"
 
 
-def test_the_page_about_python_gives_what_it_shows(photo):
-    page = PAGES["python.md"].replace("```", "\n")
-    examples = doctest.DocTestParser().get_doctest(page, {}, "python.md", None, 0)
-    assert len(examples.examples) >= 15
+@pytest.mark.parametrize(("name", "least"), [("python.md", 15), ("confidence.md", 10)])
+def test_the_pages_about_python_give_what_they_show(name, least, photo):
+    page = PAGES[name].replace("```", "\n")
+    examples = doctest.DocTestParser().get_doctest(page, {}, name, None, 0)
+    assert len(examples.examples) >= least
     runner = doctest.DocTestRunner(verbose=False)
     assert runner.run(examples).failed == 0
 
