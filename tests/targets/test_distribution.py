@@ -155,3 +155,10 @@ def test_label_sets_hold_a_mode_of_the_raters():
     assert scores.answered_error == pytest.approx(1 - scores.top1)
     assert again.answers(logits)[0].keys() == {"predicted", "confidence", "label_set", "abstains", "probabilities"}
     assert again.scores_from_dict(scores.to_dict()) == scores
+
+
+def test_rows_without_shares_are_left_out(tmp_path):
+    manifest = manifest_of(tmp_path, [[0.25] * 4, None, [0, 1, 0, 0]])
+    assert TARGET.rated(manifest).table["path"].to_pylist() == ["0.png", "2.png"]
+    with pytest.raises(DataError, match="none of 1 rows of rated has shares of raters"):
+        TARGET.rated(manifest.where(np.array([False, True, False])))

@@ -185,3 +185,16 @@ def test_scores_come_back_from_their_dictionary_and_are_shown():
 
 def test_the_dimensions_are_those_of_a_manifest():
     assert VAD == columns.VAD
+
+
+def test_rows_without_a_rating_are_left_out_and_counted(tmp_path, caplog):
+    manifest = manifest_of(tmp_path, [(1, 5, None), (None, 4, None), None, (9, 3, None)])
+    target = ValenceArousal().bind_to(manifest)
+    with caplog.at_level(logging.INFO, logger="uniemox"):
+        kept = target.rated(manifest)
+    assert kept.table["path"].to_pylist() == ["0.png", "3.png"]
+    assert kept.places.tolist() == [0, 3]
+    assert "2 of 4 rows of rated have no valence and arousal and are left out" in caplog.text
+    assert target.rated(kept) is kept
+    with pytest.raises(DataError, match="none of 2 rows of rated has valence and arousal"):
+        target.rated(manifest.where(np.array([False, True, True, False])))

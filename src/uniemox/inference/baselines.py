@@ -111,7 +111,8 @@ def _learn_from(train: Manifest | None, target: Target) -> Training | str:
     if train is None:
         return "the manifest has no split train to learn from"
     try:
-        return Training(train, target.read_labels(train))
+        rated = target.rated(train)
+        return Training(rated, target.read_labels(rated))
     except DataError as error:
         return str(error)
 

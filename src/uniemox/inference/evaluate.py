@@ -233,7 +233,7 @@ def evaluate(
             module, facts, chosen = classifier.model, classifier.facts, classifier.precision
         answers = resolve_target(facts.target, facts.classes, facts.kept, given=target)
         answers, whole = answers.align(read_manifest(data))
-        manifest = whole.select([split])
+        manifest = answers.rated(whole.select([split]))
         _warn_of_calibration(zero_shot, data, split, has_val="val" in whole.split_counts())
         reads_people = facts.view != "scene"
         without = manifest.num_without_people

@@ -294,6 +294,9 @@ class _Source:
             self._report(rated, kind)
             self._put("vad", build_column("vad", None, len(rated)))
             return
+        log.info(
+            "the ratings of %s are brought from %g to %g to the scale of the first, %g to %g", self.name, *own, *scale
+        )
         factor = (scale[1] - scale[0]) / (own[1] - own[0])
         leaves = [
             pc.add(pc.multiply(pc.subtract(leaf.cast(pa.float64()), own[0]), factor), scale[0]).cast(leaf.type)

@@ -174,6 +174,10 @@ class Manifest:
         table = self.table.slice(first, len(rows)) if is_block else self.table.filter(mask)
         return Manifest(table, self.facts, self.places[rows])
 
+    def where(self, mask: np.ndarray) -> Manifest:
+        """Take the rows (N,) for which a mask is true."""
+        return self if mask.all() else Manifest(self.table.filter(pa.array(mask)), self.facts, self.places[mask])
+
     def spread(self, count: int) -> list[Row]:
         """Build `count` rows, evenly chosen from the first to the last; all if there are fewer."""
         return [self.row(place) for place in evenly(len(self), count)]

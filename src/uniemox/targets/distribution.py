@@ -24,7 +24,7 @@ from uniemox.targets.columns import Column
 from uniemox.targets.conformal import Guarantees, fit_guarantees
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
-from uniemox.targets.target import Logits, Numbers, Target, refuse_infinite, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_infinite, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ class Distribution(Target):
     def summary(self) -> str:
         """What a card calls the model."""
         return f"estimates what share of viewers would name each of {len(self.classes)} emotions of an image"
+
+    def rated(self, manifest: Manifest) -> Manifest:
+        """Leave out the rows without shares."""
+        return keep_rated(manifest, manifest.table["distribution"].is_valid().to_numpy(), "shares of raters")
 
     def missing(self, manifest: Manifest) -> list[str]:
         """Name the classes that no rater chose."""

@@ -139,6 +139,12 @@ class Several(Target):
             parts.append(own)
         return self._join(parts), manifest
 
+    def rated(self, manifest: Manifest) -> Manifest:
+        """Leave out the rows that a part leaves out."""
+        for part in self.parts:
+            manifest = part.rated(manifest)
+        return manifest
+
     def missing(self, manifest: Manifest) -> list[str]:
         """Name the classes that no row has."""
         return list(dict.fromkeys(name for part in self.parts for name in part.missing(manifest)))

@@ -6,6 +6,7 @@ subclass as `target=` to `finetune`, `evaluate` and `Predictor.load`. torch is i
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.columns import Column
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,6 +68,13 @@ class Target(ABC):
         from uniemox.manifests.merge import number_as  # PyArrow, which prediction has no need of
 
         return self, number_as(self.classes, manifest)
+
+    def rated(self, manifest: Manifest) -> Manifest:
+        """Leave out the rows that raters gave nothing of this kind, where data may lack it; a log line counts them.
+
+        By default no row: one without a class is a mistake, which `read_labels` refuses.
+        """
+        return manifest
 
     def missing(self, manifest: Manifest) -> list[str]:
         """Name the classes that no row has."""
@@ -305,6 +315,18 @@ def refuse_infinite(logits: Logits) -> None:
     finite = np.isfinite(logits).all(1)
     if not finite.all():
         raise DataError(f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged")
+
+
+def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str) -> Manifest:
+    """Keep the rows (N,) that have what a target reads; `DataError` if none has."""
+    count = int((~is_rated).sum())
+    if count == len(manifest):
+        raise DataError(
+            f"none of {count} rows of {manifest.facts.name} has {what}: choose other splits, or another `target`"
+        )
+    if count:
+        log.info("%d of %d rows of %s have no %s and are left out", count, len(manifest), manifest.facts.name, what)
+    return manifest.where(is_rated)
 
 
 def refuse_unlabelled(manifest: Manifest, unlabelled: npt.NDArray[np.bool]) -> None:

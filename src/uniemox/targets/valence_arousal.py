@@ -22,7 +22,7 @@ from uniemox.targets import scores
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
-from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_unlabelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -202,6 +202,23 @@ class ValenceArousal(Target):
             log.info("the model learned from a scale of %s; its answers are brought to that of the data, %s", *ends)
         return replace(self, scale=own.scale), manifest
 
+    def rated(self, manifest: Manifest) -> Manifest:
+        """Leave out the rows without a rating in one of the dimensions."""
+        return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), " and ".join(self.classes))
+
+    def _ratings(self, manifest: Manifest) -> Floats:
+        """Read the ratings (N, D) in units of the scale; NaN where there is none."""
+        import pyarrow.compute as pc  # which prediction has no need of
+
+        column = manifest.table["vad"]
+        return np.stack([pc.struct_field(column, name).cast("float64").to_numpy() for name in self.classes], 1)
+
+    @staticmethod
+    def _unrated(ratings: Floats) -> npt.NDArray[np.bool]:
+        """Find the rows (N,) that lack a dimension."""
+        lacking: npt.NDArray[np.bool] = np.isnan(ratings).any(axis=1)
+        return lacking
+
     def missing(self, manifest: Manifest) -> list[str]:
         """Name nothing: a dimension that no row has is none of the target."""
         del manifest
@@ -237,12 +254,8 @@ class ValenceArousal(Target):
 
     def read_labels(self, manifest: Manifest) -> npt.NDArray[np.float32]:
         """Read the ratings (N, D), from −1 to 1; `DataError` names the first row without or beyond the scale."""
-        import pyarrow.compute as pc  # which prediction has no need of
-
-        column = manifest.table["vad"]
-        found = [pc.struct_field(column, name).cast("float64").to_numpy() for name in self.classes]
-        ratings = np.stack(found, 1)
-        refuse_unlabelled(manifest, np.isnan(ratings).any(1))
+        ratings = self._ratings(manifest)
+        refuse_unlabelled(manifest, self._unrated(ratings))
         low, high = self.scale
         slack = 1e-6 * (high - low)  # ratings are kept in fp32
         beyond = ((ratings < low - slack) | (ratings > high + slack)).any(1)

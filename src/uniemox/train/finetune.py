@@ -78,6 +78,8 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
     splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
     train = splits["train"]
     target = target.bind_to(train)
+    splits = {part: target.rated(manifest) for part, manifest in splits.items()}
+    train = splits["train"]
     labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}  # refuses before any training
     weighed = target.weigh(config.class_weights, labels["train"])
     _report_lacks(config, target, train, splits["val"], run.observer)

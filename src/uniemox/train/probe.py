@@ -116,6 +116,8 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
     splits = {part: whole.select([name]) for part, name in names.items() if name is not None}
     train = splits["train"]
     target = target.bind_to(train)
+    splits = {part: target.rated(manifest) for part, manifest in splits.items()}
+    train = splits["train"]
     labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}
     if empty := target.missing(train):
         observer(Message(f"no training image shows {', '.join(empty)}: the head will never predict them"))
