@@ -216,8 +216,7 @@ class ValenceArousal(Target):
     @staticmethod
     def _unrated(ratings: Floats) -> npt.NDArray[np.bool]:
         """Find the rows (N,) that lack a dimension."""
-        lacking: npt.NDArray[np.bool] = np.isnan(ratings).any(axis=1)
-        return lacking
+        return np.asarray(np.isnan(ratings).any(axis=1))
 
     def missing(self, manifest: Manifest) -> list[str]:
         """Name nothing: a dimension that no row has is none of the target."""
