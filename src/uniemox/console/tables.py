@@ -52,14 +52,15 @@ def report_tables(scores: Scores) -> Iterable[Table]:
     from uniemox.targets.scores import Grid  # NumPy, which help has no need of
 
     shown = [metric for metric in scores.metrics if metric.title and metric.name in scores.values]
-    unit = "%" if all(metric.is_share for metric in shown) else "value"  # of all, or said beside each
+    # Of all but a few, or else said beside each.
+    unit = "%" if all(metric.is_share for metric in shown if metric.is_selectable) else "value"
     rows: list[tuple[str, str, str]] = []
     for metric in shown:
         sign = " %" if metric.is_share and unit != "%" else ""
         interval = " to ".join(_number(end, metric) for end in scores.intervals.get(metric.name) or ())
         name = metric.name if metric.is_selectable else metric.title
         rows.append((name, _number(scores.values[metric.name], metric) + sign, interval))
-    rows += [(name, percent(share), "") for name, share in scores.display.baselines]
+    rows += [(name, percent(share) + ("" if unit == "%" else " %"), "") for name, share in scores.display.baselines]
     table = _make_table(("metric", unit, "95 % interval"), rows, right=[unit])
     notes = [] if scores.compared else scores.notes
     table.caption = _cell("\n".join([counted(scores.num_samples, "image"), *filter(None, [scores.ranges]), *notes]))

@@ -59,7 +59,7 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
 
 
 def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, None, int]:
-    """Predict emotions for images, folders, archives and videos, and for what a list or a table names."""
+    """Predict emotions for images, folders, archives, videos, lists and tables."""
     from uniemox.inference.inputs import STDIN, InputReader
     from uniemox.inference.parts import check_out
     from uniemox.inference.predictor import Predictor
