@@ -133,7 +133,10 @@ OPENERS = {
     "torch.load": {"files.weights"},
     "torch.jit.load": set(),
     "load_file": {"files.weights"},
-    "safe_open": {"checkpoints.card"},  # of the folder that it is written into
+    "safe_open": {
+        "checkpoints.card",  # of the folder that it is written into
+        "checkpoints.domain",  # without torch, of a file whose size was checked
+    },
     "pickle.load": set(),
     "pickle.loads": set(),
     "load_state_dict_from_file": set(),

@@ -125,8 +125,8 @@ def test_no_pickle_is_asked_for(monkeypatch, finetuned):
     assert (asked["repo"], asked["revision"]) == ("timm/vit_base_patch16_224.mae", "v1.0")
     assert asked["allow_patterns"] == [
         "config.json", "model.safetensors", "two_views.safetensors", "class_and_mean.safetensors", "fused.safetensors",
-        "model.onnx", "pretrain.safetensors", "texts.safetensors", "export.json", "README.md",
-        "preprocessor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors",
+        "model.onnx", "pretrain.safetensors", "texts.safetensors", "features.safetensors", "export.json",
+        "README.md", "preprocessor_config.json", "model.safetensors.index.json", "model-*-of-*.safetensors",
     ]  # fmt: skip
 
 

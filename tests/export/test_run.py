@@ -22,7 +22,9 @@ def quantized(finetuned, painted, tmp_path_factory):
 
 
 def test_a_folder_is_a_file_with_its_facts_beside_it(exported, finetuned):
-    assert {path.name for path in exported.iterdir()} == {"model.onnx", "config.json", "export.json", "README.md"}
+    assert {path.name for path in exported.iterdir()} == {
+        "model.onnx", "features.safetensors", "config.json", "export.json", "README.md",
+    }  # fmt: skip
     assert "an ONNX model in fp32" in (exported / "README.md").read_text()
     config = json.loads((exported / "config.json").read_text())
     assert (config["format"], config["opset"], config["quantized"]) == ("onnx", 20, None)
@@ -49,6 +51,7 @@ def test_eight_bits_are_smaller_and_agree_with_torch_as_the_report_says(quantize
     assert quantized.onnx_bytes < quantized.torch_bytes / 2
     assert quantized.onnx_bytes == (quantized.out / "model.onnx").stat().st_size
     assert {path.name for path in quantized.out.iterdir()} == {"model.onnx", "config.json", "export.json", "README.md"}
+    assert "domain" not in read_facts(quantized.out).numbers
     assert json.loads((quantized.out / "export.json").read_text()) == quantized.to_dict()
     assert 0 < quantized.largest_change < 0.1
     assert "int8: " in "\n".join(quantized.describe())
@@ -93,7 +96,7 @@ def test_images_of_which_none_can_be_read_are_refused(finetuned, tmp_path):
 def _written_before(exported, monkeypatch):
     """Take the graph from a finished export, which is faster than to trace it again."""
 
-    def write(model, facts, path, *, opset):
+    def write(model, facts, path, *, opset, reads_features):
         shutil.copyfile(exported / "model.onnx", path)
 
     monkeypatch.setattr(run, "write_onnx", write)

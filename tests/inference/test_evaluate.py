@@ -393,7 +393,17 @@ def test_a_classifier_of_persons_is_scored_on_the_rows_own_persons(painted, read
 def test_a_row_of_the_predictions_is_found_in_the_manifest(evaluated, finetuned, painted, tmp_path):
     score(finetuned.model, painted, tmp_path / "val", split="val")
     shares = (f"p_{name}" for name in CLASSES)
-    columns = ["path", "row", "label", "predicted", "confidence", "label_set", *shares]
+    columns = [
+        "path",
+        "row",
+        "label",
+        "predicted",
+        "confidence",
+        "label_set",
+        *shares,
+        "out_of_domain",
+        "is_unfamiliar",
+    ]
     for folder, first, count in ((evaluated[1], 0, 40), (tmp_path / "val", 24, 9)):
         table = pq.read_table(folder / "predictions.parquet")
         assert table.column_names == columns

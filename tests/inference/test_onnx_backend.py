@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import uniemox
 from uniemox.checkpoints.open import ONNX_NAME
@@ -65,6 +67,32 @@ def test_logits_are_those_of_torch_for_any_number_of_pictures(exported, finetune
         logits = ours.logits(pixels)
         assert logits.dtype == np.float32
         assert np.abs(logits - torch.logits(pixels)).max() < 1e-5  # measured: 2e-7
+
+
+def test_distances_are_those_of_torch(exported, finetuned, painted):
+    paths = sorted((painted.root / "test").rglob("*.png"))
+    answers = [
+        [row.answer["out_of_domain"] for row in Predictor.load(model, device="cpu").predict(paths)]
+        for model in (exported, finetuned.model)
+    ]
+    assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+    assert len(set(answers[0])) == len(paths)
+
+
+def test_a_file_alone_answers_without_distances(exported, tmp_path):
+    path = shutil.copy(exported / ONNX_NAME, tmp_path)
+    whole, alone = (load_backend(model) for model in (exported, path))
+    assert alone.domain is None
+    assert (alone.outputs(noise(3))[0] == whole.outputs(noise(3))[0]).all()
+    assert whole.digest() != alone.digest()
+
+
+def test_features_of_another_model_are_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    features = load_file(folder / "features.safetensors")["features"]
+    save_file({"features": features[:, 1:].copy()}, folder / "features.safetensors")
+    with pytest.raises(CheckpointError, match=r"must be 10 to 4096 features of 128 numbers"):
+        load_backend(folder)
 
 
 def test_a_picture_has_the_same_answer_whatever_stands_beside_it(exported):

@@ -86,7 +86,7 @@ class Stub:
     def __init__(self):
         kind = {"view": "scene", "target": "single_label", "kept": {}}
         self.facts = types.SimpleNamespace(classes=("red", "other"), views=self, **kind)
-        self.batches = []
+        self.domain, self.batches = None, []
 
     def cut(self, image, region):
         return np.array([image.getpixel((0, 0))[0]], np.float32)
@@ -94,6 +94,9 @@ class Stub:
     def logits(self, pixels):
         self.batches.append(len(pixels))
         return np.concatenate([pixels, 1000 - pixels], axis=1)
+
+    def outputs(self, pixels):
+        return self.logits(pixels), None
 
 
 def test_threads_read_ahead_and_no_more_than_two_batches(tmp_path):

@@ -5,7 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from uniemox.config.training import FusedBy
-from uniemox.models.classify import TwoViewClassifier, build_classifier, encoder_of, head_of, start_from_encoder
+from uniemox.models.classify import (
+    TwoViewClassifier,
+    build_classifier,
+    encoder_of,
+    head_of,
+    read_features,
+    start_from_encoder,
+)
 from uniemox.models.encoder import build_vit, encode_visible, resample_positions
 
 
@@ -253,3 +260,13 @@ def test_a_start_without_the_final_norm_leaves_that_of_the_classifier_fresh():
     start_from_encoder(model, given)
     assert torch.equal(model.norm.weight, torch.ones_like(model.norm.weight))
     assert torch.equal(model.blocks[0].norm1.weight, given["blocks.0.norm1.weight"])
+
+
+def test_features_come_with_the_logits_that_the_model_gives_of_them():
+    for model, views in ((classifier(), [pictures()]), (two_views(), [pictures(), pictures().flip(3)])):
+        model.eval()
+        with torch.no_grad():
+            torch.nn.init.normal_(head_of(model).weight)
+            logits, features = read_features(model, *views)
+            assert torch.equal(logits, model(*views))
+            assert torch.equal(head_of(model)(features), logits)

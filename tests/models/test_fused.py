@@ -66,7 +66,7 @@ def test_logits_are_the_head_on_the_unit_sphere():
     expected = embedding / embedding.norm(dim=1, keepdim=True) @ model.head.weight.T + model.head.bias
     torch.testing.assert_close(model(scene, person), expected, atol=1e-5, rtol=1e-5)
     tokens = model.encoder.forward_features(torch.cat([scene, person]))[:, 0]
-    torch.testing.assert_close(model.classify(tokens[:3], tokens[3:]), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.head(model.read_tokens(tokens[:3], tokens[3:])), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

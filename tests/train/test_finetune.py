@@ -260,7 +260,7 @@ def test_the_test_split_is_read_once_and_after_all_training(finetune_config, tmp
     finetune(finetune_config(tmp_path / "run"))
     assert seen.count("test") == 7
     assert "test" not in seen[:-7]
-    assert seen.count("train") == 48
+    assert seen.count("train") == 72  # in each of two epochs, and to be known
     assert seen.count("val") == 36  # after each epoch, for the temperature, and after it
 
 
@@ -353,7 +353,7 @@ def test_label_sets_are_fitted_on_val_stored_and_shown(finetuned):
 def test_a_promise_that_val_is_too_small_for_is_reported_before_and_after_the_training(
     finetune_config, tmp_path, heard
 ):
-    confidence = ConfidenceConfig(level=0.95, risk=0.05)
+    confidence = ConfidenceConfig(level=0.95, risk=0.05, domain_share=None)
     model = finetune(finetune_config(tmp_path / "run", confidence=confidence, **ONE_STEP), heard)
     assert heard.texts[0] == (
         "val: no label sets at level 0.95, which needs 19 independent samples: val has 9, which allow a level of at "

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 import yaml
 from safetensors import safe_open
 
+from uniemox.checkpoints.domain import FEATURES_NAME
 from uniemox.config.training import Pool
 from uniemox.importers.specs import SPECS
+from uniemox.targets.domain import describe_domain
 from uniemox.targets.kinds import find_target
 from uniemox.wording import one_line, printable
 
@@ -72,7 +74,7 @@ _LIMITS: Final = {
 def write_card(folder: Path, facts: ModelFacts, *, exported: str = "") -> None:
     """Write the card of a model folder; `exported` is as `build_card` has it."""
     half = False  # whether weights beside the card are stored in fp16
-    for path in folder.glob("*.safetensors"):
+    for path in (path for path in folder.glob("*.safetensors") if path.name != FEATURES_NAME):
         with safe_open(path, framework="numpy") as file:
             half = half or any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
     (folder / "README.md").write_text(build_card(facts, exported=exported, half=half), encoding="utf-8")
@@ -234,6 +236,8 @@ def _measured(facts: ModelFacts, exported: str) -> Iterator[str]:
     target = find_target(facts.target, facts.classes, facts.kept)
     if target is not None and target.fitted:
         yield _plain(target.fitted)
+    if known := describe_domain(facts.numbers):
+        yield known
 
 
 def _licence(facts: ModelFacts) -> Iterator[str]:

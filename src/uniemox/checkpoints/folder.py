@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.checkpoints.card import write_card
+from uniemox.checkpoints.domain import write_features
 from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config
 from uniemox.checkpoints.language import Language, write_language
 from uniemox.checkpoints.layouts import empty_fused, empty_pretraining, empty_vit, mae_name, own_name
@@ -35,6 +36,7 @@ from uniemox.files.whole import replace_folder
 from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.encoder import grid_size, patch_size
 from uniemox.models.pretrain import UniEmoX
+from uniemox.targets.domain import Domain
 from uniemox.targets.kinds import DEFAULT, find_target
 from uniemox.wording import shorten
 
@@ -45,6 +47,7 @@ class Classifier:
 
     model: AnyClassifier  # Or timm's own model, where the facts name one
     facts: ModelFacts
+    domain: Domain | None = None  # The images that it knows
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,16 @@ class Pretrained:
 
 
 def save_model(
-    model: UniEmoX | AnyClassifier | nn.Module, folder: Path, facts: ModelFacts, language: Language | None = None
+    model: UniEmoX | AnyClassifier | nn.Module,
+    folder: Path,
+    facts: ModelFacts,
+    language: Language | None = None,
+    domain: Domain | None = None,
 ) -> None:
     """Write a model's folder, replacing an older one, which is left whole where `CheckpointError` is raised.
 
-    `language` is what a pretrained model keeps of its teacher's, as its facts have it.
+    `language` is what a pretrained model keeps of its teacher's, `domain` the images that a classifier knows, as its
+    facts have them.
     """
     with replacing(folder) as beside:
         if architecture := own_architecture(facts):  # which is no timm model, and declares that
@@ -78,6 +86,8 @@ def save_model(
             _save_timm(encoder_of(model), beside, facts)
         if language is not None:
             write_language(beside, language)
+        if domain is not None:
+            write_features(beside, domain)
         write_card(beside, facts)
 
 

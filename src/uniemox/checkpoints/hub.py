@@ -12,7 +12,8 @@ from uniemox.wording import reason_of
 HUB_PREFIX: Final = "hf-hub:"
 _OWN: Final = ("two_views.safetensors", "class_and_mean.safetensors", "fused.safetensors")
 _WEIGHTS: Final = ("model.safetensors", *_OWN, "model.onnx")
-_FILES: Final = [*("config.json", *_WEIGHTS, "pretrain.safetensors", "texts.safetensors", "export.json", "README.md")]
+_BESIDE: Final = ("pretrain.safetensors", "texts.safetensors", "features.safetensors")
+_FILES: Final = ["config.json", *_WEIGHTS, *_BESIDE, "export.json", "README.md"]
 """The files that are downloaded and uploaded; all others stay where they are."""
 _INDEX: Final = "model.safetensors.index.json"
 _FOREIGN: Final = ["preprocessor_config.json", _INDEX, "model-*-of-*.safetensors"]

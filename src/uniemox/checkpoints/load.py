@@ -11,6 +11,7 @@ from torch import Tensor
 
 from uniemox.checkpoints import folder as model_folder
 from uniemox.checkpoints import foreign
+from uniemox.checkpoints.domain import read_features
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.folder import Classifier, Pretrained
 from uniemox.checkpoints.language import Language, read_language
@@ -23,6 +24,7 @@ from uniemox.errors import CheckpointError
 from uniemox.files.digest import hash_file
 from uniemox.files.weights import as_floats
 from uniemox.files.whole import check_vacant
+from uniemox.models.classify import head_of
 
 _HEAD = re.compile(r"(encoder\.)?(head|fc_norm)\..*")
 
@@ -72,6 +74,7 @@ def load_model(
         return Classifier(built.model.to(device).eval(), built.facts)
     refuse_zero_shot(opened.name, zero_shot)
     place, found = foreign.find_weights(opened)
+    domain = None
     if isinstance(found, foreign.Source):
         facts = foreign.classifier_facts(found, dataset=dataset)
         classifier = _make(found, facts)
@@ -81,7 +84,9 @@ def load_model(
             foreign.check_classes(place, facts.classes, foreign.describe_dataset(dataset)[0], "omit `dataset`")
         path = model_folder.weight_files(place, facts)[0]
         classifier = model_folder.make_model(facts, model_folder.read_folder(place, facts), path)
-    return Classifier(classifier.to(device).eval(), facts)
+        if facts.size is not None and facts.kind == "classifier":
+            domain = read_features(place, facts, width=head_of(classifier).in_features)
+    return Classifier(classifier.to(device).eval(), facts, domain)
 
 
 def load_pretraining(model: str | Path) -> Pretrained:

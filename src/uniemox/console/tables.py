@@ -130,8 +130,8 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
 
 
 def _is_rating(name: str, value: object) -> bool:
-    """Whether an answer is a number on a scale, and no probability."""
-    return isinstance(value, float) and "confidence" not in name and "p_" not in name
+    """Whether an answer is a number on a scale, and no probability nor the distance from the training images."""
+    return isinstance(value, float) and "confidence" not in name and "p_" not in name and name != "out_of_domain"
 
 
 def _describe_box(box: Box | None) -> str:

@@ -94,7 +94,8 @@ def pretrain_config(data: DrawnData, out: Path, device: str, seed: int) -> Pretr
 def finetune_config(data: DrawnData, out: Path, init: str | None, device: str, seed: int) -> FinetuneConfig:
     """Make the settings of the demo's fine-tuning; only the start, and what needs one, differs between the two."""
     settings = load_preset(FinetuneConfig, "demo") | _settings(data, out, device, seed)
-    settings |= {"init": init, "baselines": False}  # the pages show them once, beside the evaluation
+    # Baselines are shown once, beside the evaluation; of distances the report shows nothing.
+    settings |= {"init": init, "baselines": False, "confidence.domain_share": None}
     return build(FinetuneConfig, settings if init else settings | WITHOUT_START)
 
 

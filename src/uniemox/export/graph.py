@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.onnx_walk import MAX_BYTES
-from uniemox.inference.onnx_file import METADATA_KEY, OUTPUT_NAME, input_names, preparation_of
+from uniemox.inference.onnx_file import FEATURES_OUTPUT, METADATA_KEY, OUTPUT_NAME, input_names, preparation_of
 from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.fused import FusedClassifier
 
@@ -25,8 +25,9 @@ class _Plain(nn.Module):
     on the number of images, and nothing remains to be folded when the graph is loaded.
     """
 
-    def __init__(self, model: AnyClassifier) -> None:
+    def __init__(self, model: AnyClassifier, *, reads_features: bool = False) -> None:
         super().__init__()
+        self.reads_features = reads_features
         self.vit = encoder_of(model)
         self.fusion = model.fusion if isinstance(model, TwoViewClassifier) else None
         self.fused = model if isinstance(model, FusedClassifier) else None
@@ -34,19 +35,23 @@ class _Plain(nn.Module):
         positions[:, :1] += self.vit.cls_token.detach()
         self.positions = nn.Parameter(positions)
 
-    def forward(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
-        """Return logits (N, C) of one or two views (N, 3, S, S)."""
+    def forward(self, scene: Tensor, person: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (N, C) of one or two views (N, 3, S, S), and if asked for what the head reads (N, D)."""
+        features = self._features(scene, person)
+        logits: Tensor = (self.vit if self.fused is None else self.fused).head(features)
+        return (logits, features) if self.reads_features else logits
+
+    def _features(self, scene: Tensor, person: Tensor | None) -> Tensor:
         pixels = scene if person is None else torch.cat([scene, person])
         tokens = F.pad(self.vit.patch_embed(pixels), (0, 0, 1, 0)) + self.positions
         encoded = self.vit.norm(self.vit.blocks(tokens))
         if self.fused is not None:
             tokens, count = encoded[:, 0], scene.shape[0]
-            return self.fused.classify(tokens[:count], None if person is None else tokens[count:])
-        pooled = self.vit.forward_head(encoded, pre_logits=True)
+            return self.fused.read_tokens(tokens[:count], None if person is None else tokens[count:])
+        pooled: Tensor = self.vit.forward_head(encoded, pre_logits=True)
         if self.fusion is not None:
             pooled = self.fusion(pooled[: scene.shape[0]], pooled[scene.shape[0] :])
-        logits: Tensor = self.vit.head(pooled)
-        return logits
+        return pooled
 
 
 def _without_adaptive(model: nn.Module) -> nn.Module:
@@ -67,8 +72,13 @@ class _Mean(nn.Module):
         return pixels.mean(dim=(2, 3), keepdim=True)
 
 
-def write_onnx(model: AnyClassifier, facts: ModelFacts, path: Path, *, opset: int) -> None:
-    """Write a classifier on the CPU as one ONNX file for any number of images, with its facts in the metadata."""
+def write_onnx(
+    model: AnyClassifier, facts: ModelFacts, path: Path, *, opset: int, reads_features: bool = False
+) -> None:
+    """Write a classifier on the CPU as one ONNX file for any number of images, with its facts in the metadata.
+
+    `reads_features` adds a second output, what the head reads; only of our own encoders.
+    """
     import_onnx()
     if 4 * sum(weight.numel() for weight in model.parameters()) > MAX_BYTES:
         raise CheckpointError(f"the model is too large for one ONNX file, which holds {MAX_BYTES} bytes")
@@ -80,11 +90,13 @@ def write_onnx(model: AnyClassifier, facts: ModelFacts, path: Path, *, opset: in
         # Both views have the same number of images, which torch finds worth a warning.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         program = torch.onnx.export(
-            _without_adaptive(model).eval() if facts.size is None else _Plain(model).eval(),
+            _without_adaptive(model).eval()
+            if facts.size is None
+            else _Plain(model, reads_features=reads_features).eval(),
             examples,
             dynamo=True,
             input_names=list(names),
-            output_names=[OUTPUT_NAME],
+            output_names=[OUTPUT_NAME, *([FEATURES_OUTPUT] if reads_features else [])],
             dynamic_shapes=({0: torch.export.Dim("N", min=1, max=2**16)},) * len(names),
             opset_version=opset,
             external_data=False,

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from uniemox.checkpoints.card import write_card
+from uniemox.checkpoints.domain import write_features
 from uniemox.checkpoints.facts import SECTION, ModelFacts
-from uniemox.checkpoints.folder import replacing
+from uniemox.checkpoints.folder import Classifier, replacing
 from uniemox.checkpoints.open import ONNX_NAME, open_model
 from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
@@ -33,6 +34,7 @@ from uniemox.inference.onnx_file import input_names
 from uniemox.inference.predictor import find_images
 from uniemox.inference.torch_backend import TorchBackend, load_torch
 from uniemox.manifests.table import Box, evenly, read_manifest
+from uniemox.targets.domain import NUMBER
 from uniemox.targets.kinds import DEFAULT, resolve_target
 
 if TYPE_CHECKING:
@@ -101,6 +103,9 @@ def export_onnx(
 ) -> ExportReport:
     """Write a classifier as a folder that runs without torch: `model.onnx`, `config.json`, `export.json`, card.
 
+    A model that keeps the images that it knows has `features` as a second output, and its features go with it. In 8
+    bits it has neither, since features are others then and the cutoff would not be theirs.
+
     Args:
         model: A classifier: its folder, a file that others wrote, `demo`, or a name on the hub.
         out: Folder to write; it appears only when it is whole.
@@ -129,11 +134,12 @@ def export_onnx(
     recorded = load_torch(opened, device="cpu", dataset=dataset, zero_shot=zero_shot)
     if quantize is not None and recorded.facts.size is None:
         raise ConfigError(f"int8 is for our own encoders, and {model} is another: omit `quantize`")
+    recorded = recorded if quantize is None else _without_domain(recorded)
     torch = recorded.in_fp32()
     pixels = _prepare(_find(calibration), torch.facts.views) if calibration else None
     with replacing(out) as beside:
         file = beside / ONNX_NAME
-        write_onnx(torch.model, torch.facts, file, opset=opset)
+        _write_graph(torch, file, opset=opset)
         difference = _check_graph(torch, file, pixels)
         if quantize is not None:
             assert pixels is not None
@@ -149,6 +155,13 @@ def export_onnx(
         step = "evaluate the exported model before you use it, calibrate on more images that are like those it will see"
         log.warning("%.1f %% of the answers changed: %s, or do not quantize", 100 * (1 - report.agreement), step)
     return report
+
+
+def _without_domain(backend: TorchBackend) -> TorchBackend:
+    """Return the same model without the images that it knows."""
+    numbers = {name: values for name, values in backend.facts.numbers.items() if name != NUMBER}
+    classifier = Classifier(backend.model, dataclasses.replace(backend.facts, numbers=numbers))
+    return TorchBackend(classifier, backend.device, precision=backend.precision)
 
 
 def _find(paths: Sequence[Path]) -> list[Located]:
@@ -185,17 +198,29 @@ def _noise(facts: ModelFacts) -> Pixels:
     return np.random.default_rng(0).standard_normal((_NUM_NOISE, *facts.views.shape)).astype(np.float32)
 
 
+def _write_graph(torch: TorchBackend, file: Path, *, opset: int) -> None:
+    """Write the graph in fp32, and beside it the images that the model knows."""
+    write_onnx(torch.model, torch.facts, file, opset=opset, reads_features=torch.domain is not None)
+    if torch.domain is not None:
+        write_features(file.parent, torch.domain)
+
+
 def _check_graph(torch: TorchBackend, file: Path, pixels: Pixels | None) -> float:
     """Return the graph's largest difference to torch, or raise `CheckpointError` if rounding does not explain it."""
     seen = _noise(torch.facts)
     if pixels is not None:
         seen = np.concatenate([seen, pixels[:: -(-len(pixels) // _NUM_CHECKED)]])
-    expected, found = torch.logits(seen), load_onnx(file, device="cpu").logits(seen)
-    difference = float(np.abs(expected - found).max())
-    if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        what = f"the exported graph differs from torch by {difference:.1e} in a logit, which is more than rounding"
-        raise CheckpointError(f"{what}, so nothing was written: try another `opset`")
-    return difference
+    differences = []
+    for name, expected, found in zip(
+        ("logit", "feature"), torch.outputs(seen), load_onnx(file, device="cpu").outputs(seen), strict=True
+    ):
+        if expected is None or found is None:
+            continue
+        differences.append(float(np.abs(expected - found).max()))
+        if differences[-1] > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            what = f"differs from torch by {differences[-1]:.1e} in a {name}, which is more than rounding"
+            raise CheckpointError(f"the exported graph {what}, so nothing was written: try another `opset`")
+    return differences[0]
 
 
 def _quantize(torch: TorchBackend, file: Path, pixels: Pixels, *, opset: int) -> None:

@@ -10,6 +10,7 @@ from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.open import open_model
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
+from uniemox.targets.domain import Domain
 
 
 class Backend(Protocol):
@@ -23,11 +24,20 @@ class Backend(Protocol):
     def precision(self) -> str:
         """Arithmetic that the model computes in: fp32 or bf16, or `as exported`."""
 
+    @property
+    def domain(self) -> Domain | None:
+        """The images that the classifier knows, where it keeps them."""
+
     def digest(self) -> str:
         """SHA-256 of all that its answers depend on: weights, classes, and what is done to an image."""
 
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run the classifier: (N, V, 3, S, S), images prepared by `facts.views`, to (N, C) logits in label order."""
+
+    def outputs(
+        self, pixels: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Run the classifier as `logits` does, and return the features (N, D) too that a `domain` measures."""
 
 
 def load_backend(

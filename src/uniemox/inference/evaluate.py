@@ -36,6 +36,8 @@ from uniemox.inference.tables import write_predictions
 from uniemox.inference.torch_backend import load_torch
 from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import Box, Manifest, read_manifest
+from uniemox.models.classify import AnyClassifier, read_features
+from uniemox.targets.domain import Domain
 from uniemox.targets.intervals import Groups, describe_units, groups_of
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import NUM_RESAMPLES, Scores
@@ -61,6 +63,8 @@ class Outputs:
     target: Target
     computed_in: str  # Precision of the forward passes, or onnx
     groups: Groups | None = None  # Of the manifest's rows, which intervals resample together
+    beside: npt.NDArray[np.float32] | None = None  # (N, K), what the module gave beside logits
+    domain: Domain | None = None  # That `beside` holds distances (N, 1) from, if it does
 
     @property
     def group_codes(self) -> npt.NDArray[np.int64] | None:
@@ -137,9 +141,10 @@ def compute_outputs(
 ) -> Outputs:
     """Run a classifier over labelled rows. Every row counts once, whatever the number of processes.
 
-    The model maps one view or two, (B, 3, S, S), to logits (B, C), on the accelerator's device and in `precision`,
-    whatever the accelerator's. `between` is called between batches, by all processes, and may raise to stop. Where no
-    image can be read, or one cannot be transformed, `DataError` is raised.
+    The model maps one view or two, (B, 3, S, S), to logits (B, C), or to those and numbers (B, K) to be kept beside
+    them, on the accelerator's device and in `precision`, whatever the accelerator's. `between` is called between
+    batches, by all processes, and may raise to stop. Where no image can be read, or one cannot be transformed,
+    `DataError` is raised.
     """
     dataset = EvaluationDataset(manifest, views, target)
     loader = accelerator.prepare_data_loader(evaluation_loader(dataset, batch_size=batch_size, num_workers=num_workers))
@@ -152,15 +157,16 @@ def compute_outputs(
         for batch in batches_of(loader):
             between()
             with computing_in(precision, accelerator.device):
-                logits = model(*batch.to(accelerator.device).views)
-            gathered = accelerator.gather_for_metrics((logits.float(), batch.labels, batch.rows, batch.readable))
+                answer = model(*batch.to(accelerator.device).views)
+            outputs = tuple(output.float() for output in (answer if isinstance(answer, tuple) else (answer,)))
+            gathered = accelerator.gather_for_metrics((batch.labels, batch.rows, batch.readable, *outputs))
             parts.append(tuple(tensor.cpu() for tensor in gathered))
             skipped = (f"{path}: {reason}" for path, reason in batch.skipped)
             reasons |= zip(batch.rows[~batch.readable].tolist(), skipped, strict=True)
             boxes |= zip(batch.rows.tolist(), batch.boxes, strict=True)
     # What all processes know; a row that fills up another's batch is the same in both.
     reasons, boxes = (dict(gather_object(list(known.items()))) for known in (reasons, boxes))
-    logits, labels, rows, readable = (torch.cat(column) for column in zip(*parts, strict=True))
+    labels, rows, readable, logits, *beside = (torch.cat(column) for column in zip(*parts, strict=True))
     if not readable.any():
         raise DataError(f"none of the {len(manifest)} images below {manifest.facts.root} can be read: {reasons[0]}")
     return Outputs(
@@ -172,6 +178,7 @@ def compute_outputs(
         target,
         "onnx" if isinstance(model, _Exported) else precision,
         groups_of(manifest),
+        beside[0][readable].numpy() if beside else None,
     )
 
 
@@ -223,14 +230,15 @@ def evaluate(
         if opened.role == "export":
             refuse_zero_shot(opened.name, zero_shot)
             backend = load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
-            module, facts, chosen = _Exported(backend), backend.facts, "fp32"
+            module, facts, domain, chosen = _Exported(backend), backend.facts, backend.domain, "fp32"
         else:
             if is_zero_shot(opened) and not (dataset or (zero_shot and (zero_shot.classes or zero_shot.taxonomy))):
                 dataset = str(data)
             elif opened.role == "clip" and zero_shot is not None and zero_shot.wording == "auto":
                 zero_shot = replace(zero_shot, wording=read_manifest(data).facts.emotion or "auto")
             classifier = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
-            module, facts, chosen = classifier.model, classifier.facts, classifier.precision
+            facts, domain, chosen = classifier.facts, classifier.domain, classifier.precision
+            module = classifier.model if domain is None else Measuring(classifier.model, domain)
         answers = resolve_target(facts.target, facts.classes, facts.kept, given=target)
         answers, whole = answers.align(read_manifest(data))
         manifest = answers.rated(whole.select([split]))
@@ -250,6 +258,7 @@ def evaluate(
                 target=answers,
                 precision=chosen,
             )
+        outputs = replace(outputs, domain=domain)
         if outputs.unreadable and accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
         if baselines and accelerator.is_main_process:
@@ -280,9 +289,42 @@ class _Exported(nn.Module):
         super().__init__()
         self.backend = backend
 
-    def forward(self, *views: torch.Tensor) -> torch.Tensor:
-        pixels = torch.stack(views, dim=1).cpu().numpy()
-        return torch.from_numpy(self.backend.logits(pixels)).to(views[0].device)
+    def forward(self, *views: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        logits, features = self.backend.outputs(torch.stack(views, dim=1).cpu().numpy())
+        answer, domain = torch.from_numpy(logits).to(views[0].device), self.backend.domain
+        if features is None or domain is None:
+            return answer
+        return answer, _measure(domain, torch.from_numpy(features)).to(views[0].device)
+
+
+class Reading(nn.Module):
+    """A classifier that gives logits (B, C) and what its head reads (B, D), for `compute_outputs`."""
+
+    def __init__(self, model: AnyClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read one view or two (B, 3, S, S)."""
+        return read_features(self.model, *views)
+
+
+class Measuring(Reading):
+    """A classifier that gives logits (B, C) and distances (B, 1) from what it knows, for `compute_outputs`."""
+
+    def __init__(self, model: AnyClassifier, domain: Domain) -> None:
+        super().__init__(model)
+        self.domain = domain
+
+    def forward(self, *views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read one view or two (B, 3, S, S)."""
+        logits, features = super().forward(*views)
+        return logits, _measure(self.domain, features)
+
+
+def _measure(domain: Domain, features: torch.Tensor) -> torch.Tensor:
+    distances = domain.distances(features.float().cpu().numpy())
+    return torch.from_numpy(distances[:, None]).to(features.device, torch.float32)
 
 
 def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: Manifest, *, people: bool) -> None:
@@ -292,10 +334,13 @@ def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: M
     """
     numbers = outputs.target.to_facts().get("numbers", {})
     summary = {**scores.to_dict(), "numbers": numbers, "unreadable": list(outputs.unreadable)}
+    if outputs.domain is not None:
+        known = _locate(outputs, slice(None))
+        summary["unfamiliar"] = sum(row["is_unfamiliar"] for row in known) / len(known)
     with write_whole(folder / "report.json", DataError) as beside:
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"
-    write_predictions(predictions, out, outputs.target, people=people, is_evaluation=True)
+    write_predictions(predictions, out, outputs.target, people=people, is_evaluation=True, domain=outputs.domain)
 
 
 def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:
@@ -303,7 +348,15 @@ def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:
     for start in range(0, len(outputs.rows), _ROWS_AT_ONCE):
         block = slice(start, start + _ROWS_AT_ONCE)
         truths, answers = target.truths(outputs.labels[block]), target.answers(outputs.logits[block])
-        places = outputs.rows[block].tolist()
-        for place, box, truth, answer in zip(places, outputs.boxes[block], truths, answers, strict=True):
-            row = {"row": int(manifest.places[place]), **truth, **answer}
+        places, known = outputs.rows[block].tolist(), _locate(outputs, block)
+        boxes = outputs.boxes[block]
+        for place, box, truth, answer, more in zip(places, boxes, truths, answers, known, strict=True):
+            row = {"row": int(manifest.places[place]), **truth, **answer, **more}
             yield Prediction(Path(paths[place].as_py()), row, box=box)
+
+
+def _locate(outputs: Outputs, block: slice) -> list[dict[str, Any]]:
+    """Say how far the samples are from what the model knows; nothing of a model that keeps nothing."""
+    if outputs.domain is None or outputs.beside is None:
+        return [{} for _ in outputs.rows[block]]
+    return outputs.domain.answers(outputs.beside[block, 0])

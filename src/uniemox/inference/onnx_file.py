@@ -25,6 +25,8 @@ PREPARATION: Final[dict[str, Any]] = {
 the mean off, divide by the deviation. A person's crop is resized whole. A CLIP has numbers of its own, and may have
 both sides resized to that length (`squash`)."""
 OUTPUT_NAME: Final = "logits"
+FEATURES_OUTPUT: Final = "features"
+"""Second output (N, D) of a classifier that keeps the images that it knows: what its head reads."""
 # fmt: off
 OPERATIONS: Final = frozenset({
     "Add", "Cast", "Concat", "Constant", "Conv", "DequantizeLinear", "Div", "Elu", "Erf", "Expand", "Gather",

@@ -29,6 +29,7 @@ from uniemox.files.read_ahead import read_ahead
 from uniemox.files.room import ROOM
 from uniemox.files.walk import find_images_below
 from uniemox.inference.backend import Backend, load_backend
+from uniemox.targets.domain import Domain
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.target import Target
 from uniemox.wording import counted, reason_of
@@ -186,6 +187,11 @@ class Predictor:
         """What is known of the model."""
         return self.backend.facts
 
+    @property
+    def domain(self) -> Domain | None:
+        """The images that the model knows, where it keeps them; answers then say how far an image is from those."""
+        return self.backend.domain
+
     def digest(self) -> str:
         """SHA-256 of all that the answers depend on: weights, classes, and what is done to an image."""
         return self.backend.digest()
@@ -290,7 +296,14 @@ class Predictor:
                 yield replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
 
     def _answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
-        return self.target.answers(self.backend.logits(np.stack(pixels))) if pixels else []
+        if not pixels:
+            return []
+        logits, features = self.backend.outputs(np.stack(pixels))
+        answers = self.target.answers(logits)
+        if self.domain is None or features is None:
+            return answers
+        known = self.domain.answers(self.domain.distances(features))
+        return [{**answer, **more} for answer, more in zip(answers, known, strict=True)]
 
 
 class _Reader:

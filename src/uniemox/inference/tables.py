@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from uniemox.inference.predictor import Prediction
+    from uniemox.targets.domain import Domain
     from uniemox.targets.target import Target
 
 BOX_COLUMNS: Final = ("x0", "y0", "x1", "y1", "box_score")  # Of a person
@@ -122,11 +123,13 @@ def form_of(
     times: bool = False,
     rows: bool = False,
     is_evaluation: bool = False,
+    domain: Domain | None = None,
 ) -> Form:
     """Describe the table of a file, which names the format by its ending: path, the target's columns, reason.
 
     `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; `times` one for the second of a
-    video, `rows` one for the row of the table that named the image. An evaluation has columns for the truth and for the
+    video, `rows` one for the row of the table that named the image, `domain` those of distances from what the model
+    knows. An evaluation has columns for the truth and for the
     row in the manifest, and none for a reason. Another ending raises `DataError`.
     """
     suffix = out.suffix.lower()
@@ -134,10 +137,11 @@ def form_of(
         raise DataError(f"{out} ends in {out.suffix or 'nothing'}, but must end in .csv, .jsonl or .parquet")
     box = tuple(Column(name, "number") for name in BOX_COLUMNS) if people else ()
     path = Column("path", "text")
+    answers = (*target.columns, *(() if domain is None else domain.columns))
     if is_evaluation:
-        return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *target.columns))
+        return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *answers))
     places = [*([Column("row", "whole")] if rows else []), *([Column("time", "number")] if times else [])]
-    return Form(suffix, (path, *places, *box, *target.columns, Column("reason", "text")))
+    return Form(suffix, (path, *places, *box, *answers, Column("reason", "text")))
 
 
 def count_rows(path: Path) -> tuple[int, int]:
@@ -170,12 +174,18 @@ def _read_reasons(path: Path) -> list[str | None]:
 
 
 def write_predictions(
-    predictions: Iterable[Prediction], out: Path, target: Target, *, people: bool = False, is_evaluation: bool = False
+    predictions: Iterable[Prediction],
+    out: Path,
+    target: Target,
+    *,
+    people: bool = False,
+    is_evaluation: bool = False,
+    domain: Domain | None = None,
 ) -> int:
     """Write a table in the form of `form_of` with a row for each prediction, as they come; return how many.
 
     The file exists only when it is whole; its folder is made if absent.
     """
-    form = form_of(out, target, people=people, is_evaluation=is_evaluation)
+    form = form_of(out, target, people=people, is_evaluation=is_evaluation, domain=domain)
     with write_whole(out, DataError, elsewhere="choose another `out`") as beside:
         return form.write(predictions, beside)

@@ -21,6 +21,7 @@ from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.errors import ConfigError
 from uniemox.inference.zero_shot import calibrate
+from uniemox.models.classify import read_features
 from uniemox.models.zero_shot import ClipClassifier
 
 _SHAPING: Final = (
@@ -34,13 +35,13 @@ class TorchBackend:
     """A classifier in torch; its model must be on the device."""
 
     def __init__(self, classifier: Classifier, device: torch.device, *, precision: Precision) -> None:
-        self.model, self.facts = classifier.model, classifier.facts
+        self.model, self.facts, self.domain = classifier.model, classifier.facts, classifier.domain
         self.device, self.precision = device, precision
 
     def in_fp32(self) -> TorchBackend:
         """Return the same model in fp32, which is what its facts then record."""
         facts = dataclasses.replace(self.facts, precision="fp32")
-        return TorchBackend(Classifier(self.model, facts), self.device, precision="fp32")
+        return TorchBackend(Classifier(self.model, facts, self.domain), self.device, precision="fp32")
 
     def digest(self) -> str:
         """SHA-256 of the weights as they are used, their names and shapes, and of the facts that shape answers."""
@@ -50,6 +51,8 @@ class TorchBackend:
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if self.domain is not None:
+            digest.update(self.domain.features.tobytes())
         return digest.hexdigest()
 
     @torch.inference_mode()
@@ -58,8 +61,24 @@ class TorchBackend:
         views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
         with computing_in(self.precision, self.device):
             answer = self.model(*views)
-        logits: npt.NDArray[np.float32] = answer.float().cpu().numpy()
-        return logits
+        return _to_numpy(answer)
+
+    @torch.inference_mode()
+    def outputs(
+        self, pixels: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Run the classifier: (N, V, 3, S, S) to logits (N, C) and, with a domain, features (N, D)."""
+        if self.domain is None:
+            return self.logits(pixels), None
+        views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
+        with computing_in(self.precision, self.device):
+            logits, features = read_features(self.model, *views)
+        return _to_numpy(logits), _to_numpy(features)
+
+
+def _to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
+    return values
 
 
 def load_torch(

@@ -36,10 +36,15 @@ class TwoViewClassifier(nn.Module):
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """Compute logits (B, C) of two views (B, 3, H, W), encoded in one pass."""
+        logits: Tensor = self.encoder.head(self.features(scene, person))
+        return logits
+
+    def features(self, scene: Tensor, person: Tensor) -> Tensor:
+        """Compute what the head reads of two views (B, 3, H, W): (B, D)."""
         tokens = self.encoder.forward_features(torch.cat([scene, person]))
         alpha, beta = self.encoder.forward_head(tokens, pre_logits=True).chunk(2)
-        logits: Tensor = self.encoder.head(self.fusion(alpha, beta))
-        return logits
+        fused: Tensor = self.fusion(alpha, beta)
+        return fused
 
     def no_weight_decay(self) -> set[str]:
         """Name the weights without weight decay, as timm asks a model."""
@@ -59,6 +64,16 @@ def head_of(model: AnyClassifier) -> nn.Linear:
     """Return the last layer of a classifier."""
     head: nn.Linear = model.encoder.head if isinstance(model, TwoViewClassifier) else model.head
     return head
+
+
+def read_features(model: AnyClassifier, *views: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute logits (B, C) of one view or two (B, 3, H, W), as the model does, and what its head reads (B, D)."""
+    if isinstance(model, VisionTransformer):
+        features = model.forward_head(model.forward_features(*views), pre_logits=True)
+    else:
+        assert not isinstance(model, ClipClassifier)
+        features = model.features(*views)
+    return head_of(model)(features), features
 
 
 def build_classifier(

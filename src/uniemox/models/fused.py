@@ -32,13 +32,16 @@ class FusedClassifier(UniEmoX):
 
     def forward(self, scene: Tensor, person: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Compute logits (B, C) of one or two views (B, 3, H, W); a scene alone stands for both."""
-        logits: Tensor = self.head(F.normalize(self.embed(scene, person)))
+        logits: Tensor = self.head(self.features(scene, person))
         return logits
 
-    def classify(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
-        """Compute logits (B, C) of the class tokens (B, D) of both views, or of the scene for both."""
-        logits: Tensor = self.head(F.normalize(self.embed_tokens(scene, person)))
-        return logits
+    def features(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """Compute what the head reads of one or two views (B, 3, H, W): the token, of length 1 (B, E)."""
+        return F.normalize(self.embed(scene, person))
+
+    def read_tokens(self, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """Compute what the head reads (B, E) of the class tokens (B, D) of both views, or of the scene for both."""
+        return F.normalize(self.embed_tokens(scene, person))
 
     def no_weight_decay(self) -> set[str]:
         """Name the weights without weight decay, as timm asks a model."""

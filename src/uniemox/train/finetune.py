@@ -20,7 +20,7 @@ from uniemox.data.batch import collate_labelled
 from uniemox.data.dataset import AugmentedDataset
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import ConfigError
-from uniemox.inference.evaluate import Outputs, write_evaluation
+from uniemox.inference.evaluate import Measuring, Outputs, write_evaluation
 from uniemox.manifests.table import Manifest, digest, read_manifest
 from uniemox.models.classify import (
     AnyClassifier,
@@ -38,6 +38,7 @@ from uniemox.targets.kinds import build_target
 from uniemox.targets.scores import Metric
 from uniemox.targets.several import JOIN
 from uniemox.targets.target import Target
+from uniemox.train.domain import answer_val
 from uniemox.train.engine import Engine, Plan
 from uniemox.train.events import Message, Observer, ignore
 from uniemox.train.language import encode_classes
@@ -146,7 +147,7 @@ def _leave_model(
     selection: Selection, engine: Engine, shape: Mapping[str, Any], train: Manifest, test: Manifest | None
 ) -> Path:
     """Choose precision and temperature of the best weights on val, score them once on test, and write them."""
-    config, target, accelerator, val = selection.config, selection.target, engine.accelerator, selection.val
+    config, target, accelerator = selection.config, selection.target, engine.accelerator
     # Accelerate has wrapped the forward pass in the precision of training.
     best: Any = accelerator.unwrap_model(engine.weights_module, keep_fp32_wrapper=False)
     assert engine.kept.weights is not None
@@ -156,13 +157,16 @@ def _leave_model(
     with torch.no_grad():  # folded into the head, so that every reader gets honest probabilities
         for parameter in head_of(best).parameters():
             parameter.div_(torch.from_numpy(temperatures).to(parameter).reshape(-1, *[1] * (parameter.ndim - 1)))
-    answers = selection.answers(best, val, accelerator, precision)
+    answers = answer_val(selection, best, train, accelerator, precision)
+    domain = answers.domain
     fitted = target.fit(answers.logits, answers.labels)
     fitted, lacking = fitted.fit_guarantees(answers.logits, answers.labels, config.confidence, answers.group_codes)
     for text in lacking:
         selection.observer(Message(f"{config.val_split}: {text}"))
     folder = config.out / "model"
     if accelerator.is_main_process:
+        kept = fitted.to_facts()
+        numbers = {**kept.pop("numbers", {}), **({} if domain is None else domain.to_numbers())}
         facts = ModelFacts(
             kind="classifier",
             **shape,
@@ -176,17 +180,20 @@ def _leave_model(
             pool=config.pool,
             pretraining=engine.origin.get("fused", {}),
             person=config.person,
-            **fitted.to_facts(),
+            **kept,
+            numbers=numbers,
             provenance=provenance(config, train, engine, best_epoch=str(engine.kept.notes["epoch"]), precision=why),
             metrics={f"val_{selection.metric.name}": round(selection.score(answers), 4)},
             licence=carried_licence(engine.origin["licence"]),
         )
-        save_model(best, folder, facts)
+        save_model(best, folder, facts, domain=domain)
     accelerator.wait_for_everyone()
     if test is not None:
-        outputs = selection.answers(best, test, accelerator, precision)
+        module = best if domain is None else Measuring(best, domain)
+        outputs = selection.answers(module, test, accelerator, precision)
         if accelerator.is_main_process:
-            scores = _report_test(selection, dataclasses.replace(outputs, target=fitted), test, train, engine)
+            outputs = dataclasses.replace(outputs, target=fitted, domain=domain)
+            scores = _report_test(selection, outputs, test, train, engine)
             restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     return folder
 

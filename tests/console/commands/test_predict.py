@@ -106,6 +106,7 @@ def test_a_model_is_evaluated(run, fake, pages):
 class Predictor:
     """Finds awe in every image whose name does not say that it is bad."""
 
+    domain = None
     facts = types.SimpleNamespace(classes=("awe", "fear"), target="single_label")
     asked: dict
     stops = True

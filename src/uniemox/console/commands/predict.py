@@ -177,7 +177,8 @@ def _write(
     from uniemox.inference.tables import form_of
 
     people = options["people"]
-    form = form_of(out, predictor.target, people=people is not None, times=inputs.has_times, rows=inputs.has_rows)
+    columns = {"people": people is not None, "times": inputs.has_times, "rows": inputs.has_rows}
+    form = form_of(out, predictor.target, **columns, domain=predictor.domain)
     part_size = choose_part_size(inputs.total, config.batch_size)
     work = Work(identity=_identify(predictor, inputs, people, config), num_inputs=inputs.total, part_size=part_size)
     with open_parts(out, work, form, resume=config.resume, overwrite=config.overwrite) as parts:
