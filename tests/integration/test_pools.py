@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from uniemox import Predictor
 from uniemox.checkpoints import hub
+from uniemox.checkpoints.domain import FEATURES_NAME
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.folder import restate
 from uniemox.checkpoints.inspection import inspect
@@ -58,7 +59,7 @@ def make(finetune_config, pretrained, tmp_path_factory):
 
 
 def weights_of(folder):
-    (path,) = folder.glob("*.safetensors")
+    (path,) = (path for path in folder.glob("*.safetensors") if path.name != FEATURES_NAME)
     return load_file(path)
 
 
@@ -120,7 +121,9 @@ def test_a_folder_answers_by_the_formula_and_scores_as_the_run_did(make, painted
 def test_a_folder_is_inspected_sent_stated_again_and_not_converted(make, tmp_path, run, pool, view):
     folder = make(pool, view)
     name = f"{'two_views' if view == 'both' and pool != 'fused' else FILES[pool]}.safetensors"
-    assert {path.name for path in folder.iterdir()} == {name, "config.json", "README.md"} <= set(hub._FILES)
+    assert (
+        {path.name for path in folder.iterdir()} == {name, FEATURES_NAME, "config.json", "README.md"} <= set(hub._FILES)
+    )
     found = inspect(str(folder))
     assert (found.missing, found.extra, found.misshapen, found.not_finite) == ((), (), (), ())
     assert (found.architecture["pool"], found.architecture["view"]) == (pool, view)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from uniemox.checkpoints.domain import FEATURES_NAME
 from uniemox.checkpoints.facts import read_facts
 from uniemox.train.finetune import finetune
 
@@ -15,7 +16,7 @@ FUSED = {"pool": "fused", "head": "language", "view": "both"}
 
 def uncalibrated(folder):
     """Weights of a folder, whose head is divided by the temperature."""
-    (path,) = folder.glob("*.safetensors")
+    (path,) = (path for path in folder.glob("*.safetensors") if path.name != FEATURES_NAME)
     temperature = read_facts(folder).temperature
     return {
         name: tensor * temperature if name.rpartition(".")[0].endswith("head") else tensor
