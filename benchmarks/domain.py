@@ -73,8 +73,8 @@ def main() -> None:
     lines = [
         "# What the distance to the training images finds",
         "",
-        "Made by `python benchmarks/domain.py`. The embedded classifier, the drawings of train, and a cutoff within which",
-        f"{100 * SHARE:.0f} % of val lie. AUROC is how often the strange image is the farther one.",
+        "Made by `python benchmarks/domain.py`. The embedded classifier, the drawings of train, and a cutoff within",
+        f"which {100 * SHARE:.0f} % of val lie. AUROC is how often the strange image is the farther one.",
         "",
         "| images | number | unfamiliar | AUROC |",
         "|---|---|---|---|",
