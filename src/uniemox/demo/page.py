@@ -171,7 +171,7 @@ def _pretraining(findings: Findings) -> Section:
             Figure(
                 charts.loss_curves(read_journal(EMBEDDED["demo-pretrained"] / "metrics.jsonl"), terms=charts.TERMS),
                 "Curves of the loss and its three terms over the steps of the embedded model.",
-                "UniEmoX-mini's own pretraining.",
+                "UniEmoX-mini's own pretraining, the second of its two runs.",
             ),
             Figure(
                 charts.loss_curves(read_journal(config.out / "metrics.jsonl"), terms=charts.TERMS),
