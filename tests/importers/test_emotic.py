@@ -163,3 +163,16 @@ def test_the_recipe_for_emotic_runs_on_its_own_layout(emotic, tmp_path, capsys):
     present = [row for row in saved["per_class"] if row["average_precision"] is not None]
     assert [row["name"] for row in present] == ["doubt/confusion", "peace"]
     assert saved["num_samples"] == 3
+
+
+def test_the_recipe_for_emotics_ratings_runs_on_its_own_layout(emotic, tmp_path):
+    words = ["finetune", "--preset", "emotic_vad", "--data", emotic, "--out", tmp_path / "run"]
+    small = ["--size", "mini", "--patch-size", "16", "--image-size", "32", "--max-steps", "2"]
+    small += ["--optim.batch-size", "2", "--optim.accumulate", "1", "--precision", "fp32"]
+    small += ["--device", "cpu", "--workers", "0"]
+    assert cli.main([*map(str, words), *small]) == 0
+    facts = read_facts(tmp_path / "run" / "model")
+    assert (facts.target, facts.view, facts.classes) == ("valence_arousal", "both", ("valence", "arousal", "dominance"))
+    assert facts.numbers["scale"] == (1.0, 10.0)
+    saved = json.loads((tmp_path / "run" / "test" / "report.json").read_text())
+    assert saved["rated"] == [[6.5, 3.0, 9.0]] * 3  # the combined ratings of test
