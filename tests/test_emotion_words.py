@@ -73,7 +73,9 @@ def words_of(name):
 
 
 def test_every_class_of_the_taxonomies_and_data_sets_has_words_and_nothing_else_has():
-    assert set(WORDS) == CLASSES == CLASSES | {name for spec in SPECS.values() for name in spec.classes}
+    # FindingEmo's are degrees of each other, such as annoyance, anger and rage, and are worded by their own names.
+    sets = [spec for spec in SPECS.values() if spec.name != "findingemo"]
+    assert set(WORDS) == CLASSES == CLASSES | {name for spec in sets for name in spec.classes}
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -26,7 +26,10 @@ from uniemox.errors import ConfigError
 from uniemox.importers.specs import SPECS
 from uniemox.manifests.table import Attributes
 
-LISTS = {**{name: own.classes for name, own in TAXONOMIES.items()}, **{n: s.classes for n, s in SPECS.items()}}
+# FindingEmo's 24 are degrees of each other (annoyance, anger, rage): words of one would be classes of another.
+DEGREES = "findingemo"
+SETS = {name: spec.classes for name, spec in SPECS.items() if name != DEGREES}
+LISTS = {**{name: own.classes for name, own in TAXONOMIES.items()}, **SETS}
 every_list = pytest.mark.parametrize(
     "classes", [own for own in LISTS.values() if own], ids=[n for n in LISTS if LISTS[n]]
 )
@@ -73,6 +76,16 @@ def test_every_class_has_several_prompts_of_several_words_and_no_two_share_one(c
     texts = [text for own in prompts.values() for text in own]
     assert len(set(texts)) == len(texts)
     assert all(SLOT not in text for text in texts)
+
+
+@both_wordings
+def test_degrees_of_one_emotion_are_told_apart_by_their_own_names(emotion):
+    prompts = class_prompts(SPECS[DEGREES].classes, emotion)
+    assert len(prompts) == 24
+    texts = [text for own in prompts.values() for text in own]
+    assert len(set(texts)) == len(texts)
+    for name, own in prompts.items():
+        assert any(name in text for text in own)
 
 
 @both_wordings

@@ -176,7 +176,8 @@ def evaluated(model, painted, tmp_path_factory):
 def test_an_evaluation_has_its_scores_and_columns(config, evaluated):
     scores, out = evaluated
     table = pq.read_table(out / "predictions.parquet").to_pydict()
-    assert list(table) == ["path", "row", "label", "level", "predicted", "expected_level"]
+    own = ["path", "row", "label", "level", "predicted", "expected_level"]
+    assert list(table) == [*own, "out_of_domain", "is_unfamiliar"]
     errors = np.array(table["expected_level"]) - table["level"]
     assert scores.mean_absolute_error == pytest.approx(np.abs(errors).mean())
     assert [CLASSES[level] for level in table["level"]] == table["label"]

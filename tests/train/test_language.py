@@ -16,7 +16,7 @@ LANGUAGE = {"pool": "fused", "head": "language"}
 def test_a_head_of_language_has_what_the_start_keeps_of_its_teacher(finetune_config, pretrained, painted, tmp_path):
     config = finetune_config(tmp_path / "run", init=str(pretrained.model), **LANGUAGE)
     facts = read_manifest(painted.path).facts
-    texts, scale = encode_classes(config, load_start(config.init), facts)
+    texts, scale = encode_classes(config, load_start(config.init), facts.classes, facts)
     language = read_facts(pretrained.model).language
     assert scale == pytest.approx(language.scale)
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(len(facts.classes)))
