@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -21,10 +20,11 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
 from uniemox.targets.columns import Column
-from uniemox.targets.conformal import Guarantees, fit_guarantees
+from uniemox.targets.conformal import fit_guarantees
 from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
 from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
-from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_infinite, refuse_unlabelled
+from uniemox.targets.softmax import SoftmaxTarget
+from uniemox.targets.target import Logits, keep_rated, refuse_infinite, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -108,11 +108,8 @@ class DistributionScores(scores.Scores):
 
 
 @dataclass(frozen=True)
-class Distribution(Target):
+class Distribution(SoftmaxTarget):
     """The share of raters for each class."""
-
-    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
-    guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
 
     name = "distribution"
     labels_kind = np.float32
@@ -129,24 +126,6 @@ class Distribution(Target):
         _metric("clark", "Clark", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
         _metric("canberra", "Canberra", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
     )
-
-    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
-        """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
-        return replace(self, classes=classes, guarantees=Guarantees.from_numbers(numbers))
-
-    def to_facts(self) -> dict[str, Any]:
-        """Return what a model folder keeps."""
-        return {**super().to_facts(), "numbers": self.guarantees.to_numbers()}
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The fields of `Scores` that describe the target."""
-        return {**super().about, "metrics": (*self.metrics, *self.guarantees.metrics)}
-
-    @property
-    def fitted(self) -> str:
-        """What a card reports of what was fitted on val."""
-        return self.guarantees.fitted
 
     @property
     def summary(self) -> str:
@@ -221,34 +200,6 @@ class Distribution(Target):
         guarantees, notes = fit_guarantees(softmax(logits), is_true, asked, groups)
         return replace(self, guarantees=guarantees), notes
 
-    def without_guarantees(self) -> Self:
-        """Return it without what was fitted for one model."""
-        return replace(self, guarantees=Guarantees())
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The emotion of the largest share, that share, and those of all."""
-        shares = (Column(f"p_{name}", "number") for name in self.classes)
-        return (Column("predicted", "text"), Column("confidence", "number"), *self.guarantees.columns, *shares)
-
-    def answers(self, logits: Logits) -> list[dict[str, Any]]:
-        """Answer with the shares, and the class of the largest, the first of equals."""
-        probabilities = softmax(logits)
-        promises = self.guarantees.answers(probabilities, self.classes)
-        return [
-            {
-                "predicted": self.classes[place],
-                "confidence": row[place],
-                **promised,
-                "probabilities": dict(zip(self.classes, row, strict=True)),
-            }
-            for (row, place), promised in zip(_with_modes(probabilities), promises, strict=True)
-        ]
-
-    def numbers(self, logits: Logits) -> Floats:
-        """Compute the shares (N, C)."""
-        return softmax(logits)
-
     @property
     def truth(self) -> tuple[Column, ...]:
         """The emotion that most raters named, the first of equals, and the shares of all."""
@@ -261,11 +212,6 @@ class Distribution(Target):
             {"label": self.classes[place], **dict(zip(columns, row, strict=True))}
             for row, place in _with_modes(labels.astype(np.float64))
         ]
-
-    def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
-        """Choose the classes of the largest share (N,)."""
-        modes: npt.NDArray[np.int64] = softmax(logits).argmax(1)
-        return modes
 
     def score_numbers(
         self,

@@ -6,8 +6,7 @@ A confusion matrix counts samples: rows are the true classes, columns the predic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -18,10 +17,11 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, softmax
 from uniemox.targets.columns import Column
-from uniemox.targets.conformal import Guarantees, fit_guarantees
+from uniemox.targets.conformal import fit_guarantees
 from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, draw_kinds
 from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
-from uniemox.targets.target import Logits, Numbers, Target, refuse_infinite, refuse_unlabelled
+from uniemox.targets.softmax import SoftmaxTarget
+from uniemox.targets.target import Logits, refuse_infinite, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -151,11 +151,8 @@ class SingleLabelScores(scores.ClassScores):
 
 
 @dataclass(frozen=True)
-class SingleLabel(Target):
+class SingleLabel(SoftmaxTarget):
     """One of the classes."""
-
-    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
-    guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
 
     name = "single_label"
     labels_kind = np.int64
@@ -172,24 +169,6 @@ class SingleLabel(Target):
         Metric("weighted_f1", "weighted F1", _weighted_f1, is_selectable=True, is_bootstrapped=True),
         *scores.OF_PROBABILITIES,
     )
-
-    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
-        """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
-        return replace(self, classes=classes, guarantees=Guarantees.from_numbers(numbers))
-
-    def to_facts(self) -> dict[str, Any]:
-        """Return what a model folder keeps."""
-        return {**super().to_facts(), "numbers": self.guarantees.to_numbers()}
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The fields of `Scores` that describe the target."""
-        return {**super().about, "metrics": (*self.metrics, *self.guarantees.metrics)}
-
-    @property
-    def fitted(self) -> str:
-        """What a card reports of what was fitted on val."""
-        return self.guarantees.fitted
 
     @property
     def summary(self) -> str:
@@ -248,38 +227,6 @@ class SingleLabel(Target):
         guarantees, notes = fit_guarantees(softmax(logits), is_true, asked, groups)
         return replace(self, guarantees=guarantees), notes
 
-    def without_guarantees(self) -> Self:
-        """Return it without what was fitted for one model."""
-        return replace(self, guarantees=Guarantees())
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The likeliest class, its probability, and those of all."""
-        shares = (Column(f"p_{name}", "number") for name in self.classes)
-        return (Column("predicted", "text"), Column("confidence", "number"), *self.guarantees.columns, *shares)
-
-    def answers(self, logits: Logits) -> list[dict[str, Any]]:
-        """Answer with the likeliest class, the first of equals."""
-        probabilities = softmax(logits)
-        return [
-            {
-                "predicted": self.classes[place],
-                "confidence": row[place],
-                **promised,
-                "probabilities": dict(zip(self.classes, row, strict=True)),
-            }
-            for row, place, promised in zip(
-                probabilities.tolist(),
-                probabilities.argmax(1).tolist(),
-                self.guarantees.answers(probabilities, self.classes),
-                strict=True,
-            )
-        ]
-
-    def numbers(self, logits: Logits) -> Floats:
-        """Compute the probabilities (N, C)."""
-        return softmax(logits)
-
     @property
     def truth(self) -> tuple[Column, ...]:
         """The label."""
@@ -288,11 +235,6 @@ class SingleLabel(Target):
     def truths(self, labels: Counts) -> list[dict[str, Any]]:
         """Name the labels."""
         return [{"label": self.classes[place]} for place in labels]
-
-    def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
-        """Choose the likeliest classes (N,)."""
-        likeliest: npt.NDArray[np.int64] = softmax(logits).argmax(1)
-        return likeliest
 
     def score_numbers(
         self,

@@ -1,0 +1,79 @@
+"""What answers with one softmax over the classes share: their answers, and what is promised of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from uniemox.targets.calibration import softmax
+from uniemox.targets.columns import Column
+from uniemox.targets.conformal import Guarantees
+from uniemox.targets.scores import Floats
+from uniemox.targets.target import Logits, Numbers, Target
+
+
+@dataclass(frozen=True)
+class SoftmaxTarget(Target):
+    """A target whose numbers are a softmax over the classes."""
+
+    weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
+    guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
+
+    def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
+        """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
+        return replace(self, classes=classes, guarantees=Guarantees.from_numbers(numbers))
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return what a model folder keeps."""
+        return {**super().to_facts(), "numbers": self.guarantees.to_numbers()}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The fields of `Scores` that describe the target."""
+        return {**super().about, "metrics": (*self.metrics, *self.guarantees.metrics)}
+
+    @property
+    def fitted(self) -> str:
+        """What a card reports of what was fitted on val."""
+        return self.guarantees.fitted
+
+    def without_guarantees(self) -> Self:
+        """Return it without what was fitted for one model."""
+        return replace(self, guarantees=Guarantees())
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The likeliest class, its probability, and those of all."""
+        shares = (Column(f"p_{name}", "number") for name in self.classes)
+        return (Column("predicted", "text"), Column("confidence", "number"), *self.guarantees.columns, *shares)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer with the likeliest class, the first of equals."""
+        probabilities = softmax(logits)
+        return [
+            {
+                "predicted": self.classes[place],
+                "confidence": row[place],
+                **promised,
+                "probabilities": dict(zip(self.classes, row, strict=True)),
+            }
+            for row, place, promised in zip(
+                probabilities.tolist(),
+                probabilities.argmax(1).tolist(),
+                self.guarantees.answers(probabilities, self.classes),
+                strict=True,
+            )
+        ]
+
+    def numbers(self, logits: Logits) -> Floats:
+        """Compute the probabilities (N, C)."""
+        return softmax(logits)
+
+    def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Choose the likeliest classes (N,)."""
+        likeliest: npt.NDArray[np.int64] = softmax(logits).argmax(1)
+        return likeliest
