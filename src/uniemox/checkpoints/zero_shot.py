@@ -23,7 +23,7 @@ from uniemox.emotions import TAXONOMIES, Emotion, look_up
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.importers.specs import SPECS
 from uniemox.models.fused import FusedClassifier, start_from_texts
-from uniemox.targets.kinds import DEFAULT
+from uniemox.targets.kinds import DEFAULT, resolve_target
 from uniemox.version import __version__
 from uniemox.wording import shorten
 
@@ -222,7 +222,7 @@ def _ask(name: str, config: ZeroShotConfig, dataset: str | None, *, own: ModelFa
         emotion = None if spec is None else spec.emotion
     elif not classes and dataset is not None:
         data, kind = describe_dataset(dataset)
-        if kind != DEFAULT:
+        if not resolve_target(kind, data.classes).is_zero_shot:
             raise ConfigError(f"{dataset} gives an image several labels, and a zero-shot model one: take another set")
         classes, emotion, source = data.classes, data.emotion, data.name
     elif not classes and own is not None and own.dataset in SPECS:

@@ -23,7 +23,7 @@ from uniemox.files.read_ahead import read_ahead
 from uniemox.inference.baselines import MAX_ANSWERED, Answer, Question
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.models.classify import head_of
-from uniemox.targets.kinds import DEFAULT, resolve_target
+from uniemox.targets.kinds import resolve_target
 from uniemox.targets.target import Logits
 from uniemox.wording import counted
 
@@ -82,7 +82,7 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
     """
     from uniemox.models.teacher import find_source, offline  # open_clip takes seconds to import
 
-    if question.target.name != DEFAULT:
+    if not question.target.is_zero_shot:
         return f"a zero-shot model gives one label, and this one answers of the kind {question.target.name}"
     facts, device = question.test.facts, torch.device(question.device)
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")

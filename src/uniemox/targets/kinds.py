@@ -23,6 +23,7 @@ _KINDS: Final[dict[str, type[Target]]] = {
     kind.name: kind for kind in (SingleLabel, MultiLabel, Distribution, ValenceArousal)
 }
 KNOWN: Final = tuple(_KINDS)
+ABSTAINING: Final = tuple(name for name, kind in _KINDS.items() if kind.has_guarantees)
 PROBLEM_TYPES: Final[dict[str, str]] = {kind.problem_type: name for name, kind in _KINDS.items() if kind.problem_type}
 """The words for kinds by what transformers calls them."""
 

@@ -159,6 +159,7 @@ class SingleLabel(SoftmaxTarget):
     labels_are_wide = False
     problem_type = "single_label_classification"
     has_guarantees = True
+    is_zero_shot = True
     columns_read = ("label",)
     kept_words = "of {images} keep their likeliest class"
     metrics = (

@@ -47,6 +47,7 @@ class Target(ABC):
     problem_type: ClassVar[str | None] = None  # What transformers calls it, if it does
     is_judged: ClassVar[bool] = True  # Whether an answer is right or wrong
     has_guarantees: ClassVar[bool] = False  # Whether `fit_guarantees` fits any
+    is_zero_shot: ClassVar[bool] = False  # Whether a softmax over texts of its classes answers it, as CLIP gives one
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     number_word: ClassVar[str] = "probability"  # What one of `numbers` is
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree

@@ -34,9 +34,8 @@ from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.models.fusion import start_as_mean
 from uniemox.targets.conformal import describe_too_few
 from uniemox.targets.intervals import count_units, groups_of
-from uniemox.targets.kinds import build_target
+from uniemox.targets.kinds import ABSTAINING, build_target
 from uniemox.targets.scores import Metric
-from uniemox.targets.several import JOIN
 from uniemox.targets.target import Target
 from uniemox.train.domain import answer_val
 from uniemox.train.engine import Engine, Plan
@@ -138,8 +137,8 @@ def _report_lacks(config: FinetuneConfig, target: Target, train: Manifest, val: 
         for text in describe_too_few(config.confidence, count_units(groups and groups.codes, len(val))):
             observer(Message(f"{config.val_split}: {text}"))
     elif config.confidence.risk is not None:
-        kinds = "single_label and distribution"
-        why = f"confidence.risk is {config.confidence.risk:g}, but only {kinds} can abstain, not {target.name}"
+        able = " and ".join(ABSTAINING)
+        why = f"confidence.risk is {config.confidence.risk:g}, but only {able} can abstain, not {target.name}"
         raise ConfigError(f"{why}: omit it")
 
 
@@ -225,7 +224,7 @@ def _identify_data(config: FinetuneConfig, target: Target, splits: Mapping[str, 
     """Name what shapes the result of a fine-tuning beside its settings and its start."""
     columns = ["path", "split", *target.columns_read, *(["people"] if config.view != "scene" else [])]
     identity = {f"data of {part}": digest(manifest, columns) for part, manifest in splits.items()}
-    return identity if target.name == JOIN.join(config.target) else {**identity, "target": target.name}
+    return identity if target.name == build_target(config.target).name else {**identity, "target": target.name}
 
 
 def _shape_of(config: FinetuneConfig, start: Start | None) -> dict[str, Any]:
