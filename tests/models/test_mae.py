@@ -67,6 +67,48 @@ def test_every_patch_is_hidden_about_equally_often():
     assert (share - 0.75).abs().max() < 0.04  # six standard errors
 
 
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.99])
+@pytest.mark.parametrize(("num_patches", "ratio"), [(9, 0.5), (16, 0.75), (196, 0.9)])
+def test_a_share_of_the_hidden_patches_is_predicted_none_twice_and_none_that_is_seen(num_patches, ratio, share):
+    some, all_of_them = hide(noise(num_patches=num_patches), ratio, share), hide(noise(num_patches=num_patches), ratio)
+    assert torch.equal(some.visible, all_of_them.visible)
+    assert torch.equal(some.hidden, all_of_them.hidden)
+    assert all_of_them.decoded is None
+    count = num_patches - num_visible(num_patches, ratio)
+    assert some.decoded.shape == (4, max(1, round(share * count)))
+    for decoded, hidden in zip(some.decoded.tolist(), some.hidden.tolist(), strict=True):
+        assert len(set(decoded)) == len(decoded)
+        assert all(hidden[patch] for patch in decoded)
+
+
+def test_every_patch_is_predicted_about_equally_often():
+    decoded = hide(noise(batch=4000), 0.75, 0.25).decoded  # 3 of 16 each time
+    share = torch.zeros(4000, 16).scatter(1, decoded, 1.0).mean(dim=0)
+    assert (share - 3 / 16).abs().max() < 0.037  # six standard errors
+
+
+@torch.no_grad()
+def test_all_hidden_patches_in_any_order_are_predicted_as_without_a_choice():
+    decoder, x = build(depth=2), tokens()
+    visible = torch.tensor([[8, 0, 3, 5], [1, 2, 7, 4]])
+    decoded = torch.tensor([[7, 1, 6, 2, 4], [0, 8, 5, 3, 6]])
+    expected = decoder(x, visible).take_along_dim(decoded.unsqueeze(-1), dim=1)
+    torch.testing.assert_close(decoder(x, visible, decoded), expected)
+
+
+@torch.no_grad()
+def test_a_patch_that_is_not_predicted_has_no_token():
+    decoder, x = build(depth=2), tokens()
+    visible = torch.tensor([[8, 0, 3, 5], [1, 2, 7, 4]])
+    few, more = torch.tensor([[7, 1], [0, 8]]), torch.tensor([[7, 1, 6], [0, 8, 5]])
+    seen = []
+    decoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    alone, beside = decoder(x, visible, few), decoder(x, visible, more)
+    assert seen == [1 + 4 + 2, 1 + 4 + 3]
+    assert alone.shape == (2, 2, 12)
+    assert (alone - beside[:, :2]).abs().max() > 1e-4  # the third patch's token is attended to
+
+
 @torch.no_grad()
 def test_a_decoder_without_blocks_reads_each_patch_from_its_own_token():
     decoder = build(depth=0)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,6 +102,20 @@ def test_each_term_is_what_the_losses_say_of_the_same_tensors():
     torch.testing.assert_close(
         scalars["reconstruction"], reconstruction_loss(output.prediction, patchify(scene, 8), hidden)
     )
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_a_share_of_the_hidden_patches_is_compared_with_the_pixels_at_their_places(share):
+    weights = (0.0, 0.0, 1.0)
+    task, model, batch = task_of(weights), model_of(weights), batch_of()
+    model.config = replace(model.config, decode_share=share)
+    scene = normalize(batch.scene)
+    output = model(scene, None, batch.scene_noise, None, RATIO)
+    patches, errors = patchify(scene, 8), []
+    for row, decoded in enumerate(output.hiding.decoded.tolist()):
+        for place, patch in enumerate(decoded):
+            errors.append((output.prediction[row, place] - patches[row, patch]).square().mean())
+    torch.testing.assert_close(task.step(model, batch)["reconstruction"], torch.stack(errors).mean().detach())
 
 
 def test_the_target_can_be_normalised():

@@ -87,6 +87,9 @@ class ModelConfig(Settings, group="model"):
     """Blocks of the decoder."""
     decoder_heads: Annotated[int, up_to(MAX_HEADS)] = 16
     """Attention heads of the decoder."""
+    decode_share: Annotated[float, Range("in (0, 1]", lambda value: 0 < value <= 1)] = 1.0
+    """Share of the hidden patches that the decoder predicts in a step, drawn anew each time; below 1 a step costs less
+    (after Fu et al. 2025, who find a quarter to be enough). 1 predicts all (released)."""
     fusion: Fusion = "sum"
     """How scene and person become one embedding: none, sum (released), scaled_sum (the paper's figure), or another."""
 
@@ -277,6 +280,9 @@ class PretrainConfig(RunConfig):
     init: str | None = None
     """A pretrained model to start from: a folder, a file of MAE's or the released form, demo-pretrained, or
     hf-hub:org/name; null starts from random weights."""
+    stored_views: Path | None = None
+    """Folder of views and of the teacher's features of them, made by `uniemox data reinforce`; null draws new views in
+    every epoch and asks the teacher in every step, which is a third of a step's work."""
     model: ModelConfig = field(default_factory=ModelConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     person: PersonConfig = field(default_factory=PersonConfig)
@@ -296,6 +302,8 @@ class PretrainConfig(RunConfig):
         has_hidden = loss.reconstruction == 0 or views.mask_ratio > 0
         check(has_hidden, "loss.reconstruction needs hidden patches, so views.mask_ratio must be greater than 0")
         has_seen = int(model.num_patches * (1 - views.mask_ratio)) > 0
+        is_asked = self.stored_views is None or loss.needs_teacher
+        check(is_asked, "stored_views holds features of the teacher, which no term of loss asks: omit `stored_views`")
         check(has_seen, f"views.mask_ratio {views.mask_ratio} hides all of the {model.num_patches} patches")
 
 

@@ -35,6 +35,7 @@ _MODULES: Final = {
     "data shard": "shard",
     "data people": "people",
     "data audit": "audit",
+    "data reinforce": "reinforce",
     "pretrain": "train",
     "finetune": "train",
     "probe": "probe",

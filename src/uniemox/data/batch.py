@@ -45,6 +45,7 @@ class PretrainBatch(NamedTuple):
     person_noise: Tensor  # (B, N)
     text: Tensor  # (B,) int64, index of each image's description
     skipped: tuple[Skipped, ...]
+    features: Tensor | None = None  # (B, E) float16, the teacher's of the scenes, where they are stored
 
     def to(self, device: torch.device) -> PretrainBatch:
         """Copy the tensors to a device."""
@@ -77,7 +78,8 @@ def _moved(values: Iterable[Any], device: torch.device) -> list[Any]:
 
 
 def collate_pretrain(samples: Sequence[PretrainSample]) -> PretrainBatch:
-    """Stack samples of pretraining."""
+    """Stack samples of pretraining, which have stored features all or none."""
+    features = [sample.feature for sample in samples if sample.feature is not None]
     return PretrainBatch(
         scene=torch.stack([sample.scene for sample in samples]),
         person=torch.stack([sample.person for sample in samples]),
@@ -85,6 +87,7 @@ def collate_pretrain(samples: Sequence[PretrainSample]) -> PretrainBatch:
         person_noise=torch.stack([sample.person_noise for sample in samples]),
         text=torch.tensor([sample.text for sample in samples]),
         skipped=tuple(skipped for sample in samples for skipped in sample.skipped),
+        features=torch.stack(features) if features else None,
     )
 
 
@@ -240,8 +243,15 @@ def training_loader(
 
 
 def evaluation_loader(dataset: Dataset[LabelledSample], *, batch_size: int, num_workers: int) -> DataLoader[Any]:
+    """Load every labelled row once, in order."""
+    return ordered_loader(dataset, collate_labelled, batch_size=batch_size, num_workers=num_workers)
+
+
+def ordered_loader(
+    dataset: Dataset[S], collate: Callable[[list[S]], B], *, batch_size: int, num_workers: int
+) -> DataLoader[Any]:
     """Load every row once, in order."""
-    return _loader(dataset, collate_labelled, batch_size=batch_size, num_workers=num_workers)
+    return _loader(dataset, collate, batch_size=batch_size, num_workers=num_workers)
 
 
 def _loader(dataset: Dataset[S], collate: Callable[[list[S]], B], **settings: Any) -> DataLoader[Any]:

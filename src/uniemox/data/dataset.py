@@ -15,6 +15,7 @@ from uniemox.config.people import PersonConfig
 from uniemox.config.training import AugmentConfig, View, ViewsConfig
 from uniemox.data.failures import locating, naming
 from uniemox.data.pixels import EvaluationViews
+from uniemox.data.stored_views import StoredViews
 from uniemox.data.transforms import AugmentedViews, PretrainTransform, seed_of, seeded
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
@@ -49,6 +50,7 @@ class PretrainSample(NamedTuple):
     person_noise: Tensor  # (N,)
     text: int  # Index of the description
     skipped: tuple[Skipped, ...]  # Images that this one replaces
+    feature: Tensor | None = None  # (E,) float16, the teacher's of the scene, where it is stored
 
 
 class LabelledSample(NamedTuple):
@@ -65,7 +67,8 @@ class LabelledSample(NamedTuple):
 class PretrainDataset(Dataset[PretrainSample]):
     """Samples of pretraining, indexed by `Place`: views of side `size` in pixels, of `num_patches` patches.
 
-    `texts` (rows,) are the indices of the rows' descriptions.
+    `texts` (rows,) are the indices of the rows' descriptions. With `stored`, crops and the teacher's features are those
+    that it holds, in place of new ones.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class PretrainDataset(Dataset[PretrainSample]):
         size: int,
         num_patches: int,
         seed: int,
+        stored: StoredViews | None = None,
     ) -> None:
         self.manifest, self.texts, self.num_patches, self.seed = manifest, texts, num_patches, seed
+        self.stored = stored
         self.person = person if views.person == "crop" else None
         self.transform = PretrainTransform(views, size, shape=person.shape)
 
@@ -89,12 +94,17 @@ class PretrainDataset(Dataset[PretrainSample]):
     @ROOM.use()
     def __getitem__(self, place: Place) -> PretrainSample:
         """Read, cut and mirror the image of a row; an unreadable one is replaced by the next."""
-        row, image, region, skipped = _read(self.manifest, place.row, self.person)
+        row, image, region, skipped = _read(self.manifest, place.row, self.person, self.stored)
+        feature = None
         with seeded(seed_of(self.seed, place.epoch, place.row)):
             with locating(row.path), naming("the pretraining views"):
-                scene, person = self.transform(image, region)
+                if self.stored is None:
+                    crop = self.transform.draw(image)
+                else:
+                    crop, feature = self.stored.view(row.index, place.epoch)
+                scene, person = self.transform.cut(image, region, crop)
             noise = torch.rand(2, self.num_patches)
-        return PretrainSample(scene, person, noise[0], noise[1], int(self.texts[row.index]), skipped)
+        return PretrainSample(scene, person, noise[0], noise[1], int(self.texts[row.index]), skipped, feature)
 
 
 class AugmentedDataset(Dataset[LabelledSample]):
@@ -164,10 +174,10 @@ class EvaluationDataset(Dataset[LabelledSample]):
 
 
 def _read(
-    manifest: Manifest, index: int, person: PersonConfig | None
+    manifest: Manifest, index: int, person: PersonConfig | None, stored: StoredViews | None = None
 ) -> tuple[Row, Image.Image, Region | None, tuple[Skipped, ...]]:
     """Read the image of a row, and find the region of its person if one is asked for."""
-    row, image, skipped = read_or_next(manifest, index)
+    row, image, skipped = read_or_next(manifest, index, stored)
     if person is None:
         return row, image, None, skipped
     region = person_region(row.boxes, person, width=image.width, height=image.height)
@@ -177,8 +187,10 @@ def _read(
     return row, image, region, skipped
 
 
-def read_or_next(manifest: Manifest, index: int) -> tuple[Row, Image.Image, tuple[Skipped, ...]]:
-    """Read the image of a row, or of the first row after it that can be read.
+def read_or_next(
+    manifest: Manifest, index: int, stored: StoredViews | None = None
+) -> tuple[Row, Image.Image, tuple[Skipped, ...]]:
+    """Read the image of a row, or of the first row after it that can be read and, with `stored`, has stored views.
 
     A batch keeps its size this way, and what it holds does not depend on the order of workers.
 
@@ -189,9 +201,10 @@ def read_or_next(manifest: Manifest, index: int) -> tuple[Row, Image.Image, tupl
     for step in range(min(_TRIES, len(manifest))):
         row = manifest.row((index + step) % len(manifest))
         image = read_image(row.path)
-        if not isinstance(image, Unreadable):
+        reason = image.reason if isinstance(image, Unreadable) else stored and stored.why_not(row.index, image.size)
+        if not isinstance(image, Unreadable) and not reason:
             return row, image, tuple(skipped)
-        skipped.append(Skipped(str(row.path), image.reason))
+        skipped.append(Skipped(str(row.path), str(reason)))
     raise DataError(
         f"{len(skipped)} images in sequence cannot be read, the first being {skipped[0].path} ({skipped[0].reason}): "
         f"check the root of the manifest, {manifest.facts.root}"

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import numpy as np
 import timm
@@ -55,6 +55,16 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
+class Crop(NamedTuple):
+    """What is drawn of a view of pretraining: the part of the image that the scene shows, and mirroring."""
+
+    left: int  # in pixels of the upright image, like the next three
+    top: int
+    width: int
+    height: int
+    mirrored: bool  # of scene and person
+
+
 class PretrainTransform:
     """Cuts the scene and the person out of an image, both of side `size` in pixels, and mirrors them together."""
 
@@ -68,13 +78,21 @@ class PretrainTransform:
             image: Upright RGB image.
             person: Region of the person in its pixels, half-open; None repeats the scene.
         """
+        return self.cut(image, person, self.draw(image))
+
+    def draw(self, image: Image.Image) -> Crop:
+        """Draw the crop of an upright image from torch's global generator."""
         crop = RandomResizedCrop(self.size, scale=self.config.scene_scale, ratio=(3 / 4, 4 / 3)).make_params([image])
-        left, top = crop["left"], crop["top"]
-        corners = (left, top, left + crop["width"], top + crop["height"])
+        is_mirrored = torch.rand(()).item() < self.config.flip
+        return Crop(crop["left"], crop["top"], crop["width"], crop["height"], is_mirrored)
+
+    def cut(self, image: Image.Image, person: Region | None, crop: Crop) -> tuple[Tensor, Tensor]:
+        """Cut both views by a crop that was drawn; the arguments and the views are those of a call."""
+        corners = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
         views = [cut_region(image, corners, size=self.size, shape="squeeze")]
         if person is not None:
             views.append(cut_region(image, person, size=self.size, shape=self.shape))
-        if torch.rand(()).item() < self.config.flip:
+        if crop.mirrored:
             views = [ImageOps.mirror(view) for view in views]
         tensors: list[Tensor] = [pil_to_tensor(view) for view in views]
         return tensors[0], tensors[-1]

@@ -42,8 +42,10 @@ def write_whole(
     with explained(path, error, elsewhere=elsewhere, then=then), ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = stack.enter_context(_held(path, inside or path.parent, Path.touch))
+        mode = beside.stat().st_mode
         try:
             yield beside
+            beside.chmod(mode)  # safetensors' are private
             flush(beside)
             beside.replace(path)
             flush(path.parent)

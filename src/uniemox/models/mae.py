@@ -1,6 +1,7 @@
-"""Hiding patches, and the decoder that predicts them (He et al. 2022).
+"""Hiding patches, and the decoder that predicts them (He et al. 2022), all or a share of them (Fu et al. 2025).
 
-Letters of shapes: `B` batch, `N` patches, `K` visible patches, `P` numbers of a patch, `W` width of the decoder.
+Letters of shapes: `B` batch, `N` patches, `K` visible patches, `M` patches that are predicted, `P` numbers of a patch,
+`W` width of the decoder.
 """
 
 from functools import partial
@@ -16,10 +17,11 @@ _norm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Hiding(NamedTuple):
-    """Which patches the encoder sees."""
+    """Which patches the encoder sees, and which the decoder predicts."""
 
     visible: Tensor  # (B, K) indices of the patches that are seen
     hidden: Tensor  # (B, N) bool, true where the encoder did not see
+    decoded: Tensor | None = None  # (B, M) indices of the hidden patches that are predicted; None: every patch is
 
 
 def num_visible(num_patches: int, ratio: float) -> int:
@@ -27,21 +29,25 @@ def num_visible(num_patches: int, ratio: float) -> int:
     return int(num_patches * (1 - ratio))
 
 
-def hide(noise: Tensor, ratio: float) -> Hiding:
-    """Hide a share of the patches: those with the largest noise.
+def hide(noise: Tensor, ratio: float, decode_share: float = 1.0) -> Hiding:
+    """Hide a share of the patches, those with the largest noise, and choose those to predict, the least noisy of them.
 
     Args:
         noise: (B, N), one number for each patch; passing it makes a masked forward reproducible.
         ratio: Share to hide, in [0, 1).
+        decode_share: Share of the hidden patches to predict, in (0, 1], and at least one patch; 1 predicts every patch.
     """
     keep = num_visible(noise.shape[1], ratio)
-    visible = noise.argsort(dim=1)[:, :keep]
+    order = noise.argsort(dim=1)
+    visible, rest = order[:, :keep], order[:, keep:]
     hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, visible, False)
-    return Hiding(visible, hidden)
+    if decode_share == 1:
+        return Hiding(visible, hidden)
+    return Hiding(visible, hidden, rest[:, : max(1, round(decode_share * rest.shape[1]))])
 
 
 class Decoder(nn.Module):
-    """Predicts the pixels of every patch from the visible ones."""
+    """Predicts the pixels of patches from the visible ones."""
 
     def __init__(self, *, width: int, depth: int, num_heads: int, grid: int, patch_size: int) -> None:
         super().__init__()
@@ -53,23 +59,30 @@ class Decoder(nn.Module):
         fill_like_mae(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Predict all patches.
+    def forward(self, tokens: Tensor, visible: Tensor, decoded: Tensor | None = None) -> Tensor:
+        """Predict all patches, or some.
+
+        Only the patches to predict, the visible ones and the class token attend to each other, so a share of the
+        patches costs about that share of the work.
 
         Args:
             tokens: (B, 1 + K, W), class token first, already of the decoder's width.
             visible: (B, K), where the tokens belong.
+            decoded: (B, M), the patches to predict; None for all of them, the visible ones included.
 
         Returns:
-            (B, N, P) in the order of `patchify`.
+            (B, M, P) in the order of `decoded`, or (B, N, P) in that of `patchify`.
         """
-        width = tokens.shape[-1]
-        num_patches = self.pos_embed.shape[1] - 1
-        empty = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], num_patches, -1)
-        place = visible.unsqueeze(-1).expand(-1, -1, width)
-        patches = empty.scatter(1, place, tokens[:, 1:])
-        x = torch.cat([tokens[:, :1], patches], dim=1) + self.pos_embed
+        positions = self.pos_embed
+        if decoded is None:
+            empty = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], positions.shape[1] - 1, -1)
+            place = visible.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+            x = torch.cat([tokens[:, :1], empty.scatter(1, place, tokens[:, 1:])], dim=1) + positions
+        else:
+            shown = torch.cat([tokens[:, :1] + positions[:, :1], tokens[:, 1:] + positions[0, 1:][visible]], dim=1)
+            x = torch.cat([shown, self.mask_token + positions[0, 1:][decoded]], dim=1)
         for block in self.blocks:
             x = block(x)
-        prediction: Tensor = self.pred(self.norm(x)[:, 1:])
+        x = self.norm(x)
+        prediction: Tensor = self.pred(x[:, 1:] if decoded is None else x[:, -decoded.shape[1] :])
         return prediction

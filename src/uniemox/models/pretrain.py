@@ -1,6 +1,7 @@
 """UniEmoX: one encoder for scene and person, a decoder for the scene, and their fusion.
 
-Letters of shapes: `B` batch, `N` patches, `P` numbers of a patch, `E` width of the embedding.
+Letters of shapes: `B` batch, `N` patches, `M` patches that are predicted, `P` numbers of a patch, `E` width of the
+embedding.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class PretrainOutput(NamedTuple):
     """The results of one forward pass; a part that was not built is None."""
 
     embedding: Tensor | None  # (B, E), the fused γ in the teacher's width
-    prediction: Tensor | None  # (B, N, P), the scene's patches
+    prediction: Tensor | None  # (B, N, P), the scene's patches, or (B, M, P), the share of them that `hiding` names
     hiding: Hiding  # Which patches of the scene were seen
     mean_embedding: Tensor | None = None  # (B, E), γ of the mean of the visible patches in place of the class token
 
@@ -86,14 +87,14 @@ class UniEmoX(nn.Module):
             person_noise: (B, N), or None without a person view.
             mask_ratio: Share of the patches that is hidden.
         """
-        hiding = hide(scene_noise, mask_ratio)
+        hiding = hide(scene_noise, mask_ratio, self.config.decode_share)
         scene_tokens, person_token = self._encode(scene, person, hiding, person_noise, mask_ratio)
         embedding = mean = None
         if self.embeds:
             embedding = self._fuse(self._read(scene_tokens), person_token)
             if self.embeds_mean:
                 embedding, mean = embedding.chunk(2)
-        prediction = self.decoder(scene_tokens, hiding.visible) if self.decoder is not None else None
+        prediction = self.decoder(scene_tokens, hiding.visible, hiding.decoded) if self.decoder is not None else None
         return PretrainOutput(embedding, prediction, hiding, mean)
 
     def _read(self, tokens: Tensor) -> Tensor:

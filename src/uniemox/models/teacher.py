@@ -133,6 +133,15 @@ class Teacher:
             num_tokens = len(self._tokenizer.tokenizer(text).input_ids) + 1
         return num_tokens <= int(self._tokenizer.context_length)
 
+    @property
+    def identity(self) -> str:
+        """What tells it from every other teacher: its name and its digest."""
+        return f"{self.name} {self.digest}"
+
+    def release_image_tower(self) -> None:
+        """Free the image tower; `encode_images` cannot be called afterwards."""
+        self._tower = nn.Identity()
+
     def release_text_tower(self) -> None:
         """Free the text tower; `encode_texts` cannot be called afterwards."""
         self._text = None

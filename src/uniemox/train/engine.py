@@ -338,8 +338,9 @@ class Engine:
             ConfigError: The run was longer.
         """
         state, out = load_state(path), self.plan.run.out
-        for name, value in self.identity.items():
-            if (before := state.identity.get(name)) != value:
+        for name in {**self.identity, **state.identity}:
+            before, value = state.identity.get(name), self.identity.get(name)
+            if before != value:
                 step = "resume it with the same data, teacher and number of processes, or start a new run"
                 raise CheckpointError(f"the run in {out} started with other {name} ({before}, now {value}): {step}")
         try:

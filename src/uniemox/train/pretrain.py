@@ -20,6 +20,7 @@ from uniemox.config.training import PretrainConfig
 from uniemox.data.batch import collate_pretrain
 from uniemox.data.dataset import PretrainDataset
 from uniemox.data.prompts import fit_description
+from uniemox.data.stored_views import StoredViews, facts_of_run, open_stored_views
 from uniemox.errors import CheckpointError
 from uniemox.files.weights import fill
 from uniemox.manifests.table import Manifest, digest, read_manifest
@@ -58,16 +59,22 @@ def pretrain(config: PretrainConfig, observer: Observer = ignore) -> Path:
 def _pretrain(config: PretrainConfig, run: Started) -> Path:
     accelerator = run.accelerator
     manifest = read_manifest(config.data).select(config.splits)
+    stored = None if config.stored_views is None else open_stored_views(config.stored_views)
     teacher = None
     if config.loss.needs_teacher:
         from uniemox.models.teacher import load_teacher  # open_clip takes seconds to import
 
         teacher = load_teacher(config.teacher, device=accelerator.device)
+        if stored is not None:
+            size = config.model.image_size
+            stored.check(**facts_of_run(manifest, teacher=teacher.identity, image_size=size, views=config.views))
     texts, features = _read_texts(config, manifest, teacher, run.observer)
     language = None
     if teacher is not None:
         language = learn_language(teacher, name_of(config.teacher))
         teacher.release_text_tower()
+        if stored is not None:
+            teacher.release_image_tower()
     torch.manual_seed(config.seed)
     model = UniEmoX(
         config.model,
@@ -98,13 +105,14 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
             size=config.model.image_size,
             num_patches=config.model.num_patches,
             seed=config.seed,
+            stored=stored,
         ),
         collate=collate_pretrain,
         num_rows=len(manifest),
         optim=config.optim,
         run=config,
         observer=run.observer,
-        identity=_identify(config, manifest, teacher),
+        identity=_identify(config, manifest, teacher, stored),
         origin=note_start(start),
         signals=run.signals,
     )
@@ -127,7 +135,9 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
     return folder
 
 
-def _identify(config: PretrainConfig, manifest: Manifest, teacher: Teacher | None) -> dict[str, str]:
+def _identify(
+    config: PretrainConfig, manifest: Manifest, teacher: Teacher | None, stored: StoredViews | None
+) -> dict[str, str]:
     """Name what shapes the result of a pretraining beside its settings and its start."""
     columns = ["path", "split"]
     if config.loss.contrast:
@@ -135,7 +145,9 @@ def _identify(config: PretrainConfig, manifest: Manifest, teacher: Teacher | Non
     if config.views.person == "crop":
         columns += ["people"]
     identity = {"data": digest(manifest, columns)}
-    return identity if teacher is None else {**identity, "teacher": f"{teacher.name} {teacher.digest}"}
+    if stored is not None:
+        identity["stored views"] = stored.facts.digest
+    return identity if teacher is None else {**identity, "teacher": teacher.identity}
 
 
 def _read_texts(

@@ -19,7 +19,12 @@ from uniemox.settings import RUN_CONFIG, list_values, load_config, save_config
 from uniemox.version import __version__
 
 # What a resumed run may change: none of it changes what is learned.
-_FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "data", "out", "baselines"}
+# Of data and stored views the contents are compared, by the engine's identity.
+_FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "baselines"} | {
+    "data",
+    "stored_views",
+    "out",
+}
 _GROWING = {"max_steps", "optim.epochs", "patience"}  # May grow on resume; the engine compares the resulting steps
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "accelerate", "numpy", "pillow")
 _LOCK = ".lock"

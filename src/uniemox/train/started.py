@@ -27,6 +27,7 @@ _OMITTED = {
     "out",
     "init",
     "teacher",
+    "stored_views",
     "resume",
     "device",
     "workers",

@@ -42,8 +42,7 @@ class PretrainTask:
         )
         contrast = similarity = reconstruction = None
         if (embedding := output.embedding) is not None:
-            assert self.teacher is not None
-            image = self.teacher.encode_images(batch.scene.float() / 255)
+            image = self._read_teacher(batch)
             if output.mean_embedding is not None:  # both are losses' means over samples, so each counts one half
                 embedding, image = torch.cat([embedding, output.mean_embedding]), image.repeat(2, 1)
             if self.weights.contrast:
@@ -52,15 +51,23 @@ class PretrainTask:
             if self.weights.similarity:
                 similarity = similarity_loss(embedding, image)
         if output.prediction is not None:
+            target, hidden = patchify(scene, self.patch_size), output.hiding.hidden
+            if (decoded := output.hiding.decoded) is not None:
+                target = target.take_along_dim(decoded.unsqueeze(-1), dim=1)
+                hidden = torch.ones_like(decoded, dtype=torch.bool)
             reconstruction = reconstruction_loss(
-                output.prediction,
-                patchify(scene, self.patch_size),
-                output.hiding.hidden,
-                normalized=self.weights.normalized_target,
+                output.prediction, target, hidden, normalized=self.weights.normalized_target
             )
         losses = PretrainLosses(contrast, similarity, reconstruction)
         terms = {name: term.detach() for name, term in losses.computed().items()}
         return {"loss": losses.total(self.weights), **terms}
+
+    def _read_teacher(self, batch: PretrainBatch) -> Tensor:
+        """Give the teacher's features of the scenes, (B, E) float32: the stored ones, or computed here."""
+        if batch.features is not None:
+            return batch.features.float()
+        assert self.teacher is not None
+        return self.teacher.encode_images(batch.scene.float() / 255)
 
 
 @dataclass(frozen=True, kw_only=True)
