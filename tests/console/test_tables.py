@@ -51,7 +51,7 @@ def predicted(path, probabilities, reason=None, box=None, labels=None):
 
 def test_predictions_show_the_likeliest_classes_or_the_reason(console, text_of):
     rows = [predicted("a.png", {"awe": 0.25, "fear": 0.62, "joy": 0.13}), predicted("b.png", None, "not an image")]
-    console.print(tables.predictions_table(rows, top_k=2))
+    console.print(tables.predictions_table(rows, SingleLabel(), top_k=2))
     text = text_of(console)
     assert "fear 62.0, awe 25.0" in text
     assert "joy" not in text
@@ -63,7 +63,7 @@ def test_predictions_of_several_labels_name_all_that_apply(console, text_of):
         predicted("a.png", {"awe": 0.9, "fear": 0.3, "joy": 0.8}, labels=["awe", "joy"]),
         predicted("b.png", {"awe": 0.1, "fear": 0.2, "joy": 0.1}, labels=[]),
     ]
-    console.print(tables.predictions_table(rows, top_k=1))
+    console.print(tables.predictions_table(rows, MultiLabel(), top_k=1))
     lines = text_of(console).splitlines()
     assert any("a.png" in line and "awe, joy" in line and "awe 90.0" in line for line in lines)
     assert any("b.png" in line and "–" in line and "fear 20.0" in line for line in lines)
@@ -75,7 +75,7 @@ def test_predictions_of_people_say_of_whom(console, text_of):
         predicted("a.png", {"awe": 1.0}, box=Box(12.4, 3.0, 52.4, 99.6)),
         predicted("a.png", None, "the box lies outside the image", Box(900, 0, 950, 10)),
     ]
-    console.print(tables.predictions_table(rows, top_k=1))
+    console.print(tables.predictions_table(rows, SingleLabel(), top_k=1))
     text = text_of(console)
     assert "person" in text
     assert "12,3 40×97" in text
@@ -86,7 +86,7 @@ def test_predictions_of_people_say_of_whom(console, text_of):
 def test_a_long_path_is_folded_and_not_cut(console, text_of):
     console.width = 60
     path = "/".join("abcdefghij" for _ in range(12))
-    console.print(tables.predictions_table([predicted(path, {"awe": 1.0})], top_k=1))
+    console.print(tables.predictions_table([predicted(path, {"awe": 1.0})], SingleLabel(), top_k=1))
     column = "".join(line.split("│")[1].strip() for line in text_of(console).splitlines()[3:-1])
     assert column == path
 
@@ -101,7 +101,7 @@ def test_no_table_lets_text_steer_the_terminal(console, text_of):
         tables.counts_table(manifest),
         tables.problems_table([Problem(ESCAPE, 1, ESCAPE)]),
         tables.sources_table({ESCAPE: 1}),
-        tables.predictions_table([prediction, predicted("b", None, ESCAPE)], top_k=1),
+        tables.predictions_table([prediction, predicted("b", None, ESCAPE)], SingleLabel(), top_k=1),
         *tables.report_tables(report),
     ):
         console.print(table)

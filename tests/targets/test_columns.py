@@ -5,7 +5,7 @@ import pytest
 
 from uniemox.targets.columns import Column
 
-VALUES = {"text": "a", "texts": ["ä", "b"], "number": 0.5, "whole": 7, "flag": False}
+VALUES = {"text": "a", "texts": ["ä", "b"], "number": 0.5, "share": 0.25, "whole": 7, "flag": False}
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -70,7 +70,7 @@ def test_label_sets_are_those_of_mapie(level, seed):
     least = fit_label_sets(own(val, labels), level)
     assert ((new >= least) == expected).all()
     likeliest = flags(new.argmax(1))
-    assert (Guarantees(level=level, least=least).sets(new) == (expected | likeliest)).all()
+    assert (Guarantees(level=level, threshold=least).sets(new) == (expected | likeliest)).all()
     if (level, seed) == (0.5, 0):
         assert (~expected.any(1)).any()  # some sets of MAPIE are empty
 
@@ -122,8 +122,8 @@ def test_where_groups_differ_in_size_one_sample_of_each_keeps_the_promise():
         rows = probabilities[groups[val]]
         found, _ = fit_guarantees(rows, is_true, asked, groups[val])
         assert found.samples == 60
-        held.append(new[0] >= found.least)
-        by_rows.append(new[0] >= fit_guarantees(rows, is_true, asked)[0].least)
+        held.append(new[0] >= found.threshold)
+        by_rows.append(new[0] >= fit_guarantees(rows, is_true, asked)[0].threshold)
     low, high = binom.interval(0.999, SEEDS, 55 / 61)
     assert low <= sum(held) <= high
     assert sum(by_rows) < low
@@ -227,7 +227,7 @@ def test_predictions_that_are_all_alike_get_sets_of_all_classes_and_one_class_ge
 
 
 def test_answers_name_the_likeliest_first_and_abstain_up_to_the_cutoff():
-    promised = Guarantees(level=0.9, least=0.3, risk=0.05, cutoff=0.5)
+    promised = Guarantees(level=0.9, threshold=0.3, risk=0.05, cutoff=0.5)
     probabilities = np.array([[0.3, 0.2, 0.5], [0.1, 0.6, 0.3], [0.29, 0.42, 0.29]])
     assert promised.answers(probabilities, "abc") == [
         {"label_set": ["c", "a"], "abstains": True},
@@ -238,11 +238,11 @@ def test_answers_name_the_likeliest_first_and_abstain_up_to_the_cutoff():
 
 
 def test_a_set_is_never_empty():
-    assert Guarantees(level=0.5, least=0.9).answers(np.array([[0.4, 0.6]]), "ab") == [{"label_set": ["b"]}]
+    assert Guarantees(level=0.5, threshold=0.9).answers(np.array([[0.4, 0.6]]), "ab") == [{"label_set": ["b"]}]
 
 
 def test_the_measures_are_those_worked_by_hand():
-    promised = Guarantees(level=0.9, least=0.3, risk=0.05, cutoff=0.45)
+    promised = Guarantees(level=0.9, threshold=0.3, risk=0.05, cutoff=0.45)
     probabilities = np.array([[0.3, 0.2, 0.5], [0.1, 0.6, 0.3], [0.29, 0.42, 0.29], [0.9, 0.05, 0.05]])
     found = promised.measure(probabilities, flags(np.array([0, 1, 0, 2]), 3))
     # Sets ca, bc, b, a; of the answers c, b and a, which are above .45, only b is right.
@@ -254,9 +254,9 @@ def test_the_measures_are_those_worked_by_hand():
 
 def test_numbers_of_a_folder_make_them_again():
     for promised in (
-        Guarantees(level=0.9, least=0.1234, samples=500),
+        Guarantees(level=0.9, threshold=0.1234, samples=500),
         Guarantees(risk=0.05, cutoff=1.0, samples=30),
-        Guarantees(level=0.5, least=0.5, risk=0.2, cutoff=0.0, samples=30),
+        Guarantees(level=0.5, threshold=0.5, risk=0.2, cutoff=0.0, samples=30),
     ):
         assert Guarantees.from_numbers({"others": (1.0,), **promised.to_numbers()}) == promised
     assert Guarantees.from_numbers({}) == Guarantees()
@@ -270,7 +270,7 @@ def test_numbers_that_cannot_be_are_named(name, damaged):
 
 
 def test_a_card_says_what_was_fitted_and_for_what_it_holds():
-    text = Guarantees(level=0.9, least=0.125, risk=0.05, cutoff=0.75, samples=300).fitted
+    text = Guarantees(level=0.9, threshold=0.125, risk=0.05, cutoff=0.75, samples=300).fitted
     assert "probability of at least 0.1250" in text
     assert "300 samples of val" in text
     assert "at least 90 % of images like those (split-conformal), over all, not in each class" in text

@@ -147,7 +147,7 @@ def test_label_sets_hold_a_mode_of_the_raters():
     assert not notes
     modes = shares == shares.max(1, keepdims=True)
     own = np.where(modes, softmax(logits, axis=1), 0).max(1)
-    assert target.guarantees.least == np.sort(own)[300 - 241]  # ⌈301 · .8⌉ from above
+    assert target.guarantees.threshold == np.sort(own)[300 - 241]  # ⌈301 · .8⌉ from above
     again = Distribution().bind(CLASSES, target.to_facts()["numbers"])
     assert again == target
     scores = again.score(logits, shares, num_resamples=0)

@@ -7,7 +7,15 @@ from sklearn.metrics import average_precision_score, f1_score
 from uniemox.manifests.facts import Facts
 from uniemox.manifests.table import manifest_from_columns
 from uniemox.targets import intervals
-from uniemox.targets.intervals import Added, bound, count_units, describe_units, groups_of, resample, typical_size
+from uniemox.targets.intervals import (
+    PseudoCounts,
+    bound,
+    count_units,
+    describe_units,
+    groups_of,
+    resample,
+    typical_size,
+)
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.scores import Metric
 from uniemox.targets.single_label import SingleLabel
@@ -79,12 +87,12 @@ def test_one_group_has_nothing_to_resample(groups, count):
 
 
 def test_what_is_added_is_two_right_and_two_wrong_groups_shared_by_the_classes_that_have_samples():
-    added = Added(np.array([4, 0, 9, 1]), np.repeat(np.arange(7), 2), seed=0)
-    assert added.mean.sum(1) == pytest.approx([4, 4, 4])  # two groups of two
-    assert added.mean[0].tolist() == pytest.approx([4 / 3, 0, 4 / 3, 4 / 3])
-    drawn = added.draw(20_000)
-    assert drawn.mean(1) == pytest.approx(added.mean, rel=0.05, abs=0)
-    assert drawn.var(1) == pytest.approx(2 * added.mean, rel=0.1, abs=0)  # of a gamma, as of a count of groups of two
+    pseudo = PseudoCounts(np.array([4, 0, 9, 1]), np.repeat(np.arange(7), 2), seed=0)
+    assert pseudo.mean.sum(1) == pytest.approx([4, 4, 4])  # two groups of two
+    assert pseudo.mean[0].tolist() == pytest.approx([4 / 3, 0, 4 / 3, 4 / 3])
+    drawn = pseudo.draw(20_000)
+    assert drawn.mean(1) == pytest.approx(pseudo.mean, rel=0.05, abs=0)
+    assert drawn.var(1) == pytest.approx(2 * pseudo.mean, rel=0.1, abs=0)  # of a gamma, as of a count of groups of two
 
 
 # Bounds

@@ -75,7 +75,7 @@ class Ordinal(Target):
     def decisions(self, logits):
         return self.numbers(logits).round()
 
-    def score_numbers(self, numbers, labels, *, seed=0, num_resamples=0, groups=None):
+    def compute_scores(self, numbers, labels, bootstrap):
         values = measure(self.metrics, numbers - labels)
         return Scores(**self.about, num_samples=len(labels), values=values)
 
@@ -202,7 +202,7 @@ def test_a_page_and_the_terminal_show_them(evaluated, model, painted, capsys):
     predictor = Predictor.load(model, device="cpu", target=Ordinal())
     path = next((painted.root / "test").rglob("*.png"))
     (prediction,) = predictor.predict(path)
-    console.print(predictions_table([prediction], top_k=3))
+    console.print(predictions_table([prediction], predictor.target, top_k=3))
     told = capsys.readouterr().out
     assert "mean_absolute_error" in told
     assert shown in told

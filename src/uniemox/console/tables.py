@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uniemox.manifests.table import Box, Manifest
     from uniemox.people.agreement import Agreement
     from uniemox.targets.scores import Metric, Scores
+    from uniemox.targets.target import Target
     from uniemox.train.folds import FoldScore
 
 
@@ -105,11 +106,12 @@ def _number(value: float, metric: Metric) -> str:
     return percent(value) if metric.is_share else f"{value:.3f}"
 
 
-def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table:
-    """Show predictions, a row each; an image that could not be read has its reason instead of an answer.
+def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_k: int) -> Table:
+    """Show a target's predictions, a row each; an image that could not be read has its reason instead of an answer.
 
     If one of them is of a person, a column shows the box of each.
     """
+    numbers = [column.name for column in target.columns if column.kind == "number"]
     has_people = any(prediction.box is not None for prediction in predictions)
     rows = []
     for prediction in predictions:
@@ -118,7 +120,8 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
             answer = ("", "", f"not read: {prediction.reason}")
         else:
             emotion = ", ".join(predicted) or "–" if isinstance(predicted, list) else str(predicted)
-            rated = [f"{name} {value:.2f}" for name, value in prediction.answer.items() if _is_rating(name, value)]
+            known = ((name, prediction.answer.get(name)) for name in numbers)
+            rated = [f"{name} {value:.2f}" for name, value in known if value is not None]
             if rated:
                 emotion = ", ".join([*([emotion] if predicted is not None else []), *rated])
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
@@ -127,11 +130,6 @@ def predictions_table(predictions: Sequence[Prediction], *, top_k: int) -> Table
         rows.append((prediction.path, *box, *answer))
     heads = ["path", *(["person"] if has_people else []), "emotion", "%", "likeliest"]
     return _make_table(heads, rows, right=("person", "%"))
-
-
-def _is_rating(name: str, value: object) -> bool:
-    """Whether an answer is a number on a scale, and no probability nor the distance from the training images."""
-    return isinstance(value, float) and "confidence" not in name and "p_" not in name and name != "out_of_domain"
 
 
 def _describe_box(box: Box | None) -> str:
@@ -234,7 +232,8 @@ def counts_table(manifest: Manifest) -> Table:
     counts, shares = manifest.counts(), average_shares(manifest)
     names = [*manifest.facts.classes, *([""] if any(of_class.get("") for of_class in counts.values()) else [])]
     rows = (
-        [name or "no label", *(of_class.get(name, 0) for of_class in counts.values()), *_share_of(name, shares)]
+        [name or "no label", *(of_class.get(name, 0) for of_class in counts.values())]
+        + ([percent(shares[name]) if name in shares else ""] if shares else [])
         for name in names
     )
     heads = [*counts, *(["raters %"] if shares else [])]
@@ -242,11 +241,6 @@ def counts_table(manifest: Manifest) -> Table:
     table.add_section()
     table.add_row("all", *map(str, manifest.split_counts().values()))
     return table
-
-
-def _share_of(name: str, shares: Mapping[str, float]) -> list[str]:
-    """Show the mean share of raters for a class, if raters gave shares."""
-    return [percent(shares[name]) if name in shares else ""] if shares else []
 
 
 def sources_table(sources: Mapping[str, int]) -> Table | None:

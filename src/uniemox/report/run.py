@@ -117,7 +117,7 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
             item = GalleryItem(
                 image=np.asarray(image),
                 predicted=answer,
-                confidence=max((value for name, value in row.items() if name.startswith("p_")), default=None),
+                confidence=row.get("confidence"),
                 true=truth,
                 name=row["path"],
                 is_judged=target.is_judged,

@@ -13,16 +13,17 @@ class Column(NamedTuple):
     """A column of every table of answers."""
 
     name: str
-    kind: Literal["text", "texts", "number", "whole", "flag"]
-    """texts: a list in Parquet and JSON lines, JSON in CSV; flag: a truth value, true or false in CSV."""
+    kind: Literal["text", "texts", "number", "share", "whole", "flag"]
+    """texts: a list in Parquet and JSON lines, JSON in CSV; share: a number from 0 to 1, such as a probability; flag: a
+    truth value, true or false in CSV."""
 
     @property
     def arrow(self) -> pa.DataType:
         """Its type in Parquet."""
         import pyarrow as pa
 
-        kinds = {"text": pa.string(), "number": pa.float64(), "whole": pa.int64(), "flag": pa.bool_()}
-        return kinds.get(self.kind) or pa.list_(pa.string())
+        plain = {"text": pa.string(), "whole": pa.int64(), "flag": pa.bool_(), "texts": pa.list_(pa.string())}
+        return plain.get(self.kind, pa.float64())
 
     def in_csv(self, value: Any) -> Any:
         """Write a value as a cell of CSV."""

@@ -32,7 +32,7 @@ class Guarantees:
     """What was fitted for one model; each part is absent if its number is None."""
 
     level: float | None = None  # Share of the label sets that hold the true label, at least
-    least: float = 0.0  # Probability from which a class is in the set; the likeliest always is
+    threshold: float = 0.0  # Probability from which a class is in the set; the likeliest always is
     risk: float | None = None  # Error rate of what is answered, at most
     cutoff: float = 0.0  # Confidence up to which the model abstains; 1 abstains from all
     samples: int = 0  # Of val, or its groups, that both were fitted on
@@ -40,24 +40,19 @@ class Guarantees:
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, tuple[float, ...]]) -> Self:
         """Rebuild them from `to_numbers`, among others; `DataError` if those cannot be."""
-        read = {}
+        read: list[tuple[Any, ...]] = []
         for name in ("label_set", "abstention"):
-            found = tuple(numbers.get(name, (0.5, 0.0, 0)))
-            if len(found) != 3 or not (0 < found[0] < 1 and 0 <= found[1] <= 1 and 0 <= found[2] < math.inf):
+            found: tuple[Any, ...] = numbers.get(name, (None, 0.0, 0))
+            is_known = name not in numbers or (len(found) == 3 and 0 < found[0] < 1)
+            if not (is_known and 0 <= found[1] <= 1 and 0 <= found[2] < math.inf):
                 raise DataError(f"numbers.{name} is {list(found)}, but must be two shares and a number of samples")
-            read[name] = found
-        (level, least, samples), (risk, cutoff, others) = read["label_set"], read["abstention"]
-        return cls(
-            level if "label_set" in numbers else None,
-            least,
-            risk if "abstention" in numbers else None,
-            cutoff,
-            int(max(samples, others)),
-        )
+            read.append(found)
+        (level, threshold, samples), (risk, cutoff, others) = read
+        return cls(level, threshold, risk, cutoff, int(max(samples, others)))
 
     def to_numbers(self) -> dict[str, tuple[float, ...]]:
         """Return what a model folder keeps."""
-        parts = {"label_set": (self.level, self.least), "abstention": (self.risk, self.cutoff)}
+        parts = {"label_set": (self.level, self.threshold), "abstention": (self.risk, self.cutoff)}
         return {name: (asked, at, float(self.samples)) for name, (asked, at) in parts.items() if asked is not None}
 
     @property
@@ -92,9 +87,10 @@ class Guarantees:
         texts = []
         if self.level is not None:
             texts.append(
-                f"A label set holds the classes with a probability of at least {self.least:.4f}, and the likeliest: "
-                f"fitted on {counted(self.samples, 'sample')} of val, so that the true label is in the sets of at "
-                f"least {100 * self.level:g} % of images like those (split-conformal), over all, not in each class."
+                f"A label set holds the classes with a probability of at least {self.threshold:.4f}, and the "
+                f"likeliest: fitted on {counted(self.samples, 'sample')} of val, so that the true label is in the sets "
+                f"of at least {100 * self.level:g} % of images like those (split-conformal), over all, not in each "
+                "class."
             )
         if self.risk is not None and self.cutoff >= 1:
             texts.append(f"It abstains from every image, as val shows no error rate of at most {100 * self.risk:g} %.")
@@ -108,7 +104,7 @@ class Guarantees:
 
     def sets(self, probabilities: Floats) -> Flags:
         """Decide which classes are in the label sets (N, C); none is empty, which only adds to what is promised."""
-        held: Flags = probabilities >= self.least
+        held: Flags = probabilities >= self.threshold
         held[np.arange(len(held)), probabilities.argmax(1)] = True
         return held
 
@@ -165,10 +161,10 @@ def fit_guarantees(
     rows = one_of_each(groups, len(probabilities))
     probabilities, is_true = probabilities[rows], is_true[rows]
     notes = describe_too_few(asked, len(rows))
-    level, least = asked.level, 0.0
+    level, threshold = asked.level, 0.0
     if level is not None:
         found = fit_label_sets(np.where(is_true, probabilities, 0).max(1), level)
-        level, least = (None, 0.0) if found is None else (level, found)
+        level, threshold = (None, 0.0) if found is None else (level, found)
     cutoff = 0.0
     if asked.risk is not None:
         right = np.take_along_axis(is_true, probabilities.argmax(1)[:, None], 1)[:, 0]
@@ -179,7 +175,7 @@ def fit_guarantees(
                 "the model abstains from every image: on val no threshold of the confidence keeps the error rate to "
                 f"at most {asked.risk:g} with a confidence of {1 - DELTA:g}; raise `confidence.risk`, or enlarge val",
             )
-    return Guarantees(level, least, asked.risk, cutoff, len(rows)), notes
+    return Guarantees(level, threshold, asked.risk, cutoff, len(rows)), notes
 
 
 def describe_too_few(asked: ConfidenceConfig, samples: int) -> tuple[str, ...]:

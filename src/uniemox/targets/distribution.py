@@ -9,22 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights, ConfidenceConfig
+from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
-from uniemox.targets.calibration import fit_temperature, softmax
+from uniemox.targets.calibration import fit_temperature
 from uniemox.targets.columns import Column
-from uniemox.targets.conformal import fit_guarantees
-from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
-from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
+from uniemox.targets.intervals import Bootstrap
+from uniemox.targets.scores import Flags, Floats, Metric
 from uniemox.targets.softmax import SoftmaxTarget
-from uniemox.targets.target import Logits, keep_rated, refuse_infinite, refuse_unlabelled
+from uniemox.targets.target import Logits, keep_rated, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -33,11 +32,9 @@ if TYPE_CHECKING:
     from uniemox.manifests.table import Manifest
 
 _EPS: Final = float(np.finfo(np.float64).eps)
-_MEASURED: Final = (
-    "KL divergence, cosine, intersection and three distances compare the shares of each image with those "
-)
 _EXPLAINED: Final = (
-    _MEASURED + "of its raters (Geng 2016); top-1 asks whether the likeliest emotion is one that most raters named."
+    "KL divergence, cosine, intersection and three distances compare the shares of each image with those of its raters "
+    "(Geng 2016); top-1 asks whether the likeliest emotion is one that most raters named."
 )
 
 
@@ -64,12 +61,8 @@ def measure_distributions(answered: Floats, shares: Floats) -> dict[str, Floats]
     }
 
 
-def _take(name: str, means: Mapping[str, Any]) -> Any:
-    return means[name]
-
-
 def _metric(name: str, title: str, **options: Any) -> Metric:
-    return Metric(name, title, partial(_take, name), is_selectable=True, is_bootstrapped=True, **options)
+    return Metric(name, title, itemgetter(name), is_selectable=True, is_bootstrapped=True, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +107,8 @@ class Distribution(SoftmaxTarget):
     name = "distribution"
     labels_kind = np.float32
     constant = "mean shares"
-    has_guarantees = True
     columns_read = ("distribution",)
+    does = "estimates what share of viewers would name each of {classes} emotions of an image"
     kept_words = "of {images} keep their likeliest class"
     metrics = (
         _metric("kl", "KL divergence", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
@@ -127,13 +120,8 @@ class Distribution(SoftmaxTarget):
         _metric("canberra", "Canberra", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
     )
 
-    @property
-    def summary(self) -> str:
-        """What a card calls the model."""
-        return f"estimates what share of viewers would name each of {len(self.classes)} emotions of an image"
-
     def rated(self, manifest: Manifest) -> Manifest:
-        """Leave out the rows without shares."""
+        """Skip the rows without shares."""
         return keep_rated(manifest, manifest.table["distribution"].is_valid().to_numpy(), "shares of raters")
 
     def missing(self, manifest: Manifest) -> list[str]:
@@ -191,36 +179,25 @@ class Distribution(SoftmaxTarget):
 
         return fit_temperature(lambda factor: -float((labels * log_softmax(logits * factor, axis=1)).sum(1).mean()))
 
-    def fit_guarantees(
-        self, logits: Logits, labels: npt.NDArray[np.float32], asked: ConfidenceConfig, groups: Codes | None = None
-    ) -> tuple[Self, tuple[str, ...]]:
-        """Fit label sets and abstention on val, of the mode: of equal shares any counts."""
-        refuse_infinite(logits)
-        is_true = labels == labels.max(1, keepdims=True)
-        guarantees, notes = fit_guarantees(softmax(logits), is_true, asked, groups)
-        return replace(self, guarantees=guarantees), notes
+    def is_true(self, labels: npt.NDArray[np.floating[Any]]) -> Flags:
+        """Decide which classes are right (N, C): the mode; of equal shares any counts."""
+        return np.asarray(labels == labels.max(1, keepdims=True))
 
     @property
     def truth(self) -> tuple[Column, ...]:
         """The emotion that most raters named, the first of equals, and the shares of all."""
-        return (Column("label", "text"), *(Column(f"share_{name}", "number") for name in self.classes))
+        return (Column("label", "text"), *(Column(f"share_{name}", "share") for name in self.classes))
 
     def truths(self, labels: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """Name the mode, and list the shares."""
         columns = [f"share_{name}" for name in self.classes]
         return [
             {"label": self.classes[place], **dict(zip(columns, row, strict=True))}
-            for row, place in _with_modes(labels.astype(np.float64))
+            for row, place in zip(labels.astype(np.float64).tolist(), labels.argmax(1).tolist(), strict=True)
         ]
 
-    def score_numbers(
-        self,
-        numbers: Floats,
-        labels: npt.NDArray[np.float32],
-        *,
-        seed: int = 0,
-        num_resamples: int = NUM_RESAMPLES,
-        groups: Codes | None = None,
+    def compute_scores(
+        self, numbers: Floats, labels: npt.NDArray[np.float32], bootstrap: Bootstrap
     ) -> DistributionScores:
         """Score shares (N, C) against those of raters."""
         shares = labels.astype(np.float64)
@@ -229,16 +206,13 @@ class Distribution(SoftmaxTarget):
         means = dict(zip(found, table.mean(0), strict=True))
         blocks = [
             dict(zip(found, (weights @ table / weights.sum(1, keepdims=True)).T, strict=True))
-            for weights in resample(groups, len(labels), seed=seed, num_resamples=num_resamples)
+            for weights in bootstrap.weights()
         ]
         parts = (shares.mean(0), numbers.mean(0), np.abs(numbers - shares).mean(0))
         return DistributionScores(
             **self.about,
-            num_samples=len(labels),
-            values=scores.measure(self.metrics, means)
-            | self.guarantees.measure(numbers, shares == shares.max(1, keepdims=True)),
-            intervals=bound(self.metrics, means, blocks, units=count_units(groups, len(labels))),
-            resampled=describe_units(groups),
+            **bootstrap.bound(self.metrics, means, blocks),
+            values=scores.measure(self.metrics, means) | self.guarantees.measure(numbers, self.is_true(shares)),
             shares=tuple(zip(*(part.tolist() for part in parts), strict=True)),
         )
 
@@ -246,7 +220,3 @@ class Distribution(SoftmaxTarget):
         rows: Sequence[Mapping[str, Any]] = values["per_class"]
         shares = tuple((float(row["raters"]), float(row["model"]), float(row["difference"])) for row in rows)
         return DistributionScores(**common, shares=shares)
-
-
-def _with_modes(shares: Floats) -> zip[tuple[list[float], int]]:
-    return zip(shares.tolist(), shares.argmax(1).tolist(), strict=True)

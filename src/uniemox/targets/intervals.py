@@ -22,7 +22,9 @@ Codes = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
 
 _DRAWS_AT_ONCE: Final = 2**23  # Numbers in one block of resamples, so that memory does not grow with the set
-_ADDED: Final = 2  # Right and wrong answers each; half the square of the normal quantile (Agresti and Coull 1998)
+_PSEUDO_COUNTS: Final = (
+    2  # Right and wrong answers each; half the square of the normal quantile (Agresti and Coull 1998)
+)
 
 
 class Groups(NamedTuple):
@@ -90,6 +92,30 @@ def resample(groups: Codes | None, count: int, *, seed: int, num_resamples: int)
         yield np.stack(drawn).astype(np.float32)[:, codes]
 
 
+class Bootstrap(NamedTuple):
+    """How the intervals of the scores of N samples are drawn."""
+
+    num_samples: int  # N
+    groups: Codes | None  # As `resample` takes them
+    seed: int
+    num_resamples: int  # R; 0 for no intervals
+
+    def weights(self) -> Iterator[Weights]:
+        """Draw as `resample` does: blocks (≤ R, N)."""
+        return resample(self.groups, self.num_samples, seed=self.seed, num_resamples=self.num_resamples)
+
+    def bound(
+        self, metrics: Sequence[Metric], evidence: Any, resampled: Sequence[Any], *, centre: Any = None
+    ) -> dict[str, Any]:
+        """Return the fields of `Scores` on what was resampled; the arguments are those of `bound`."""
+        units = count_units(self.groups, self.num_samples)
+        return {
+            "num_samples": self.num_samples,
+            "intervals": bound(metrics, evidence, resampled, units=units, centre=centre),
+            "resampled": describe_units(self.groups),
+        }
+
+
 def typical_size(groups: Codes | None) -> float:
     """Compute the size of the group that a sample is in on average; N by this is Kish's effective sample size (1965).
 
@@ -101,7 +127,7 @@ def typical_size(groups: Codes | None) -> float:
     return float((sizes**2).sum() / sizes.sum())
 
 
-class Added:
+class PseudoCounts:
     """Right and wrong answers that are added to the tallies of a classifier before an interval is computed.
 
     Where all answers of a class are right, resamples hold no wrong one, and of few samples they hold too few. Two right
@@ -112,7 +138,7 @@ class Added:
     def __init__(self, support: npt.NDArray[Any], groups: Codes | None, seed: int) -> None:
         present: Flags = support > 0  # (C,)
         self.size = typical_size(groups)
-        self.share: Floats = _ADDED * present / max(1, present.sum())
+        self.share: Floats = _PSEUDO_COUNTS * present / max(1, present.sum())
         self._rng = np.random.default_rng((seed, 1))
 
     @property

@@ -18,8 +18,8 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, resample
-from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, f1_of, share
+from uniemox.targets.intervals import Bootstrap, PseudoCounts
+from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, f1_of, share
 from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
@@ -116,6 +116,8 @@ class MultiLabel(Target):
     labels_kind = np.bool
     problem_type = "multi_label_classification"
     columns_read = ("label", "label_set")
+    truth = (Column("label", "texts"),)
+    does = "decides for each of {classes} emotions whether an image shows it"
     kept_words = "of the labels given and not given to {images} stay"
     metrics = (
         Metric(
@@ -146,11 +148,6 @@ class MultiLabel(Target):
     @property
     def _thresholds_or_even(self) -> tuple[float, ...]:
         return self.thresholds or (0.5,) * len(self.classes)
-
-    @property
-    def summary(self) -> str:
-        """What a card calls the model."""
-        return f"decides for each of {len(self.classes)} emotions whether an image shows it"
 
     @property
     def fitted(self) -> str:
@@ -211,8 +208,8 @@ class MultiLabel(Target):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The labels that apply, the likeliest first; the likeliest of all, its probability, and those of all."""
-        shares = (Column(f"p_{name}", "number") for name in self.classes)
-        return (Column("predicted", "texts"), Column("likeliest", "text"), Column("confidence", "number"), *shares)
+        shares = (Column(f"p_{name}", "share") for name in self.classes)
+        return (Column("predicted", "texts"), Column("likeliest", "text"), Column("confidence", "share"), *shares)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """Answer with the labels that reach their thresholds, none or many."""
@@ -233,11 +230,6 @@ class MultiLabel(Target):
         """Compute the probabilities (N, C)."""
         return sigmoid(logits)
 
-    @property
-    def truth(self) -> tuple[Column, ...]:
-        """The labels."""
-        return (Column("label", "texts"),)
-
     def truths(self, labels: npt.NDArray[np.bool]) -> list[dict[str, Any]]:
         """Name the labels, in label order."""
         return [{"label": [self.classes[place] for place in row.nonzero()[0]]} for row in labels]
@@ -252,15 +244,7 @@ class MultiLabel(Target):
         either = (given | also).sum()
         return float((given & also).sum() / either) if either else 1.0
 
-    def score_numbers(
-        self,
-        numbers: Floats,
-        labels: Flags,
-        *,
-        seed: int = 0,
-        num_resamples: int = NUM_RESAMPLES,
-        groups: Codes | None = None,
-    ) -> MultiLabelScores:
+    def compute_scores(self, numbers: Floats, labels: Flags, bootstrap: Bootstrap) -> MultiLabelScores:
         """Score probabilities (N, C); before `fit` at the thresholds that are best here, which flatters F1."""
         thresholds = self.thresholds or fit_thresholds(numbers, labels)
         given = numbers >= np.array(thresholds)
@@ -284,25 +268,18 @@ class MultiLabel(Target):
             bins=scores.bin_confidences(numbers.ravel(), labels.ravel()),
             precisions=precisions[0],
         )
-        added = Added(evidence.support, groups, seed)
+        pseudo = PseudoCounts(evidence.support, bootstrap.groups, bootstrap.seed)
         resampled = []
-        for weights in resample(groups, len(labels), seed=seed, num_resamples=num_resamples):
-            tallies, precisions = weigh(weights, added.draw(len(weights)))
+        for weights in bootstrap.weights():
+            tallies, precisions = weigh(weights, pseudo.draw(len(weights)))
             resampled.append(replace(evidence, tallies=tallies, precisions=precisions))
-        tallies, precisions = weigh(once, added.mean[:, None])
+        tallies, precisions = weigh(once, pseudo.mean[:, None])
+        centre = replace(evidence, tallies=tallies[:, 0], precisions=precisions[0])
         return MultiLabelScores(
             **self.about,
+            **bootstrap.bound(self.metrics, evidence, resampled, centre=centre),
             thresholds=thresholds,
-            num_samples=len(labels),
             values=scores.measure(self.metrics, evidence),
-            intervals=bound(
-                self.metrics,
-                evidence,
-                resampled,
-                units=count_units(groups, len(labels)),
-                centre=replace(evidence, tallies=tallies[:, 0], precisions=precisions[0]),
-            ),
-            resampled=describe_units(groups),
             average_precision=tuple(None if np.isnan(one) else float(one) for one in evidence.precisions),
             decisions=tuple(map(tuple, evidence.tallies.T.astype(int).tolist())),
             bins=evidence.bins,

@@ -6,8 +6,9 @@ own name stands before it: `label`, `distribution_label`. The loss is the sum of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,8 +19,8 @@ from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Codes
-from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
+from uniemox.targets.intervals import Bootstrap, Codes
+from uniemox.targets.scores import Floats, Metric
 from uniemox.targets.target import Logits, Numbers, Target
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Several(Target):
         return self._join(parts), manifest
 
     def rated(self, manifest: Manifest) -> Manifest:
-        """Leave out the rows that a part leaves out."""
+        """Skip the rows that a part skips."""
         for part in self.parts:
             manifest = part.rated(manifest)
         return manifest
@@ -182,12 +183,12 @@ class Several(Target):
             yield logits[:, start : start + part.num_outputs]
             start += part.num_outputs
 
-    def _labels(self, labels: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[Any]]:
-        """Cut labels (N, L) into those of the parts, in their own types."""
+    def _labels(self, labels: Any, cast: Callable[[Any, Any], Any] = np.ndarray.astype) -> Iterator[Any]:
+        """Cut labels (N, L) into those of the parts, cast to their own types."""
         start = 0
         for part in self.parts:
             width = part.num_outputs if part.labels_are_wide else 1
-            own = labels[:, start : start + width].astype(part.labels_kind)
+            own = cast(labels[:, start : start + width], part.labels_kind)
             yield own if part.labels_are_wide else own[:, 0]
             start += width
 
@@ -200,13 +201,8 @@ class Several(Target):
         """Soften the labels of each part: (B, C), side by side."""
         import torch
 
-        found, start = [], 0
-        for part in self.parts:
-            width = part.num_outputs if part.labels_are_wide else 1
-            own = labels[:, start : start + width].to(getattr(torch, str(np.dtype(part.labels_kind))))
-            found.append(part.soften(own if part.labels_are_wide else own[:, 0], smoothing))
-            start += width
-        return torch.cat(found, dim=1)
+        cut = self._labels(labels, lambda own, kind: own.to(getattr(torch, str(np.dtype(kind)))))
+        return torch.cat([part.soften(own, smoothing) for part, own in zip(self.parts, cut, strict=True)], dim=1)
 
     def loss(self, logits: Tensor, softened: Tensor) -> Tensor:
         """Add up the losses of the parts."""
@@ -217,12 +213,10 @@ class Several(Target):
 
     def weigh(self, how: ClassWeights, labels: npt.NDArray[np.float32]) -> Self:
         """Weigh the classes of the parts that have some, of which there must be one."""
-        parts = []
-        for part, own in zip(self.parts, self._labels(labels), strict=True):
-            parts.append(part.weigh(how, own) if any(part.emotions) else part)
         if not any(self.emotions):
             return super().weigh(how, labels)
-        return self._join(parts)
+        pairs = zip(self.parts, self._labels(labels), strict=True)
+        return self._join(part.weigh(how, own) if any(part.emotions) else part for part, own in pairs)
 
     def start_head(self, head: nn.Linear, labels: npt.NDArray[np.float32]) -> None:
         """Start the outputs of each part as it does."""
@@ -273,33 +267,37 @@ class Several(Target):
 
     # Answers
 
-    def _columns(self, listed: Iterable[Sequence[Column]]) -> list[list[Column]]:
+    def _columns(self, listed: Sequence[Sequence[Column]]) -> list[list[Column]]:
         """Give columns of the parts distinct names."""
         columns = [(part.name, column) for part, own in zip(self.parts, listed, strict=True) for column in own]
         names = iter(_distinct((name, column.name) for name, column in columns))
         return [[column._replace(name=next(names)) for column in own] for own in listed]
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns of the parts' answers."""
-        return tuple(column for own in self._columns([part.columns for part in self.parts]) for column in own)
-
-    def answers(self, logits: Logits) -> list[dict[str, Any]]:
-        """Answer each row in every way."""
-        listed = [part.columns for part in self.parts]
-        found: list[dict[str, Any]] = [{} for _ in range(len(logits))]
-        for part, own, columns, renamed in zip(
-            self.parts, self._outputs(logits), listed, self._columns(listed), strict=True
-        ):
-            for row, answer in zip(found, part.answers(own), strict=True):
-                shares = answer.pop("probabilities", None)
+    def _side_by_side(
+        self, listed: Sequence[Sequence[Column]], found: Sequence[list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Join the rows of the parts, whose columns are listed, under distinct names."""
+        rows: list[dict[str, Any]] = [{} for _ in found[0]]
+        for columns, renamed, own in zip(listed, self._columns(listed), found, strict=True):
+            for row, values in zip(rows, own, strict=True):
+                shares = values.pop("probabilities", None)
                 if shares is not None and "probabilities" not in row:
                     row["probabilities"] = shares
                 elif shares is not None:
-                    answer |= {f"p_{name}": share for name, share in shares.items()}
+                    values |= {f"p_{name}": share for name, share in shares.items()}
                 pairs = zip(columns, renamed, strict=True)
-                row |= {new.name: answer[old.name] for old, new in pairs if old.name in answer}
-        return found
+                row |= {new.name: values[old.name] for old, new in pairs if old.name in values}
+        return rows
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the parts' answers."""
+        return tuple(chain(*self._columns([part.columns for part in self.parts])))
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """Answer each row in every way."""
+        pairs = zip(self.parts, self._outputs(logits), strict=True)
+        return self._side_by_side([part.columns for part in self.parts], [part.answers(own) for part, own in pairs])
 
     def numbers(self, logits: Logits) -> Floats:
         """Compute the numbers behind the answers, those of the parts side by side: (N, C)."""
@@ -309,18 +307,12 @@ class Several(Target):
     @property
     def truth(self) -> tuple[Column, ...]:
         """The columns of the parts' labels."""
-        return tuple(column for own in self._columns([part.truth for part in self.parts]) for column in own)
+        return tuple(chain(*self._columns([part.truth for part in self.parts])))
 
     def truths(self, labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
         """Return the labels of every kind."""
-        listed = [part.truth for part in self.parts]
-        found: list[dict[str, Any]] = [{} for _ in range(len(labels))]
-        for part, own, columns, renamed in zip(
-            self.parts, self._labels(labels), listed, self._columns(listed), strict=True
-        ):
-            for row, truth in zip(found, part.truths(own), strict=True):
-                row |= {new.name: truth[old.name] for old, new in zip(columns, renamed, strict=True)}
-        return found
+        pairs = zip(self.parts, self._labels(labels), strict=True)
+        return self._side_by_side([part.truth for part in self.parts], [part.truths(own) for part, own in pairs])
 
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Describe the answer and the truth of the first part, whose columns keep their names."""
@@ -344,21 +336,10 @@ class Several(Target):
 
     # Scores
 
-    def score_numbers(
-        self,
-        numbers: Floats,
-        labels: npt.NDArray[Any],
-        *,
-        seed: int = 0,
-        num_resamples: int = NUM_RESAMPLES,
-        groups: Codes | None = None,
-    ) -> SeveralScores:
+    def compute_scores(self, numbers: Floats, labels: npt.NDArray[Any], bootstrap: Bootstrap) -> SeveralScores:
         """Score the answers of each part."""
         triples = zip(self.parts, self._outputs(numbers), self._labels(labels), strict=True)
-        options: dict[str, Any] = {"seed": seed, "num_resamples": num_resamples, "groups": groups}
-        return self._merge([part.score_numbers(own, truth, **options) for part, own, truth in triples])
-
-    def _merge(self, parts: Sequence[scores.Scores]) -> SeveralScores:
+        parts = [part.compute_scores(own, truth, bootstrap) for part, own, truth in triples]
         pairs = [(part, metric) for part in parts for metric in part.metrics]
         names = _distinct((part.kind, metric.name) for part, metric in pairs)
         named = [(name, part, metric.name) for name, (part, metric) in zip(names, pairs, strict=True)]

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights, ConfidenceConfig
+from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
-from uniemox.targets.calibration import fit_temperature, softmax
+from uniemox.targets.calibration import fit_temperature
 from uniemox.targets.columns import Column
-from uniemox.targets.conformal import fit_guarantees
-from uniemox.targets.intervals import Added, Codes, bound, count_units, describe_units, draw_kinds
-from uniemox.targets.scores import NUM_RESAMPLES, Bin, Counts, Flags, Floats, Metric, share
+from uniemox.targets.intervals import Bootstrap, PseudoCounts, draw_kinds
+from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, share
 from uniemox.targets.softmax import SoftmaxTarget
-from uniemox.targets.target import Logits, refuse_infinite, refuse_unlabelled
+from uniemox.targets.target import Logits, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
@@ -158,9 +157,10 @@ class SingleLabel(SoftmaxTarget):
     labels_kind = np.int64
     labels_are_wide = False
     problem_type = "single_label_classification"
-    has_guarantees = True
     is_zero_shot = True
     columns_read = ("label",)
+    truth = (Column("label", "text"),)
+    does = "names one of {classes} emotions of an image"
     kept_words = "of {images} keep their likeliest class"
     metrics = (
         Metric("top1", "top-1", _top1, is_selectable=True, is_bootstrapped=True),
@@ -170,11 +170,6 @@ class SingleLabel(SoftmaxTarget):
         Metric("weighted_f1", "weighted F1", _weighted_f1, is_selectable=True, is_bootstrapped=True),
         *scores.OF_PROBABILITIES,
     )
-
-    @property
-    def summary(self) -> str:
-        """What a card calls the model."""
-        return f"names one of {len(self.classes)} emotions of an image"
 
     def read_labels(self, manifest: Manifest) -> npt.NDArray[np.int64]:
         """Read (N,) places in the classes."""
@@ -219,33 +214,15 @@ class SingleLabel(SoftmaxTarget):
         rows = np.arange(len(labels))
         return fit_temperature(lambda factor: -float(log_softmax(logits * factor, axis=1)[rows, labels].mean()))
 
-    def fit_guarantees(
-        self, logits: Logits, labels: Counts, asked: ConfidenceConfig, groups: Codes | None = None
-    ) -> tuple[Self, tuple[str, ...]]:
-        """Fit label sets and abstention on val."""
-        refuse_infinite(logits)
-        is_true = np.arange(self.num_outputs) == labels[:, None]
-        guarantees, notes = fit_guarantees(softmax(logits), is_true, asked, groups)
-        return replace(self, guarantees=guarantees), notes
-
-    @property
-    def truth(self) -> tuple[Column, ...]:
-        """The label."""
-        return (Column("label", "text"),)
+    def is_true(self, labels: Counts) -> Flags:
+        """Decide which classes are right (N, C): the label alone."""
+        return np.asarray(np.arange(self.num_outputs) == labels[:, None])
 
     def truths(self, labels: Counts) -> list[dict[str, Any]]:
         """Name the labels."""
         return [{"label": self.classes[place]} for place in labels]
 
-    def score_numbers(
-        self,
-        numbers: Floats,
-        labels: Counts,
-        *,
-        seed: int = 0,
-        num_resamples: int = NUM_RESAMPLES,
-        groups: Codes | None = None,
-    ) -> SingleLabelScores:
+    def compute_scores(self, numbers: Floats, labels: Counts, bootstrap: Bootstrap) -> SingleLabelScores:
         """Score probabilities (N, C); of equal ones the lower label counts as the likelier."""
         predicted, own = numbers.argmax(1), numbers[np.arange(len(labels)), labels]
         count = self.num_outputs
@@ -260,24 +237,16 @@ class SingleLabel(SoftmaxTarget):
             bins=scores.bin_confidences(numbers.max(1), predicted == labels),
             is_top3=before.sum(1) < 3,
         )
-        added = Added(evidence.support, groups, seed)
+        pseudo = PseudoCounts(evidence.support, bootstrap.groups, bootstrap.seed)
         resampled = [
-            replace(evidence, tallies=tallies + added.draw(tallies.shape[1]))
-            for tallies in _resample(labels * count + predicted, groups, count, seed, num_resamples)
+            replace(evidence, tallies=tallies + pseudo.draw(tallies.shape[1]))
+            for tallies in _resample(labels * count + predicted, count, bootstrap)
         ]
+        centre = replace(evidence, tallies=evidence.tallies + pseudo.mean)
         return SingleLabelScores(
             **self.about,
-            num_samples=len(labels),
-            values=scores.measure(self.metrics, evidence)
-            | self.guarantees.measure(numbers, np.arange(count) == labels[:, None]),
-            intervals=bound(
-                self.metrics,
-                evidence,
-                resampled,
-                units=count_units(groups, len(labels)),
-                centre=replace(evidence, tallies=evidence.tallies + added.mean),
-            ),
-            resampled=describe_units(groups),
+            **bootstrap.bound(self.metrics, evidence, resampled, centre=centre),
+            values=scores.measure(self.metrics, evidence) | self.guarantees.measure(numbers, self.is_true(labels)),
             counts=tuple(map(tuple, confusion.tolist())),
             bins=evidence.bins,
         )
@@ -287,11 +256,9 @@ class SingleLabel(SoftmaxTarget):
         return SingleLabelScores(**common, counts=counts, bins=tuple(Bin(**part) for part in values["bins"]))
 
 
-def _resample(
-    cells: Counts, groups: Codes | None, count: int, seed: int, num_resamples: int
-) -> Iterator[npt.NDArray[Any]]:
+def _resample(cells: Counts, count: int, bootstrap: Bootstrap) -> Iterator[npt.NDArray[Any]]:
     """Resample the tallies (3, R, C) from each sample's cell of the confusion matrix (N,), in blocks."""
-    units = count_units(groups, len(cells))
+    groups = bootstrap.groups
     # Units with the same tallies are interchangeable: to draw units is one multinomial draw over the kinds of them.
     if groups is None:
         kinds, frequency = _tallies_of(np.arange(count**2), np.arange(count**2), count), np.bincount(cells)
@@ -299,7 +266,8 @@ def _resample(
     else:
         held = _tallies_of(cells, np.unique(groups, return_inverse=True)[1], count)
         kinds, frequency = np.unique(held, axis=0, return_counts=True)
-    for draws in draw_kinds(frequency, seed=seed, num_resamples=num_resamples if units > 1 else 0):
+    rounds = bootstrap.num_resamples if frequency.sum() > 1 else 0
+    for draws in draw_kinds(frequency, seed=bootstrap.seed, num_resamples=rounds):
         yield np.moveaxis((draws @ kinds).reshape(-1, 3, count), 1, 0)
 
 

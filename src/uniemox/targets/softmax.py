@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self
@@ -9,11 +10,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.config.training import ConfidenceConfig
 from uniemox.targets.calibration import softmax
 from uniemox.targets.columns import Column
-from uniemox.targets.conformal import Guarantees
-from uniemox.targets.scores import Floats
-from uniemox.targets.target import Logits, Numbers, Target
+from uniemox.targets.conformal import Guarantees, fit_guarantees
+from uniemox.targets.intervals import Codes
+from uniemox.targets.scores import Flags, Floats
+from uniemox.targets.target import Logits, Numbers, Target, refuse_infinite
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class SoftmaxTarget(Target):
 
     weights: tuple[float, ...] = ()  # (C,), of the classes in the loss; empty for equal ones
     guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
+
+    has_guarantees = True
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
         """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
@@ -41,6 +46,18 @@ class SoftmaxTarget(Target):
         """What a card reports of what was fitted on val."""
         return self.guarantees.fitted
 
+    @abstractmethod
+    def is_true(self, labels: npt.NDArray[Any]) -> Flags:
+        """Decide which classes are a right answer to each sample (N, C)."""
+
+    def fit_guarantees(
+        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Fit label sets and abstention on val."""
+        refuse_infinite(logits)
+        guarantees, notes = fit_guarantees(softmax(logits), self.is_true(labels), asked, groups)
+        return replace(self, guarantees=guarantees), notes
+
     def without_guarantees(self) -> Self:
         """Return it without what was fitted for one model."""
         return replace(self, guarantees=Guarantees())
@@ -48,8 +65,8 @@ class SoftmaxTarget(Target):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The likeliest class, its probability, and those of all."""
-        shares = (Column(f"p_{name}", "number") for name in self.classes)
-        return (Column("predicted", "text"), Column("confidence", "number"), *self.guarantees.columns, *shares)
+        shares = (Column(f"p_{name}", "share") for name in self.classes)
+        return (Column("predicted", "text"), Column("confidence", "share"), *self.guarantees.columns, *shares)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """Answer with the likeliest class, the first of equals."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from uniemox.config.training import ClassWeights, ConfidenceConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.columns import Column
+from uniemox.targets.intervals import Bootstrap, Codes
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
-    from uniemox.targets.intervals import Codes
 
 Logits = npt.NDArray[np.floating[Any]]  # (N, C), C being `num_outputs`
 Numbers = Mapping[str, tuple[float, ...]]  # What a model folder keeps of a target beside its classes, by name
@@ -48,6 +48,7 @@ class Target(ABC):
     is_judged: ClassVar[bool] = True  # Whether an answer is right or wrong
     has_guarantees: ClassVar[bool] = False  # Whether `fit_guarantees` fits any
     is_zero_shot: ClassVar[bool] = False  # Whether a softmax over texts of its classes answers it, as CLIP gives one
+    does: ClassVar[str] = ""  # What `summary` says, with the number of `classes`
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     number_word: ClassVar[str] = "probability"  # What one of `numbers` is
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
@@ -71,7 +72,7 @@ class Target(ABC):
         return self, number_as(self.classes, manifest)
 
     def rated(self, manifest: Manifest) -> Manifest:
-        """Leave out the rows that raters gave nothing of this kind, where data may lack it; a log line counts them.
+        """Skip the rows that raters gave nothing of this kind, where data may lack it; a log line counts them.
 
         By default no row: one without a class is a mistake, which `read_labels` refuses.
         """
@@ -103,7 +104,7 @@ class Target(ABC):
     @property
     def summary(self) -> str:
         """What a card calls the model, after "A vision transformer that"."""
-        return f"gives answers of the kind {self.name}"
+        return self.does.format(classes=len(self.classes)) or f"gives answers of the kind {self.name}"
 
     @property
     def fitted(self) -> str:
@@ -235,16 +236,13 @@ class Target(ABC):
         logits: Logits,
         labels: npt.NDArray[Any],
         *,
-        seed: int = 0,
         num_resamples: int = NUM_RESAMPLES,
-        groups: npt.NDArray[np.int64] | None = None,
+        groups: Codes | None = None,
     ) -> Scores:
         """Score the answers of N samples as `score_numbers` does; `DataError` for none or for infinite logits."""
         refuse_infinite(logits)
-        numbers = self.numbers(logits)
-        return self.score_numbers(numbers, labels, seed=seed, num_resamples=num_resamples, groups=groups)
+        return self.score_numbers(self.numbers(logits), labels, num_resamples=num_resamples, groups=groups)
 
-    @abstractmethod
     def score_numbers(
         self,
         numbers: npt.NDArray[np.float64],
@@ -252,7 +250,7 @@ class Target(ABC):
         *,
         seed: int = 0,
         num_resamples: int = NUM_RESAMPLES,
-        groups: npt.NDArray[np.int64] | None = None,
+        groups: Codes | None = None,
     ) -> Scores:
         """Score the answers of N samples, at least one.
 
@@ -264,6 +262,13 @@ class Target(ABC):
             groups: A number (N,) that samples which are alike share, such as the frames of a clip; None for none. They
                 are resampled together. Where all are of one group there are no intervals.
         """
+        return self.compute_scores(numbers, labels, Bootstrap(len(labels), groups, seed, num_resamples))
+
+    @abstractmethod
+    def compute_scores(
+        self, numbers: npt.NDArray[np.float64], labels: npt.NDArray[Any], bootstrap: Bootstrap
+    ) -> Scores:
+        """Score numbers (N, …) from `numbers` against labels (N, …), with the intervals of the bootstrap."""
 
     def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
         """Rebuild scores from `Scores.to_dict`; `DataError` if a value is missing or invalid."""
@@ -326,7 +331,7 @@ def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str) ->
             f"none of {count} rows of {manifest.facts.name} has {what}: choose other splits, or another `target`"
         )
     if count:
-        log.info("%d of %d rows of %s have no %s and are left out", count, len(manifest), manifest.facts.name, what)
+        log.info("%d of %d rows of %s have no %s and are skipped", count, len(manifest), manifest.facts.name, what)
     return manifest.where(is_rated)
 
 

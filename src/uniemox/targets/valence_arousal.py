@@ -20,8 +20,8 @@ import numpy.typing as npt
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Codes, bound, count_units, describe_units, resample
-from uniemox.targets.scores import NUM_RESAMPLES, Floats, Metric
+from uniemox.targets.intervals import Bootstrap
+from uniemox.targets.scores import Floats, Metric
 from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_unlabelled
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class ValenceArousal(Target):
         return replace(self, scale=own.scale), manifest
 
     def rated(self, manifest: Manifest) -> Manifest:
-        """Leave out the rows without a rating in one of the dimensions."""
+        """Skip the rows without a rating in one of the dimensions."""
         return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), " and ".join(self.classes))
 
     def _ratings(self, manifest: Manifest) -> Floats:
@@ -262,7 +262,7 @@ class ValenceArousal(Target):
             place = int(beyond.argmax())
             rated = ", ".join(f"{name} {value:g}" for name, value in zip(self.classes, ratings[place], strict=True))
             where = f"{beyond.sum()} of {len(manifest)} rows are beyond the scale of {self._ends}"
-            raise DataError(f"{where}, the first being {manifest.row(place).path} ({rated}): mend it or the scale")
+            raise DataError(f"{where}, the first being {manifest.row(place).path} ({rated}): fix it or the scale")
         brought: npt.NDArray[np.float32] = ((ratings - (low + high) / 2) / ((high - low) / 2)).astype(np.float32)
         return brought
 
@@ -336,14 +336,8 @@ class ValenceArousal(Target):
         """Compute the same: numbers are never quite equal."""
         return self.agreement(logits, others)
 
-    def score_numbers(
-        self,
-        numbers: Floats,
-        labels: npt.NDArray[np.float32],
-        *,
-        seed: int = 0,
-        num_resamples: int = NUM_RESAMPLES,
-        groups: Codes | None = None,
+    def compute_scores(
+        self, numbers: Floats, labels: npt.NDArray[np.float32], bootstrap: Bootstrap
     ) -> ValenceArousalScores:
         """Score ratings (N, D) against those of raters, in units of the scale."""
         from scipy.stats import rankdata
@@ -353,16 +347,13 @@ class ValenceArousal(Target):
         once = _measure_ratings(numbers, rated, ranks, np.ones((1, len(rated))))
         whole = {name: values[0] for name, values in once.items()}
         blocks = [
-            _measure_ratings(numbers, rated, ranks, weights.astype(np.float64))
-            for weights in resample(groups, len(rated), seed=seed, num_resamples=num_resamples)
+            _measure_ratings(numbers, rated, ranks, weights.astype(np.float64)) for weights in bootstrap.weights()
         ]
         shown = np.unique(np.linspace(0, len(rated) - 1, min(len(rated), _KEPT_POINTS)).round().astype(int))
         return ValenceArousalScores(
             **self.about,
-            num_samples=len(rated),
+            **bootstrap.bound(self.metrics, whole, blocks),
             values=scores.measure(self.metrics, whole),
-            intervals=bound(self.metrics, whole, blocks, units=count_units(groups, len(rated))),
-            resampled=describe_units(groups),
             scale=self.scale,
             per_dimension={name: tuple(values.tolist()) for name, values in whole.items()},
             rated=tuple(map(tuple, rated[shown].round(4).tolist())),

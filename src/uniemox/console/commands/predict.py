@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uniemox.inference.inputs import Inputs
     from uniemox.inference.parts import Parts
     from uniemox.inference.predictor import People, Prediction, Predictor
+    from uniemox.targets.target import Target
 
 Item = TypeVar("Item")
 
@@ -89,10 +90,11 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
         if inputs is None:
-            failed = yield from _print(_answer_each(live or (), partial(predictor.predict, **options), seen), config)
+            answers = _answer_each(live or (), partial(predictor.predict, **options), seen)
+            failed = yield from _print(answers, predictor.target, config)
         elif out is None:
             with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
-                failed = yield from _print(predictor.predict(tracked, **options), config)
+                failed = yield from _print(predictor.predict(tracked, **options), predictor.target, config)
         else:
             parts = _write(inputs, out, predictor, options, config, terminal, seen)
             failed = parts.unreadable
@@ -131,7 +133,7 @@ def _answer_each(live: Iterable[Inputs], predict: Callable[..., Iterator[Predict
             sys.stdout.flush()  # a pipe would keep the answers back
 
 
-def _print(predictions: Iterable[Prediction], config: PredictConfig) -> Generator[Answer, None, int]:
+def _print(predictions: Iterable[Prediction], target: Target, config: PredictConfig) -> Generator[Answer, None, int]:
     """Answer by JSON lines as they come, or by a table at the end; return how many images could not be read."""
     from uniemox.console.tables import predictions_table
 
@@ -142,14 +144,11 @@ def _print(predictions: Iterable[Prediction], config: PredictConfig) -> Generato
         if config.json:
             yield Answer(data=prediction.to_dict())
         else:
-            rows.append(prediction if prediction.time is None else _with_time(prediction))
+            moment = "" if prediction.time is None else f" at {prediction.time:g} s"
+            rows.append(replace(prediction, path=Path(f"{prediction.path}{moment}")) if moment else prediction)
     if not config.json:  # after the last image, so that the bar is gone when the table comes
-        yield Answer([predictions_table(rows, top_k=config.top_k)])
+        yield Answer([predictions_table(rows, target, top_k=config.top_k)])
     return failed
-
-
-def _with_time(prediction: Prediction) -> Prediction:
-    return replace(prediction, path=Path(f"{prediction.path} at {prediction.time:g} s"))
 
 
 def _count_finished(out: Path, config: PredictConfig, terminal: Terminal) -> Answer:
