@@ -273,10 +273,14 @@ class Linear(NamedTuple):
     weight: Floats  # (C, F)
     bias: Floats  # (C,)
 
-    def __call__(self, features: Floats) -> Floats:
+    def __call__(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
         """Compute logits (N, C) of features (N, F)."""
-        logits: Floats = features @ self.weight.T + self.bias
+        logits: Floats = features.astype(np.float64) @ self.weight.T + self.bias
         return logits
+
+    def divided(self, temperature: float) -> Linear:
+        """Make the model with logits that are divided by a temperature."""
+        return Linear(self.weight / temperature, self.bias / temperature)
 
 
 def fit_linear(target: Target, features: Floats, labels: npt.NDArray[Any]) -> Linear | str:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from uniemox.config.probe import NEIGHBOURS, STRENGTHS, ProbeConfig
 from uniemox.errors import ConfigError, DataError, TrainingError
+from uniemox.inference.baselines import Linear
 from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target
 from uniemox.train.events import Observer, Progress, ignore
@@ -45,22 +46,6 @@ class Split(NamedTuple):
 
     features: npt.NDArray[np.float32]  # (N, D)
     labels: npt.NDArray[Any]  # (N,) or (N, C)
-
-
-class Linear(NamedTuple):
-    """A head as a linear layer on the features as they are."""
-
-    weight: npt.NDArray[np.float64]  # (C, D)
-    bias: npt.NDArray[np.float64]  # (C,)
-
-    def __call__(self, features: Floats) -> npt.NDArray[np.float64]:
-        """Compute logits (N, C)."""
-        logits: npt.NDArray[np.float64] = features.astype(np.float64) @ self.weight.T + self.bias
-        return logits
-
-    def divided(self, temperature: float) -> "Linear":
-        """Make the head with logits that are divided by a temperature."""
-        return Linear(self.weight / temperature, self.bias / temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +245,7 @@ def _train_linear(
         loss = _train_epoch(head, optimizer, target, features, softened, config.batch_size, generator)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} in epoch {epoch}: lower `base_lr`")
-        layer = _layer_of(head)
+        layer = Linear(*(part.detach().cpu().double().numpy().copy() for part in (head.weight, head.bias)))
         choice.offer(epoch, layer(val.features), layer)
         per_epoch = (time.monotonic() - began) / epoch
         left = (config.epochs - epoch) * per_epoch
@@ -289,8 +274,3 @@ def _train_epoch(
         optimizer.step()
         total += loss.detach() * len(rows)
     return float(total / len(features))
-
-
-def _layer_of(head: nn.Linear) -> Linear:
-    weight, bias = (part.detach().cpu().double().numpy().copy() for part in (head.weight, head.bias))
-    return Linear(weight, bias)

@@ -18,10 +18,10 @@ from uniemox.checkpoints.load import load_start
 from uniemox.checkpoints.timm_models import build_timm, last_layer, preparation_facts, why_no_classifier
 from uniemox.config.probe import ProbeConfig
 from uniemox.files.weights import load_copy
+from uniemox.inference.baselines import Linear
 from uniemox.manifests.table import Manifest
 from uniemox.models.classify import build_classifier, start_from_encoder
 from uniemox.targets.target import Target
-from uniemox.train.heads import Linear
 from uniemox.version import __version__
 
 _OMITTED: Final = {"backbone", "data", "out", "device", "workers", "cache"}  # Paths, and what changes no number
