@@ -86,9 +86,9 @@ def test_an_image_that_its_annotator_rejected_is_skipped(imported):
 @pytest.mark.parametrize(
     ("cells", "kind", "rating"),
     [
-        ({"valence": 4}, "valence beyond its scale of -3 to 3, left out", (None, -1, None)),
-        ({"arousal": -1}, "arousal beyond its scale of 0 to 6, left out", (1, None, None)),
-        ({"arousal": 7}, "arousal beyond its scale of 0 to 6, left out", (1, None, None)),
+        ({"valence": 4}, "valence beyond its scale of -3 to 3, skipped", (None, -1, None)),
+        ({"arousal": -1}, "arousal beyond its scale of 0 to 6, skipped", (1, None, None)),
+        ({"arousal": 7}, "arousal beyond its scale of 0 to 6, skipped", (1, None, None)),
         ({"valence": "high"}, "valence of unknown form", (None, -1, None)),
     ],
 )

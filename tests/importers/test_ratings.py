@@ -82,7 +82,7 @@ def test_published_ratings_beyond_the_scale_of_their_set_are_counted(trees, look
     path = tmp_path / "ground_truth.txt"
     path.write_text(path.read_text().replace("\t2.5\t", "\t0.5\t", 1))
     result = import_dataset("emotion6", tmp_path)
-    assert look.problems(result) == {"valence beyond its scale of 1 to 9, left out": 1}
+    assert look.problems(result) == {"valence beyond its scale of 1 to 9, skipped": 1}
     assert result.problems[0].example == "0.5 of images/anger/1.jpg"
 
 

@@ -179,7 +179,7 @@ def _able(facts: ModelFacts) -> str:
     if facts.language is None:
         return _NAMELESS
     kept = f"It was distilled from {_plain(facts.language.teacher)} and keeps its text features of words for emotions"
-    return f"{kept}, so it classifies without training; `uniemox finetune --init FOLDER` goes on from there."
+    return f"{kept}, so it classifies without training; `uniemox finetune --init FOLDER` continues from there."
 
 
 def _use(facts: ModelFacts, exported: str) -> Iterator[str]:

@@ -60,7 +60,7 @@ class PrepareConfig(JsonConfig):
     columns: str | None = field(default=None, metadata={"metavar": "path=image,label=emotion"})
     """Roles of the columns of `table` or `hf`, if their headings do not name them."""
     scale: _Ends | None = field(default=None, metadata={"metavar": "1,9"})
-    """Ends of the scale of valence, arousal and dominance, for `table`, `hf` or `heco`; ratings beyond are left out."""
+    """Ends of the scale of valence, arousal and dominance, for `table`, `hf` or `heco`; ratings beyond are skipped."""
     classes: Sequence[str] = ()
     """Names of the classes in order, for data that is not in the list."""
     pictures: Path | None = None

@@ -139,7 +139,9 @@ def export_onnx(
     pixels = _prepare(_find(calibration), torch.facts.views) if calibration else None
     with replacing(out) as beside:
         file = beside / ONNX_NAME
-        _write_graph(torch, file, opset=opset)
+        write_onnx(torch.model, torch.facts, file, opset=opset, reads_features=torch.domain is not None)
+        if torch.domain is not None:
+            write_features(beside, torch.domain)
         difference = _check_graph(torch, file, pixels)
         if quantize is not None:
             assert pixels is not None
@@ -196,13 +198,6 @@ def _prepare(images: Sequence[Located], views: EvaluationViews) -> Pixels:
 
 def _noise(facts: ModelFacts) -> Pixels:
     return np.random.default_rng(0).standard_normal((_NUM_NOISE, *facts.views.shape)).astype(np.float32)
-
-
-def _write_graph(torch: TorchBackend, file: Path, *, opset: int) -> None:
-    """Write the graph in fp32, and beside it the images that the model knows."""
-    write_onnx(torch.model, torch.facts, file, opset=opset, reads_features=torch.domain is not None)
-    if torch.domain is not None:
-        write_features(file.parent, torch.domain)
 
 
 def _check_graph(torch: TorchBackend, file: Path, pixels: Pixels | None) -> float:

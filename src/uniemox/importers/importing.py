@@ -85,7 +85,7 @@ def import_dataset(
         table: The table of `table`: CSV, TSV, JSON lines or Parquet.
         columns: Role to heading, for columns of `table` or `hf` without a usual heading.
         scale: Ends of the scale of valence, arousal and dominance of `table`, `hf` or `heco`; without it they are kept
-            but cannot be trained on. Ratings beyond a set's scale are counted and left out.
+            but cannot be trained on. Ratings beyond a set's scale are counted and skipped.
         classes: Names of the labels, in order, of data that is in no table of `specs`.
         pictures: Folder to write images to that lie in the tables of `hf`; it becomes the manifest's root.
         strict: Whether any problem is an error.

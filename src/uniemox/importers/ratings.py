@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from uniemox.config.data import Scale
-from uniemox.importers.cells import VAD, Vad
+from uniemox.importers.cells import VAD, Vad, vad
 from uniemox.importers.samples import Sample, Samples
 from uniemox.manifests.findings import Findings
 
@@ -16,9 +16,8 @@ def put_on_scale(found: Samples, stated: Scale | None, findings: Findings) -> Sa
 
     Ratings whose scale nobody knows stay, with a note.
     """
-    rated = [
-        name for place, name in enumerate(VAD) if any(_rating(sample, place) is not None for sample in found.samples)
-    ]
+    given = [sample.vad for sample in found.samples if sample.vad is not None]
+    rated = [name for name, values in zip(VAD, zip(*given, strict=True), strict=False) if set(values) != {None}]
     if not rated:
         if stated is not None:
             findings.remark(
@@ -44,17 +43,10 @@ def rating_on(value: float | None, scale: Scale, name: str, findings: Findings, 
     slack = _SLACK * (high - low)
     if value is None or low - slack <= value <= high + slack:
         return value
-    findings.add(f"{name} beyond its scale of {low:g} to {high:g}, left out", f"{value:g} of {where}")
+    findings.add(f"{name} beyond its scale of {low:g} to {high:g}, skipped", f"{value:g} of {where}")
     return None
 
 
-def _rating(sample: Sample, place: int) -> float | None:
-    return None if sample.vad is None else sample.vad[place]
-
-
-def _on_scale(sample: Sample, vad: Vad, scale: Scale, findings: Findings) -> Vad | None:
-    valence, arousal, dominance = (
-        rating_on(value, scale, name, findings, sample.path) for name, value in zip(VAD, vad, strict=True)
-    )
-    kept = (valence, arousal, dominance)
-    return None if kept == (None, None, None) else kept
+def _on_scale(sample: Sample, rated: Vad, scale: Scale, findings: Findings) -> Vad | None:
+    pairs = zip(VAD, rated, strict=True)
+    return vad({name: rating_on(value, scale, name, findings, sample.path) for name, value in pairs})

@@ -242,16 +242,13 @@ def _match(pattern: Path) -> list[Path]:
     """List the files that a pattern matches and that are read, by name."""
     names = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - Path.glob takes hidden files, unlike a shell
     found = [Path(name) for name in sorted(names)]
-    read = [path for path in found if path.is_file() and _is_read(path.name)]
+    kinds = (is_image_name, is_archive_name, is_video_name)
+    read = [path for path in found if path.is_file() and any(is_read(path.name) for is_read in kinds)]
     own = [path for path in read if not any(is_clutter(part) for part in path.parts if part not in pattern.parts)]
     if not own:
         what = f"matches no image, but {name_first(list(map(str, found)))}" if found else "is no file, and matches none"
         raise DataError(f"{pattern} {what}: * stands for a part of a name, ** for folders")
     return own
-
-
-def _is_read(name: str) -> bool:
-    return is_image_name(name) or is_archive_name(name) or is_video_name(name)
 
 
 # Tables

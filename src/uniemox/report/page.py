@@ -64,13 +64,9 @@ class GalleryItem:
     @property
     def verdict(self) -> Literal["right", "wrong", "unknown"]:
         """Whether the prediction is true."""
-        return (
-            "unknown"
-            if self.true is None or not self.is_judged
-            else "right"
-            if self.true == self.predicted
-            else "wrong"
-        )
+        if self.true is None or not self.is_judged:
+            return "unknown"
+        return "right" if self.true == self.predicted else "wrong"
 
 
 @dataclass(frozen=True)

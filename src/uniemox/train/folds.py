@@ -1,7 +1,6 @@
 """Cross-validation: as many fine-tunings as folds, and what their scores say together."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from uniemox.files.whole import write_whole
 from uniemox.manifests.recut import cut_folds
 from uniemox.manifests.table import Manifest, read_manifest, write_manifest
 from uniemox.targets.kinds import build_target
-from uniemox.targets.scores import Metric, Scores
+from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target
 from uniemox.train.events import Message, Observer, ignore
 from uniemox.train.finetune import finetune
@@ -75,7 +74,7 @@ def cross_validate(
     if config.folds is None:
         raise ConfigError("folds is not set: give a number, or call `finetune`")
     if not config.resume and config.out.exists() and any(config.out.iterdir()):
-        raise ConfigError(f"out {config.out} is not empty: choose another folder, or `resume` to go on with its folds")
+        raise ConfigError(f"out {config.out} is not empty: choose another folder, or `resume` its folds")
     parts = _prepare(config, observer)
     found, shares = [], []
     for number, manifest in enumerate(parts, 1):
@@ -90,7 +89,11 @@ def cross_validate(
         found.append((target or build_target(config.target)).scores_from_dict(saved))
         counts = manifest.split_counts()
         shares.append(counts["test"] / counts["train"])
-    together = summarize(found, float(np.mean(shares)))
+    together = [
+        FoldScore(metric, tuple(scores.values[metric.name] for scores in found), float(np.mean(shares)))
+        for metric in found[0].metrics
+        if metric.is_kept and all(metric.name in scores.values for scores in found)
+    ]
     with write_whole(config.out / SUMMARY, DataError) as beside:
         text = json.dumps({score.metric.name: score.to_dict() for score in together}, indent=2)
         beside.write_text(text, encoding="utf-8")
@@ -116,12 +119,3 @@ def _prepare(config: FinetuneConfig, observer: Observer) -> list[Manifest]:
             text = f"fold {number} has no image of {', '.join(lacking)}: its scores do not speak of that"
             observer(Message(text))
     return parts
-
-
-def summarize(scores: Sequence[Scores], test_share: float) -> list[FoldScore]:
-    """Collect the metrics that a journal keeps, over the scores of K folds, at least two."""
-    return [
-        FoldScore(metric, tuple(one.values[metric.name] for one in scores), test_share)
-        for metric in scores[0].metrics
-        if metric.is_kept and all(metric.name in one.values for one in scores)
-    ]
