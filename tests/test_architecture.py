@@ -7,12 +7,13 @@ import importlib
 import io
 import tokenize
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import uniemox
 from uniemox.config.probe import ProbeConfig
-from uniemox.config.training import FinetuneConfig, PretrainConfig
+from uniemox.config.training import FinetuneConfig, PretrainConfig, Target
 from uniemox.settings import list_settings
 
 PACKAGE = Path(uniemox.__file__).parent
@@ -41,6 +42,7 @@ LAYERS = (
     ("console",),
     ("__main__",),
 )
+KIND_MODULES = {f"targets.{name}" for name in get_args(Target)}
 GRAB_BAGS = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "core", "base", "lib"}
 
 
@@ -126,6 +128,19 @@ def test_no_imports_go_round_in_a_circle():
 def test_losses_are_used_by_the_tasks_alone():
     users = {module for module in MODULES if "losses" in imports_of(module)}
     assert users <= {"train.tasks"}
+
+
+def test_nobody_outside_targets_asks_for_a_kind_of_target():
+    """A new kind then costs one file of targets; the demonstration alone knows what its own model answers with."""
+    kinds = set(get_args(Target)) - {"distribution"}  # which a column of manifests is called too
+    asking = []
+    for module in ROOMS:
+        if place_of(module)[0] not in ("targets", "config"):
+            texts = [str(node.value) for node in nodes_of(module) if isinstance(node, ast.Constant)]
+            named = {kind for kind in kinds if any(kind in text for text in texts)}
+            classes = {name for name in imports_of(module) if name in KIND_MODULES and place_of(module)[0] != "demo"}
+            asking += [f"{module}: {name}" for name in named | classes]
+    assert not asking, asking
 
 
 def test_open_clip_is_known_to_the_teacher_alone():
