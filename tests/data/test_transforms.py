@@ -80,6 +80,13 @@ def test_the_global_generators_are_restored_after_an_error_too():
     assert global_state() == before
 
 
+def test_generators_of_gpus_are_left_alone(monkeypatch):
+    """What training draws on them is not a matter of the image that was read last."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("GPUs were seeded"))
+    with seeded(7):
+        draws()
+
+
 def test_both_views_are_bytes_of_the_size_asked_for():
     scene, person = PretrainTransform(ViewsConfig(), 24)(noisy(), (3, 4, 20, 30))
     assert scene.shape == person.shape == (3, 24, 24)
