@@ -353,12 +353,12 @@ def run_hostile(tmp_path_factory):
     if not Path("/proc/self/status").exists():
         pytest.skip("no /proc here tells the memory of a process")
 
-    def call(what, *, seconds=60.0, interrupt=None):
+    def call(what, *, seconds=60.0, interrupt=None, limit=Watched.LIMIT):
         words = ["-c", what] if isinstance(what, str) else ["-m", "uniemox", *map(str, what)]
         child = Watched([sys.executable, *words], tmp_path_factory.mktemp("hostile"))
         told = None
         try:
-            while not child.step() and child.peak < child.LIMIT and child.seconds < seconds:
+            while not child.step() and child.peak < limit and child.seconds < seconds:
                 if interrupt is not None and told is None and child.tells(interrupt):
                     told = child.seconds
                 elif told is not None and child.seconds > told + 0.5:
@@ -366,11 +366,75 @@ def run_hostile(tmp_path_factory):
                     interrupt = told = None
         finally:
             ended = child.end()
-        assert ended.peak < child.LIMIT, f"took {ended.peak / 2**30:.1f} GiB: {ended}"
+        assert ended.peak < limit, f"took {ended.peak / 2**30:.1f} GiB: {ended}"
         assert ended.seconds < seconds, f"ran for {ended.seconds:.0f} s: {ended}"
         assert not any(line.startswith("Traceback") for line in ended.err.splitlines()), ended.err
         assert interrupt is None, f"ended before it could be interrupted: {ended}"
         return ended
+
+    return call
+
+
+# Several processes
+
+PAIRS = """
+import json, os, socket, sys
+from contextlib import closing
+
+import uniemox.inference.evaluate, uniemox.train.finetune, uniemox.train.pretrain  # once: it takes seconds
+from uniemox.console.cli import main
+
+def free_port():
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+def start(rank, port, words, out):
+    process = os.fork()
+    if process:
+        return process
+    code = 99
+    try:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        for number, name in ((1, f"{out}.{rank}.out"), (2, f"{out}.{rank}.err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        code = main(words)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+for line in sys.stdin:
+    words, out = json.loads(line)
+    port = free_port()
+    started = [start(rank, port, words, out) for rank in (0, 1)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+    print(json.dumps(codes), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def _pairs():
+    """A process without a GPU that has imported what training needs, and starts pairs of processes by forking."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", PAIRS], env=environment, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def on_two_processes(_pairs, tmp_path):
+    """Run a command as one of two processes each, as srun starts them; give what the first of them printed."""
+
+    def call(*words):
+        out = tmp_path / f"pair-{time.monotonic_ns()}"
+        _pairs.stdin.write(json.dumps([list(map(str, words)), str(out)]) + "\n")
+        _pairs.stdin.flush()
+        codes = json.loads(_pairs.stdout.readline())
+        assert codes == [0, 0], [Path(f"{out}.{rank}.err").read_text() for rank in (0, 1)]
+        return Path(f"{out}.0.out").read_text()
 
     return call
 

@@ -100,16 +100,16 @@ def processor_seconds(*line):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.parametrize("words", HELPS, ids=" ".join)
-def test_help_takes_less_than_three_imports_of_the_parser(words):
+def test_help_takes_less_than_three_imports_of_the_parser():
     """A ratio, because the seconds are those of the machine: an import of tyro takes .08 of them, or twice as many."""
-    helps, imports = [], []
-    for _ in range(10):  # what else runs here adds to all but the least
-        helps.append(processor_seconds("-m", "uniemox", *words))
-        imports.append(processor_seconds("-c", "import tyro"))
-        if min(helps) < 3 * min(imports):
-            return
-    pytest.fail(f"{min(helps):.3f} s of the processor, and an import of tyro {min(imports):.3f}")
+    imports = [processor_seconds("-c", "import tyro") for _ in range(5)]
+    for words in HELPS:
+        helps = [processor_seconds("-m", "uniemox", *words)]
+        while min(helps) >= 3 * min(imports) and len(helps) < 10:  # what else runs here adds to all but the least
+            helps.append(processor_seconds("-m", "uniemox", *words))
+            imports.append(processor_seconds("-c", "import tyro"))
+        told = f"{words}: {min(helps):.3f} s of the processor, and an import of tyro {min(imports):.3f}"
+        assert min(helps) < 3 * min(imports), told
 
 
 @pytest.mark.soak  # on a machine that does nothing else
