@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from uniemox.wording import counted, name_first, nearest, one_line, printable, reason_of, shorten
+from uniemox.wording import counted, listed, name_first, nearest, one_line, printable, reason_of, shorten
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,13 @@ def test_an_exception_is_one_short_line(error, told):
 )
 def test_three_names_are_enough(names, said):
     assert name_first(names) == said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [((), ""), (("a",), "a"), (("a", "b"), "a and b"), (("a", "b", "c"), "a, b and c")]
+)
+def test_names_are_listed_as_in_a_sentence(names, said):
+    assert listed(names) == said
 
 
 def test_as_many_names_are_listed_as_are_asked_for():

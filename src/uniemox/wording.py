@@ -66,6 +66,11 @@ def counted(number: int, noun: str, *, several: str = "") -> str:
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def name_first(names: Sequence[str], *, most: int = 3, longest: int = 80) -> str:
     """Name the first few, and count the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -73,7 +73,7 @@ def test_a_set_with_a_scale_of_its_own_takes_no_other(trees, tmp_path, name):
 
 def test_whoever_knows_the_scale_of_heco_can_state_it(trees, tmp_path):
     notes = import_dataset("heco", trees.heco(tmp_path)).notes
-    assert any("the scale of valence and arousal and dominance is not known" in note for note in notes)
+    assert any("the scale of valence, arousal and dominance is not known" in note for note in notes)
     assert import_dataset("heco", tmp_path, scale=(0, 10)).manifest.facts.vad_range == (0, 10)
 
 

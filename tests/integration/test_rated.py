@@ -84,7 +84,7 @@ def test_a_folder_says_its_kind_and_a_run_its_scores(models, kind):
     if "valence" in kind:
         assert facts.numbers[f"{'valence_arousal.' if '+' in kind else ''}scale"] == (1.0, 9.0)
         assert (
-            "valence and arousal of what an image makes feel, from 1 to 9" in (models[kind] / "README.md").read_text()
+            "the emotion of an image in valence and arousal, from 1 to 9" in (models[kind] / "README.md").read_text()
         )
 
 

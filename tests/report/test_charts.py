@@ -105,6 +105,13 @@ def test_a_curve_of_one_point_shows_it():
     assert b"<use " in charts.loss_curves(one).split(b'id="line2d')[-1]
 
 
+def test_a_curve_of_one_step_marks_no_part_of_a_step():
+    shown = texts(charts.loss_curves([{"step": 1, "loss": 0.5}], titles={"loss": "What is lost"}))
+    assert "1" in shown
+    assert not {"0.96", "0.99", "1.02", "1.05"} & set(shown)
+    assert "What is lost" in shown
+
+
 def test_loss_curves_of_two_runs_name_them_and_leave_the_empty_place_empty():
     first = [{"step": s, **dict.fromkeys("abcde", 1.0 / s)} for s in STEPS]
     shown = texts(charts.loss_curves({"mini": first, "$random$": first[:50]}))

@@ -102,6 +102,12 @@ def test_hostile_words_stay_words_wherever_they_stand():
     assert page.all("img")[0]["alt"] == ATTACK
 
 
+def test_no_zero_has_a_sign_and_a_section_may_lead_to_a_file_beside_the_page():
+    assert show_cell(-0.0001) == "0.000"
+    read = Reader(render(Page("t", "l", [Section("s", link=("all of it", "test/report.html"))])))
+    assert [attrs["href"] for attrs in read.all("a")] == ["test/report.html"]
+
+
 def test_hostile_class_names_stay_words_in_an_evaluation():
     classes = (ATTACK, "b", f"c{ATTACK}")
     items = [GalleryItem(picture(), ATTACK, 0.9, "b", ATTACK)]
@@ -184,7 +190,7 @@ def test_a_picture_is_called_by_its_kind(data, kind):
 
 @pytest.mark.parametrize(
     ("true", "verdict", "said"),
-    [("a", "right", "✓ correct"), ("b", "wrong", "✗ actually b"), (None, "unknown", "x.jpg")],
+    [("a", "right", "✓ correct"), ("b", "wrong", "✗ labelled b"), (None, "unknown", "x.jpg")],
 )
 def test_a_gallery_says_right_wrong_or_nothing(true, verdict, said):
     item = GalleryItem(picture(), "a", 0.614, true, "x.jpg")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
-from uniemox.report.run import write_evaluation_report, write_run_report
+from uniemox.report.run import _with_box, write_evaluation_report, write_run_report
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
 
@@ -142,3 +142,24 @@ def test_lines_of_other_kinds_of_values_leave_the_curves(run_folder):
     with (run_folder / "metrics.jsonl").open("a") as file:
         file.write('[1]\n{"kind": "train", "step": 6, "loss": "none"}\n{"kind": "train", "step": 7, "loss": 0.5}\n')
     assert "7 steps" in write_run_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_run_names_scores_as_its_test_does_and_leads_to_it(run_folder):
+    tested = {"target": "distribution", "classes": list(CLASSES)}
+    page = page_of_test(run_folder, json.dumps(tested))
+    assert "top-1 of the mode" in page
+    assert 'href="test/report.html"' in page
+
+
+def test_a_run_of_one_step_is_in_the_singular(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 1, "loss": 1.0}) + "\n")
+    (tmp_path / "environment.json").write_text("{}")
+    assert ">1 step;" in write_run_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_person_whom_a_row_is_about_is_framed():
+    image = Image.new("RGB", (80, 80), "white")
+    framed = np.asarray(_with_box(image, [10.0, 10.0, 50.0, 60.0]))
+    assert (framed[10, 10:51] != 255).any(-1).all()
+    assert (framed[30, 30] == 255).all()
+    assert _with_box(image, [None] * 4) is image

@@ -135,6 +135,13 @@ def test_answers_and_truths_fill_their_columns():
     assert truth == {"label": "awe", "share_awe": 0.5, "share_fear": 0.5, "share_joy": 0.0, "share_rage": 0.0}
 
 
+def test_the_truth_in_words_is_what_most_raters_chose_with_their_shares():
+    row = {"predicted": "joy", **TARGET.truths(np.array([[0.25, 0.75, 0, 0]], np.float32))[0]}
+    assert TARGET.in_words(row) == ("joy", "fear 75 %, awe 25 %")
+    assert TARGET.in_words({**row, "share_awe": 0.0, "share_fear": 1.0}) == ("joy", "fear 100 %")
+    assert not TARGET.is_judged
+
+
 def test_scores_come_back_from_their_dictionary():
     scores = TARGET.score_numbers(draw(9), draw(9, seed=3).astype(np.float32), num_resamples=20)
     assert Distribution().scores_from_dict(scores.to_dict()) == scores

@@ -190,3 +190,23 @@ def test_parts_promise_by_themselves(target, manifest):
     bare = fitted.without_guarantees()
     assert {column.name for column in bare.columns} == {column.name for column in target.columns}
     assert not build_target(["multi_label", "valence_arousal"]).has_guarantees
+
+
+def test_baselines_are_compared_in_metrics_of_every_part(target, manifest):
+    scores = target.score(logits_of(), target.read_labels(manifest), num_resamples=20)
+    names = [metric.name for metric in scores.headline]
+    assert names == [
+        *("top1", "balanced_accuracy"),
+        *("kl", "distribution_top1"),
+        *("mean_average_precision", "multi_label_macro_f1"),
+        *("ccc", "pearson"),
+    ]
+    assert set(names) <= set(scores.values)
+
+
+def test_a_page_explains_the_ranges_once_and_names_parts_in_words(target, manifest):
+    display = target.score(logits_of(), target.read_labels(manifest), num_resamples=20).display
+    assert display.explanation.count("bootstrap") == 1
+    assert [head.partition(":")[0] for head, _ in display.panels] == [
+        *("Single label", "Single label", "Distribution", "Multi label", "Multi label", "Valence arousal")
+    ]

@@ -212,4 +212,4 @@ def test_a_page_and_the_terminal_show_them(evaluated, model, painted, capsys):
 def test_the_page_of_the_run_draws_its_curves(config, model):
     page = write_run_report(config.out).read_text()
     assert "Curves of the val scores" in page
-    assert "mean_absolute_error" in page
+    assert "mean absolute error" in page

@@ -7,6 +7,7 @@ from uniemox.config.data import Scale
 from uniemox.importers.cells import VAD, Vad, vad
 from uniemox.importers.samples import Sample, Samples
 from uniemox.manifests.findings import Findings
+from uniemox.wording import listed
 
 _SLACK: Final = 1e-6  # Share of a scale that a rating may be beyond it: means are rounded
 
@@ -27,7 +28,7 @@ def put_on_scale(found: Samples, stated: Scale | None, findings: Findings) -> Sa
     scale = stated if found.vad_range is None else found.vad_range
     if scale is None:
         findings.remark(
-            f"the scale of {' and '.join(rated)} is not known: state its ends, such as --scale 1,9, to train on it"
+            f"the scale of {listed(rated)} is not known: state its ends, such as --scale 1,9, to train on it"
         )
         return found
     samples = [

@@ -8,6 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -144,12 +145,15 @@ def _terms(runs: Mapping[str, Lines]) -> list[str]:
 
 
 @mpl.rc_context(STYLE)
-def loss_curves(runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = ()) -> bytes:
+def loss_curves(
+    runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = (), titles: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """Draw one small chart per term over the steps, from the lines of `metrics.jsonl`.
 
     Args:
         runs: Lines of one run, or of several by name.
         terms: What to draw; by default every number that is not a step, a rate or a time.
+        titles: What terms are called, where that is not their name.
 
     Raises:
         DataError: No line holds a term.
@@ -160,7 +164,8 @@ def loss_curves(runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = ())
         raise DataError("no curve to draw: the run has logged no step yet")
     columns = min(len(terms), 4)
     rows = math.ceil(len(terms) / columns)
-    figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.3 * (len(by_name) > 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.3 * (len(by_name) > 1)))
+    figure.set_layout_engine("constrained", hspace=0.08)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for axes, term in zip(panels, terms, strict=False):
         for colour, (name, lines) in zip(itertools.cycle(SERIES), by_name.items(), strict=False):
@@ -170,10 +175,10 @@ def loss_curves(runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = ())
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             form = "o" if len(steps) == 1 else "-"  # a line through one point would show nothing
             axes.plot(steps, _smooth(values), form, color=colour, linewidth=1.8, label=label(name))
-        axes.set_title(label(term.replace("_", " ")))
+        axes.set_title(label(titles.get(term, term.replace("_", " "))))
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in panels[len(terms) :]:
@@ -212,7 +217,7 @@ def confusion(matrix: Matrix, title: str = "") -> bytes:
 
 @mpl.rc_context(STYLE)
 def class_bars(bars: Bars) -> bytes:
-    """Draw a bar for each class, with its marks and the number of samples beside it."""
+    """Draw a bar for each class, with its marks and, where it differs, the number of samples beside it."""
     number = len(bars.names)
     figure = Figure(figsize=(5.45, 0.36 * number + 1.1), layout="constrained")
     axes = figure.subplots()
@@ -221,11 +226,12 @@ def class_bars(bars: Bars) -> bytes:
     for name, values, shape in bars.marks:
         marker, colour, size = MARKS[shape]
         axes.plot(values, places, marker, color=colour, markersize=size, label=name, clip_on=False)
+    axes.tick_params("y", pad=7)  # clear of a mark at 0
     for place, count in enumerate(bars.counts):
         axes.text(1.03, place, f"n = {count}", va="center", color=MUTED, fontsize=8.5)
     axes.set_yticks(places, [label(name) for name in bars.names])
     axes.set_ylim(number - 0.4, -0.6)
-    _unit_axis(axes, "")
+    _unit_axis(axes, bars.axis)
     figure.legend(loc="outside upper right", ncols=1 + len(bars.marks), reverse=True)
     return _save_svg(figure)
 
@@ -270,6 +276,9 @@ def scatter(plot: Scatter) -> bytes:
     for colour, (name, across, upwards) in zip(itertools.cycle(SERIES), plot.series, strict=False):
         many = 0.75 if len(across) < 100 else 0.4
         axes.plot(across, upwards, "o", color=colour, markersize=4, alpha=many, mew=0, label=name, clip_on=False)
+    if high - low <= 12 and float(low).is_integer() and float(high).is_integer():
+        axes.set_xticks(np.arange(low, high + 1))
+        axes.set_yticks(np.arange(low, high + 1))
     margin = 0.02 * (high - low)
     limits = (low - margin, high + margin)
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=plot.axes[0], ylabel=plot.axes[1])

@@ -148,6 +148,7 @@ class Section:
     title: str
     text: str = ""
     blocks: Sequence[Block] = ()
+    link: tuple[str, str] | None = None  # Words, and the address of a file beside the page
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,11 @@ def data_uri(data: bytes) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """Return a cell as text: three decimals, thousands apart, a dash for nothing."""
+    """Return a cell as text: three decimals, thousands apart, a dash for nothing, and no zero with a sign."""
     if cell is None:
         return "–"
     if isinstance(cell, float):
-        return f"{cell:.3f}"
+        return f"{cell:z.3f}"
     return f"{cell:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(cell, int) else cell
 
 
@@ -237,8 +238,9 @@ def evaluation_page(
     for metric in scores.metrics:
         if metric.title and metric.name in scores.values:
             bounds = scores.intervals.get(metric.name)
-            note = metric.note if bounds is None else f"{bounds.low:.3f} to {bounds.high:.3f}"
-            board.append(Score(metric.title, f"{scores.values[metric.name]:.3f}", note))
+            range_ = "" if bounds is None else f"{bounds.low:z.3f} to {bounds.high:z.3f}"
+            note = "; ".join(filter(None, (range_, metric.note)))
+            board.append(Score(metric.title, f"{scores.values[metric.name]:z.3f}", note))
     warnings = (Notice(text, "warning") for text in display.warnings)
     sections = [Section("Scores", display.explanation, (Scoreboard(board), *warnings))]
     if scores.baselines:

@@ -1,20 +1,24 @@
 """Pages of what a run folder or an evaluation folder holds, made from its files alone."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
 
+from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.report import charts
 from uniemox.report.page import Figure, GalleryItem, Page, Section, Table, evaluation_page, write_page
-from uniemox.targets.kinds import DEFAULT, resolve_target
+from uniemox.targets.kinds import DEFAULT, find_target, resolve_target
+from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target
 from uniemox.train.journal import read_journal
 from uniemox.version import __version__
-from uniemox.wording import reason_of
+from uniemox.wording import counted, reason_of
 
 _IMAGES = 24
 
@@ -44,6 +48,10 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str,
         "unreadable images": str(len(saved["unreadable"])),
         "software": f"uniemox {__version__}",
     }
+    if isinstance(saved.get("unfamiliar"), float):
+        provenance["unfamiliar images"] = (
+            f"{100 * saved['unfamiliar']:.1f} % are farther from train than the cutoff that val gave"
+        )
     numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
     answers = resolve_target(saved.get("target", DEFAULT), tuple(saved.get("classes", ())), numbers, given=target)
     scores = answers.scores_from_dict(saved)
@@ -60,28 +68,50 @@ def write_run_report(folder: Path) -> Path:
     """Make `report.html` of a run folder (curves, test scores if any, settings), or raise `DataError`."""
     journal = read_journal(folder / "metrics.jsonl")
     train, val, tested = ([line for line in journal if line["kind"] == kind] for kind in ("train", "val", "test"))
+    metrics = _read_metrics(folder / "test" / "report.json")
+    titles = {name: metric.title for name, metric in metrics.items() if metric.title}
     curves = []
     if train:
         curves.append(Figure(charts.loss_curves(train), "Curves of each term over the steps.", "Loss on train."))
     if val:
         terms = [name for name, value in val[0].items() if isinstance(value, float)]
-        chart = charts.loss_curves(val, terms=terms)
+        chart = charts.loss_curves(val, terms=terms, titles=titles)
         curves.append(Figure(chart, "Curves of the val scores over the steps.", "Scores on val."))
     sections = [Section("Training", blocks=curves)]
     if tested:
         others = _read_baselines(folder / "test" / "report.json")
         rows = [
-            (name, value, *(scores.get(name) for scores in others.values()))
+            (_name(name, metrics), value, *(scores.get(name) for scores in others.values()))
             for name, value in tested[-1].items()
             if isinstance(value, float)
         ]
         text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
         heads = ("score", "this model" if others else "value", *others)
-        sections.append(Section("Test", text, (Table(heads, rows, width="half"),)))
+        link = ("All of the test, with its charts and images", "test/report.html") if metrics else None
+        sections.append(Section("Test", text, (Table(heads, rows, width="half"),), link))
     sections.append(Section("Origin", blocks=(Table((), _describe_environment(folder / "environment.json")),)))
     last = max((line["step"] for line in journal), default=0)
-    page = Page(f"Run {folder.name}", f"{last} steps; config.yaml repeats the run.", sections)
+    page = Page(f"Run {folder.name}", f"{counted(last, 'step')}; config.yaml repeats the run.", sections)
     return write_page(page, folder / "report.html")
+
+
+def _read_metrics(path: Path) -> dict[str, Metric]:
+    """Find the metrics of an evaluation by their names; none where it cannot be read, or is of an unknown kind."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
+        target = find_target(saved.get("target", DEFAULT), tuple(saved["classes"]), numbers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        return {}
+    return {} if target is None else {metric.name: metric for metric in target.about["metrics"]}
+
+
+def _name(name: str, metrics: Mapping[str, Metric]) -> str:
+    """Call a score what a page calls it, with the note that tells good from bad."""
+    metric = metrics.get(name)
+    if metric is None or not metric.title:
+        return name.replace("_", " ")
+    return f"{metric.title} ({metric.note})" if metric.note else metric.title
 
 
 def _read_baselines(path: Path) -> dict[str, dict[str, float]]:
@@ -115,7 +145,7 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
         if not isinstance(image, Unreadable):
             answer, truth = target.in_words(row)
             item = GalleryItem(
-                image=np.asarray(image),
+                image=np.asarray(_with_box(image, [row.get(edge) for edge in ("x0", "y0", "x1", "y1")])),
                 predicted=answer,
                 confidence=row.get("confidence"),
                 true=truth,
@@ -124,3 +154,13 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
             )
             items.append(item)
     return items
+
+
+def _with_box(image: Image.Image, edges: Sequence[float | None]) -> Image.Image:
+    """Frame the person that a row is about, wide enough to be seen in a small copy."""
+    known = [edge for edge in edges if edge is not None]
+    if len(known) < len(edges):
+        return image
+    framed = image.copy()
+    ImageDraw.Draw(framed).rectangle(known, outline=charts.BLUE, width=max(2, max(image.size) // 80))
+    return framed

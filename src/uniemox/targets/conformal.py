@@ -69,7 +69,9 @@ class Guarantees:
             note = f"at least {100 * self.level:g} % promised"
             found += [
                 Metric("set_coverage", "true label in its set", _TAKE["set_coverage"], note=note),
-                Metric("set_size", "labels in a set", _TAKE["set_size"], lower_is_better=True, is_share=False),
+                Metric(
+                    "set_size", "labels in a set", _TAKE["set_size"], note="mean", lower_is_better=True, is_share=False
+                ),
             ]
         if self.risk is not None:
             note = f"at most {100 * self.risk:g} % promised"

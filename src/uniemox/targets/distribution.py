@@ -76,13 +76,14 @@ class DistributionScores(scores.Scores):
         """What a page and the terminal show beside the metrics."""
         raters, model, gaps = np.array(self.shares).T.tolist()
         bars = scores.Bars(
-            "mean share",
+            "model",
             self.classes,
             model,
             (("raters", raters, "line"),),
-            [self.num_samples] * len(self.classes),
+            (),
             "Bars of the model's mean share of each emotion, with a mark for the raters'; the table holds the numbers.",
             "Mean share of each emotion in the answers (bar) and among the raters (mark).",
+            "mean share",
         )
         rows = list(zip(self.classes, raters, model, gaps, strict=True))
         grid = scores.Grid(("emotion", "raters", "model", "mean difference"), rows, "half")
@@ -107,13 +108,16 @@ class Distribution(SoftmaxTarget):
     name = "distribution"
     labels_kind = np.float32
     constant = "mean shares"
+    is_judged = False
     columns_read = ("distribution",)
     does = "estimates what share of viewers would name each of {classes} emotions of an image"
     kept_words = "of {images} keep their likeliest class"
     metrics = (
-        _metric("kl", "KL divergence", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
+        _metric(
+            "kl", "KL divergence", note="in nats, 0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)
+        ),
         _metric("top1", "top-1 of the mode"),
-        _metric("cosine", "cosine"),
+        _metric("cosine", "cosine", is_share=False, limits=(0, 1)),
         _metric("intersection", "intersection"),
         _metric("chebyshev", "Chebyshev", note="0 is best", lower_is_better=True),
         _metric("clark", "Clark", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
@@ -195,6 +199,12 @@ class Distribution(SoftmaxTarget):
             {"label": self.classes[place], **dict(zip(columns, row, strict=True))}
             for row, place in zip(labels.astype(np.float64).tolist(), labels.argmax(1).tolist(), strict=True)
         ]
+
+    def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Name the likeliest emotion, and those that most raters chose, with their shares."""
+        shares = {name: row[f"share_{name}"] for name in self.classes}
+        first = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
+        return str(row["predicted"]), ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in first if shares[name])
 
     def compute_scores(
         self, numbers: Floats, labels: npt.NDArray[np.float32], bootstrap: Bootstrap

@@ -80,9 +80,10 @@ class Bars(NamedTuple):
     values: Sequence[float]
     marks: Sequence[tuple[str, Sequence[float], Literal["diamond", "circle", "line"]]]
     """Names, second values of the bars (NaN draws none), and shapes."""
-    counts: Sequence[int]
+    counts: Sequence[int]  # Of samples, where it differs between classes; else none
     alt: str
     caption: str
+    axis: str = ""  # What is shown across, where the bar's name does not say it
 
 
 class Matrix(NamedTuple):
@@ -140,7 +141,7 @@ class Baseline:
 
     def describe(self, metrics: Sequence[Metric]) -> str:
         """Put some of its values in one line, or the reason why it has none."""
-        shown = (f"{one.title} {self.values[one.name]:.4f}" for one in metrics if one.name in self.values)
+        shown = (f"{one.title} {self.values[one.name]:z.4f}" for one in metrics if one.name in self.values)
         return f"{self.name} {', '.join(shown)}" if self.values else f"{self.name} omitted: {self.note}"
 
 

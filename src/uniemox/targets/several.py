@@ -47,12 +47,23 @@ class SeveralScores(scores.Scores):
     parts: tuple[scores.Scores, ...]
 
     @property
+    def headline(self) -> list[Metric]:
+        """The first two of those of each part."""
+        own = iter(self.metrics)  # of the parts in turn, renamed where two would have one name
+        named = [dict(zip((one.name for one in part.metrics), own, strict=False)) for part in self.parts]
+        pairs = zip(self.parts, named, strict=True)
+        return [names[one.name] for part, names in pairs for one in part.headline[:2]]
+
+    @property
     def display(self) -> scores.Display:
         """What a page and the terminal show beside the metrics."""
-        shown = [(part.kind, part.display) for part in self.parts]
+        # The ranges are explained once, for all, and the baselines say what a part alone would.
+        alone = [replace(part, intervals={}, resampled="", baselines=self.baselines) for part in self.parts]
+        shown = [(part.kind.replace("_", " ").capitalize(), part.display) for part in alone]
+        texts = [f"{name}: {part.explanation}" for name, part in shown if part.explanation]
         return scores.Display(
             samples=f"samples, each answered in {len(self.parts)} ways.",
-            explanation="\n\n".join(f"{name}: {part.explanation}" for name, part in shown if part.explanation),
+            explanation="\n\n".join(filter(None, (*texts, self.ranges))),
             warnings=[f"{name}: {text}" for name, part in shown for text in part.warnings],
             baselines=[one for _, part in shown for one in part.baselines],
             panels=[(f"{name}: {head}", parts) for name, part in shown for head, parts in part.panels],

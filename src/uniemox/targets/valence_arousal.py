@@ -23,6 +23,7 @@ from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap
 from uniemox.targets.scores import Floats, Metric
 from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_unlabelled
+from uniemox.wording import listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,6 +94,11 @@ class ValenceArousalScores(scores.Scores):
     answered: Points  # (P, D), the answers to them
 
     @property
+    def headline(self) -> list[Metric]:
+        """Every metric: the same answer to all has no correlation, so its error alone says what it is worth."""
+        return [metric for metric in self.metrics if metric.name in self.values]
+
+    @property
     def display(self) -> scores.Display:
         """What a page and the terminal show beside the metrics."""
         low, high = self.scale
@@ -108,7 +114,7 @@ class ValenceArousalScores(scores.Scores):
                 limits=self.scale,
                 is_diagonal=True,
                 alt=f"The model's {name} against the raters'; the table holds the numbers.",
-                caption=f"{name.capitalize()}: a dot for each image; on the dashed line both say the same.",
+                caption=f"{name.capitalize()}: a dot for each sample; on the dashed line both say the same.",
             )
             for place, name in enumerate(self.classes)
         ]
@@ -116,16 +122,16 @@ class ValenceArousalScores(scores.Scores):
             across, up = self.classes.index("valence"), self.classes.index("arousal")
             plane = scores.Scatter(
                 title="valence and arousal",
-                axes=("valence", "arousal"),
+                axes=("valence: unpleasant to pleasant", "arousal: calm to activated"),
                 series=tuple((who, of[:, across], of[:, up]) for who, of in (("raters", rated), ("model", answered))),
                 limits=self.scale,
                 is_crossed=True,
                 alt="Valence against arousal (Russell 1980), as raters and the model gave them.",
-                caption="The plane of Russell 1980: unpleasant to pleasant, and upwards from calm to activated.",
+                caption="The plane of Russell's circumplex (1980); the dashed lines cross at the middle of the scale.",
             )
             parts.append(plane)
         return scores.Display(
-            samples=f"samples, each rated from {low:g} to {high:g} in {' and '.join(self.classes)}.",
+            samples=f"samples, each rated from {low:g} to {high:g} in {listed(self.classes)}.",
             explanation="Concordance (CCC, Lin 1989) is 1 where answers equal the ratings and 0 where they are "
             f"unrelated; the mean absolute error is in units of the scale, {low:g} to {high:g}. The scores are means "
             f"over the dimensions. {self.ranges}".strip(),
@@ -186,7 +192,7 @@ class ValenceArousal(Target):
             )
         if facts.vad_range is None:
             raise DataError(
-                f"{facts.name} does not say the scale of its {' and '.join(known)}: prepare it again with the ends of "
+                f"{facts.name} does not say the scale of its {listed(known)}: prepare it again with the ends of "
                 "that, as in `uniemox data prepare table --scale 1,9`"
             )
         return self.bind(known, {"scale": facts.vad_range})
@@ -195,8 +201,8 @@ class ValenceArousal(Target):
         """Take the manifest's scale; `DataError` if it lacks a dimension of the model."""
         own = self.bind_to(manifest)
         if lacking := [name for name in self.classes if name not in own.classes]:
-            have = f"{manifest.facts.name} has {' and '.join(own.classes)}"
-            raise DataError(f"the model answers with {' and '.join(self.classes)}, but {have}, not {lacking[0]}")
+            have = f"{manifest.facts.name} has {listed(own.classes)}"
+            raise DataError(f"the model answers with {listed(self.classes)}, but {have}, not {lacking[0]}")
         if own.scale != self.scale:
             ends = [f"{low:g} to {high:g}" for low, high in (self.scale, own.scale)]
             log.info("the model learned from a scale of %s; its answers are brought to that of the data, %s", *ends)
@@ -204,7 +210,7 @@ class ValenceArousal(Target):
 
     def rated(self, manifest: Manifest) -> Manifest:
         """Skip the rows without a rating in one of the dimensions."""
-        return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), " and ".join(self.classes))
+        return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), listed(self.classes))
 
     def _ratings(self, manifest: Manifest) -> Floats:
         """Read the ratings (N, D) in units of the scale; NaN where there is none."""
@@ -235,7 +241,7 @@ class ValenceArousal(Target):
     @property
     def summary(self) -> str:
         """What a card calls the model."""
-        return f"rates {' and '.join(self.classes)} of what an image makes feel, from {self._ends}"
+        return f"rates the emotion of an image in {listed(self.classes)}, from {self._ends}"
 
     @property
     def fitted(self) -> str:
@@ -315,7 +321,8 @@ class ValenceArousal(Target):
     def truths(self, labels: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """List the ratings, in units of the scale."""
         names = [f"label_{name}" for name in self.classes]
-        return [dict(zip(names, row, strict=True)) for row in self._in_units(labels.astype(np.float64)).tolist()]
+        rated = self._in_units(labels.astype(np.float64)).round(5)  # labels are float32: 4 comes back as 3.99999996
+        return [dict(zip(names, row, strict=True)) for row in rated.tolist()]
 
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """List the numbers by their dimensions."""
