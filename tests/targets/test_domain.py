@@ -113,6 +113,6 @@ def test_what_a_stranger_wrote_is_refused_by_what_is_wrong(features, numbers, sa
 
 
 def test_a_card_says_what_the_distance_is_of():
-    assert "the 10-th nearest" in describe_domain(NUMBERS)
+    assert "the 10th nearest" in describe_domain(NUMBERS)
     assert "above 0.5000, within which 95 % of val lie" in describe_domain(NUMBERS)
     assert describe_domain({}) == describe_domain({"domain": (1.0,)}) == ""

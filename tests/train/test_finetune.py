@@ -307,7 +307,7 @@ def test_a_class_without_a_training_picture_is_warned_of(finetune_config, own_pa
     labels = own_painted.manifest.labels
     rewrite(own_painted, labels=[0 if label == 2 else int(label) for label in labels])
     finetune(finetune_config(tmp_path / "run", data=own_painted.path, **ONE_STEP), heard)
-    assert heard.texts[0] == "no training image shows joy: the model will never predict them"
+    assert heard.texts[0] == "no training image shows joy, which the model will therefore never predict"
 
 
 def test_unreadable_pictures_of_val_and_test_are_told_once(finetune_config, own_painted, tmp_path, heard):

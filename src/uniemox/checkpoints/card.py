@@ -217,7 +217,7 @@ def _settings(text: str) -> str:
         return _plain(text)
     if not isinstance(settings, dict):
         return _plain(text)
-    return "".join(f"\n  - {_plain(name)}: `{_plain(json.dumps(value))}`" for name, value in settings.items())
+    return "".join(f"\n  - {_plain(name)}: `{_code(json.dumps(value))}`" for name, value in settings.items())
 
 
 def _measured(facts: ModelFacts, exported: str) -> Iterator[str]:
@@ -258,6 +258,11 @@ def _intended(facts: ModelFacts) -> Iterator[str]:
         yield f"It {limit}."
     if facts.kind == "pretraining":
         yield "Where the descriptions of its training named the emotion, it has seen the labels of those splits."
+
+
+def _code(text: str) -> str:
+    """Bring a text into one line that can stand between backticks, where brackets make no link."""
+    return re.sub(r"[`|<>]", "'", printable(one_line(text)))
 
 
 def _plain(text: str) -> str:

@@ -86,7 +86,7 @@ def _compared_table(scores: Scores) -> Table:
 
 def _score(cell: object, *, is_share: bool) -> object:
     if isinstance(cell, float):
-        return percent(cell) if is_share else f"{cell:.3f}"
+        return percent(cell) if is_share else f"{cell:z.3f}"
     return "" if cell is None else cell
 
 
@@ -103,7 +103,7 @@ def folds_table(found: Sequence[FoldScore]) -> Table:
 
 
 def _number(value: float, metric: Metric) -> str:
-    return percent(value) if metric.is_share else f"{value:.3f}"
+    return percent(value) if metric.is_share else f"{value:z.3f}"
 
 
 def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_k: int) -> Table:

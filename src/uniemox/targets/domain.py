@@ -117,8 +117,8 @@ def describe_domain(numbers: Mapping[str, Sequence[float]]) -> str:
         return ""
     share, cutoff, k = stated
     return (
-        f"`out_of_domain` is the distance of an image's feature to the {k:g}-th nearest of images of train, which the "
-        f"folder keeps the features of. Images are unfamiliar above {cutoff:.4f}, within which {100 * share:g} % of "
+        f"`out_of_domain` is the distance of an image's feature to the {k:g}th nearest of the images of train, whose "
+        f"features the folder keeps. Images are unfamiliar above {cutoff:.4f}, within which {100 * share:g} % of "
         "val lie."
     )
 

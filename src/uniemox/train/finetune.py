@@ -131,7 +131,7 @@ def _finetune(config: FinetuneConfig, target: Target, metric: Metric, run: Start
 def _report_lacks(config: FinetuneConfig, target: Target, train: Manifest, val: Manifest, observer: Observer) -> None:
     """Report before the training what the rows are too few for; refuse a promise that the target cannot make."""
     if empty := target.missing(train):
-        observer(Message(f"no training image shows {', '.join(empty)}: the model will never predict them"))
+        observer(Message(f"no training image shows {', '.join(empty)}, which the model will therefore never predict"))
     if target.has_guarantees:
         groups = groups_of(val)
         for text in describe_too_few(config.confidence, count_units(groups and groups.codes, len(val))):
@@ -214,7 +214,7 @@ def _report_test(
     with closing(engine.journal):
         engine.journal.write("test", engine.step, {"computed_in": scores.computed_in, **scores.kept})
     write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
-    shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
+    shown = (f"{metric.title} {scores.values[metric.name]:z.4f}" for metric in scores.metrics if metric.is_selectable)
     for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):
         selection.observer(Message(f"{config.test_split}: {text}"))
     return {f"test_{name}": round(score, 4) for name, score in scores.kept.items()}

@@ -120,7 +120,7 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
     train = splits["train"]
     labels = {part: target.read_labels(manifest) for part, manifest in splits.items()}
     if empty := target.missing(train):
-        observer(Message(f"no training image shows {', '.join(empty)}: the head will never predict them"))
+        observer(Message(f"no training image shows {', '.join(empty)}, which the head will therefore never predict"))
     if config.view != "scene" and (without := train.num_without_people):
         text = f"{without} of {len(train)} images have no person box: the whole image is used instead"
         observer(Message(text))
@@ -142,7 +142,7 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
             observer(Message(f"{names[part]}: {what}"))
     data = {part: Split(found.values, labels[part][found.rows]) for part, found in features.items()}
     fitted = fit_head(config, target, metric, data["train"], data["val"], device=device, observer=observer)
-    observer(Message(f"{config.val_split}: {metric.name} {fitted.score:.4f} with {fitted.choice}"))
+    observer(Message(f"{config.val_split}: {metric.name} {fitted.score:z.4f} with {fitted.choice}"))
     for note in fitted.notes:
         observer(Message(note))
     val = data["val"]
@@ -169,7 +169,7 @@ def _report_test(probed: _Probe, observer: Observer) -> Scores:
         teacher = config.backbone if is_clip_name(config.backbone) else None
         scores = outputs.score_beside(test, probed.splits["train"], num_workers=config.workers, teacher=teacher)
     write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
-    shown = (f"{metric.title} {scores.values[metric.name]:.4f}" for metric in scores.metrics if metric.is_selectable)
+    shown = (f"{metric.title} {scores.values[metric.name]:z.4f}" for metric in scores.metrics if metric.is_selectable)
     for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):
         observer(Message(f"{config.test_split}: {text}"))
     return scores

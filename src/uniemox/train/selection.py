@@ -68,7 +68,7 @@ class Selection:
         chosen = trained if is_same else "fp32"
         why = (
             f"trained in {trained}, measured in {chosen}: on {self.config.val_split} {100 * agreement:.1f} % of the "
-            f"answers in {trained} are those in fp32, and {self.metric.name} is {after:.4f} against {before:.4f}"
+            f"answers in {trained} are those in fp32, and {self.metric.name} is {after:z.4f} against {before:z.4f}"
         )
         self.observer(Message(why))
         return chosen, half if is_same else full, why
@@ -91,7 +91,7 @@ class Selection:
             engine.journal.write("val", engine.step, how | scores.kept)
         score = scores.values[self.metric.name]
         best = self.metric.improves(score, on=notes.get("score"))
-        text = f"epoch {engine.epoch}: val {self.metric.name} {score:.4f}{' (best so far)' if best else ''}"
+        text = f"epoch {engine.epoch}: val {self.metric.name} {score:z.4f}{' (best so far)' if best else ''}"
         self.observer(Message(text))
         if not best:
             return Kept({**notes, "missing": missing}, engine.kept.weights)
