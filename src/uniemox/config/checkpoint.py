@@ -61,4 +61,4 @@ class ExportConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     opset: int = 20
     """Version of ONNX's operators."""
     dataset: str | None = None
-    """Data set or manifest that names the classes of a file."""
+    """Data set or manifest that names the classes of a file of weights."""

@@ -62,7 +62,7 @@ class PrepareConfig(JsonConfig):
     scale: _Ends | None = field(default=None, metadata={"metavar": "1,9"})
     """Ends of the scale of valence, arousal and dominance, for `table`, `hf` or `heco`; ratings beyond are skipped."""
     classes: Sequence[str] = ()
-    """Names of the classes in order, for data that is not in the list."""
+    """Names of the classes in label order, for data that `uniemox data datasets` lists no classes of."""
     pictures: Path | None = None
     """Folder to write the images in the tables of `hf` to."""
     strict: bool = False

@@ -22,7 +22,7 @@ class ComputeConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     """A classifier: its folder or its run's, an export, a file of weights, demo, or hf-hub:org/name; or a model that
     needs no training: clip:ARCH/TAG, clip:demo, or the folder of a pretrained model."""
     dataset: str | None = None
-    """Data set or manifest that names the classes of a file."""
+    """Data set or manifest that names the classes of a file of weights."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: AskedPrecision = "auto"

@@ -207,7 +207,7 @@ class AugmentConfig(Settings, group="augment"):
     flip: Share = 0.5
     """Probability of mirroring."""
     rand_augment: Annotated[str, _RAND_AUGMENT] | None = "rand-m9-mstd0.5-inc1"
-    """RandAugment in timm's words, or null."""
+    """RandAugment, written as timm writes it; null switches it off."""
     erase: Share = 0.25
     """Probability of random erasing, with noise per pixel."""
     mixup: NotNegative[float] = 0.8
@@ -321,18 +321,18 @@ class FinetuneConfig(RunConfig):
     test_split: str | None = "test"
     """Split that the chosen weights are evaluated on, once, at the end; null evaluates none."""
     baselines: bool = True
-    """Score cheap baselines beside them: majority, colour statistics, and the teacher that `init` names, where its
+    """Score cheap baselines beside the model: majority, colour statistics, and the teacher that `init` names, where its
     weights are at hand and it is small or on a GPU."""
     target: Sequence[Target] = ("single_label",)
     """One label for each row (single_label), any number of them (multi_label, as EMOTIC has them), the share of raters
-    for each class (distribution), or valence, arousal and, where the data has it, dominance (valence_arousal); of
-    several, each has outputs of its own on one encoder."""
+    for each class (distribution), or valence, arousal and, where the data has it, dominance (valence_arousal).
+    Several, with blanks between them, share one encoder and have outputs of their own."""
     select_by: str | None = None
     """Metric of the val split that chooses the epoch; null takes the first of the first target: top1 (released),
     mean_average_precision, kl or ccc."""
     patience: Natural | None = None
-    """Epochs without a better val score after which the run ends; null runs all. The learning rate falls as if it
-    did."""
+    """End the run after this many epochs without a better val score; null runs all epochs. The learning rate falls as
+    if all were run."""
     class_weights: ClassWeights = "none"
     """How much a class counts in the loss: as often as it occurs (none, released), the same as every other (balanced),
     or by its effective number of samples (effective, Cui et al. 2019). Weighted models name rare classes more often
@@ -361,12 +361,12 @@ class FinetuneConfig(RunConfig):
     image_size: Natural | None = None
     """Side of the image in pixels; null takes that of `init`, and 224 without one. Positions are resampled."""
     trained_share: Share = 1.0
-    """Share of the trained weights in the weights that are scored and left; the rest are those of the start, head
+    """Share of the trained weights in the weights that are scored and saved; the rest are those of the start, head
     included. Below 1 less is forgotten (Wortsman et al. 2022, who advise 0.5 where nothing else is known)."""
     drop_path: BelowOne = 0.2
-    """Probability of skipping the last block in training; it falls linearly towards the first (released)."""
+    """Probability of skipping the last block in training; it falls linearly to 0 at the first (released)."""
     head_std: Positive = 2e-5
-    """Standard deviation of the first weights of head random (released)."""
+    """Standard deviation of the initial weights of the head, if head is random (released)."""
     person: PersonConfig = field(default_factory=PersonConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
