@@ -107,6 +107,7 @@ def pretraining_facts(model: UniEmoX, **more: Any) -> ModelFacts:
     width = config.decoder_width if projection is None else projection.out_features
     shape = dataclasses.asdict(config)
     encoder = {name: shape.pop(name) for name in ("size", "patch_size", "image_size")}
+    del shape["decode_share"]  # of a step of training, no part of the shape
     shape |= {"embedding_width": width if model.embeds else None, "reconstructs": model.decoder is not None}
     return ModelFacts(kind="pretraining", **encoder, pretraining=shape, **more)
 
