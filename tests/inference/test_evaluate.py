@@ -2,8 +2,6 @@ import inspect
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -444,36 +442,15 @@ def test_the_predictions_of_persons_tell_whose_they_are(own_painted, reader_of_p
 
 # Several processes
 
-RUN_ALL = """
-import json, sys
-from uniemox.console.cli import main
-
-sys.exit(max(main(words) for words in json.loads(sys.argv[1])))
-"""
-
-
-def torchrun(count, commands, script):
-    """Run command lines in several processes, on whatever device they find without a GPU; give what each printed."""
-    script.write_text(RUN_ALL)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    words = json.dumps([list(map(str, command)) for command in commands])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *launcher, script, words], capture_output=True, text=True, env=environment, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
 
 @pytest.mark.slow
-def test_two_processes_report_what_one_does(finetuned, painted, tmp_path):
+def test_two_processes_report_what_one_does(finetuned, painted, tmp_path, on_two_processes):
     persons = {view: build_reader(view, tmp_path / view)[-1] for view in ("person", "both")}
     cases = {  # 9 rows are no multiple of two, and with batches of 16 one process has none of its own
         "small": (finetuned.model, "val", 2),
         "large": (finetuned.model, "val", 16),
         **{view: (folder, "train", 4) for view, folder in persons.items()},
     }
-    commands = []
     for name, (model, split, size) in cases.items():
         settings = {
             "data": painted.path,
@@ -482,9 +459,9 @@ def test_two_processes_report_what_one_does(finetuned, painted, tmp_path):
             "workers": 0,
             "out": tmp_path / "two" / name,
         }
-        commands.append(["evaluate", model, "--json", *(f"--{key}={value}" for key, value in settings.items())])
-    printed = torchrun(2, commands, tmp_path / "run_all.py")
-    for (name, (model, split, size)), line in zip(cases.items(), printed, strict=True):
+        (line,) = on_two_processes(
+            "evaluate", model, "--json", *(f"--{key}={value}" for key, value in settings.items())
+        ).splitlines()
         alone = score(model, painted, tmp_path / "one" / name, split=split, batch_size=size)
         together = SingleLabel().scores_from_dict(json.loads(line))
         assert together.num_samples == alone.num_samples == {"val": 9, "train": 24}[split]

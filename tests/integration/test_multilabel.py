@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,19 +276,10 @@ def test_the_commands_tell_several_labels(model, striped, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_score_as_one(striped, tmp_path, run):
+def test_two_processes_train_and_score_as_one(striped, tmp_path, run, on_two_processes):
     words = ["finetune", "--config", run / "config.yaml", "--out", tmp_path / "run"]
     words += ["--device", "auto"]  # which is what a user types who types nothing
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "uniemox"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    words += ["--optim.batch-size", "8", "--augment.mixup", "0"]
-    subprocess.run(
-        [sys.executable, "-m", *map(str, [*launcher, *words])],
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=600,
-    )
+    on_two_processes(*words, "--optim.batch-size", "8", "--augment.mixup", "0")
     alone = config_of(striped, tmp_path / "alone", augment=AugmentConfig(**{**vars(PLAIN), "mixup": 0}))
     finetune(alone)
     found, expected = (json.loads((out / "test" / "report.json").read_text()) for out in (tmp_path / "run", alone.out))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniemox.errors import DataError
+from uniemox.files import parquet
 from uniemox.manifests.columns import SCHEMA
 from uniemox.manifests.merge import merge_manifests
 from uniemox.manifests.shards import write_shards
@@ -137,18 +138,33 @@ def test_more_sets_of_labels_than_fit_into_memory_are_refused(tmp_path, toy):
         _ = many.label_sets
 
 
-@pytest.mark.slow
+def test_a_manifest_that_unfolds_beyond_the_bound_is_refused(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_UNFOLDED", 3 * 10**6)
+    one = toy.make(tmp_path, 1)
+    for count, is_refused in ((1_000, False), (50_000, True)):
+        rows = Manifest(one.table.take(pa.array(np.zeros(count, np.int32))), one.facts)
+        write_manifest(rows, tmp_path / "m.parquet")
+        assert (tmp_path / "m.parquet").stat().st_size < 100_000
+        if is_refused:
+            with pytest.raises(DataError, match=r"m\.parquet unfolds to more than 3 MB"):
+                read_manifest(tmp_path / "m.parquet")
+        else:
+            assert len(read_manifest(tmp_path / "m.parquet")) == count
+
+
+@pytest.mark.soak  # its fast relative is the test before it
 def test_a_manifest_of_one_megabyte_that_holds_five_million_rows_is_refused_in_bounded_memory(
     tmp_path, toy, run_hostile
 ):
-    part = manifest_from_columns(
+    row = manifest_from_columns(
         toy.facts_at(tmp_path),
-        paths=["a/000.jpg"] * 50_000,
-        splits=["train"] * 50_000,
-        people=[toy.boxes_of(2) * 8] * 50_000,
-        hashes=["0" * 64] * 50_000,
-        distributions=[[0.5, 0.25, 0.25]] * 50_000,
+        paths=["a/000.jpg"],
+        splits=["train"],
+        people=[toy.boxes_of(2) * 8],
+        hashes=["0" * 64],
+        distributions=[[0.5, 0.25, 0.25]],
     )
+    part = Manifest(row.table.take(pa.array(np.zeros(50_000, np.int32))), row.facts)
     path = tmp_path / "m.parquet"
     write_manifest(part, path)
     schema = pq.read_schema(path)

@@ -188,18 +188,15 @@ def test_ctrl_c_at_a_terminal_reaches_the_workers_too_and_still_saves(finetune_c
     assert weights_in(out / "model") == weights_in(tmp_path / "whole" / "model")
 
 
-def torchrun(count, words):
-    launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")
-    return finish(start(*launcher, *words))
-
-
 @pytest.mark.slow
-def test_pretraining_on_two_processes_is_that_on_one_with_batches_twice_as_large(pretrain_config, tmp_path, heard):
+def test_pretraining_on_two_processes_is_that_on_one_with_batches_twice_as_large(
+    pretrain_config, tmp_path, heard, on_two_processes
+):
     alone = pretrain_config(tmp_path / "alone", optim={"batch_size": 8})
     pretrain(alone, heard)
     settings = {"batch_size": 4}
     config = pretrain_config(tmp_path / "together", optim=settings, device="auto")
-    torchrun(2, run_of(config, tmp_path / "settings"))
+    on_two_processes(*run_of(config, tmp_path / "settings")[1:])
     lines = [read_journal(folder / "metrics.jsonl") for folder in (alone.out, config.out)]
     assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(*lines, strict=True):
@@ -211,7 +208,7 @@ def test_pretraining_on_two_processes_is_that_on_one_with_batches_twice_as_large
 
 
 @pytest.mark.slow
-def test_fine_tuning_on_two_processes_scores_as_on_one(finetune_config, tmp_path):
+def test_fine_tuning_on_two_processes_scores_as_on_one(finetune_config, tmp_path, on_two_processes):
     alone = finetune_config(tmp_path / "alone", augment=PLAIN, drop_path=0.0)
     finetune(alone)
     config = finetune_config(
@@ -221,7 +218,7 @@ def test_fine_tuning_on_two_processes_scores_as_on_one(finetune_config, tmp_path
         optim={"batch_size": 4},
         device="auto",  # as a user types it
     )
-    torchrun(2, run_of(config, tmp_path / "settings"))
+    on_two_processes(*run_of(config, tmp_path / "settings")[1:])
     lines = [read_journal(folder / "metrics.jsonl") for folder in (alone.out, config.out)]
     for one, two in zip(*lines, strict=True):
         assert one["kind"] == two["kind"]
