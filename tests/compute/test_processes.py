@@ -113,9 +113,10 @@ def lines_of(done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (
+        pytest.param(
             ("predict", "demo", "photo.jpg"),
             "error: predict runs in one process, and torchrun started 2: start it without torchrun",
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             ("data", "show", "x.parquet"), "error: data show runs in one process, and torchrun ", marks=pytest.mark.soak

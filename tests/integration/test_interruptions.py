@@ -237,15 +237,19 @@ def test_a_folder_with_nothing_saved_is_started_afresh(painted, tmp_path):
     assert steps_in(out) == list(range(1, 49))
 
 
-def test_a_run_continues_by_its_folder_alone_and_may_grow(painted, tmp_path):
+def test_a_run_continues_by_its_folder_alone_and_may_grow(run, painted, tmp_path):
     out = tmp_path / "run"
-    finish(finetune(painted.path, out, "--max-steps", "6"))
-    finish(start("finetune", "--out", out, "--resume"))
+    code, _, told = run("finetune", "--data", painted.path, "--out", out, *SMALL, *RUN, "--max-steps", "6")
+    assert code == 0, told
+    code, _, told = run("finetune", "--out", out, "--resume")
+    assert code == 0, told
     assert max(steps_in(out)) == 6
-    told = finish(start("finetune", "--out", out, "--resume", "--max-steps", "9"))
+    code, _, told = run("finetune", "--out", out, "--resume", "--max-steps", "9")
+    assert code == 0, told
     assert "the run grows from 6 to 9 steps" in told
     assert max(steps_in(out)) == 9
-    told = finish(start("finetune", "--out", out, "--resume", "--max-steps", "7"), 2)
+    code, _, told = run("finetune", "--out", out, "--resume", "--max-steps", "7")
+    assert code == 2
     assert "has 9 steps, which may grow and not shrink" in told
 
 
