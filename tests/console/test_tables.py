@@ -18,6 +18,7 @@ from uniemox.people.agreement import compare_people
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.scores import Baseline
 from uniemox.targets.single_label import SingleLabel
+from uniemox.targets.valence_arousal import ValenceArousal
 
 
 def evaluate_predictions(probabilities, labels, classes):
@@ -56,6 +57,15 @@ def test_predictions_show_the_likeliest_classes_or_the_reason(console, text_of):
     assert "fear 62.0, awe 25.0" in text
     assert "joy" not in text
     assert "not read: not an image" in text
+
+
+def test_ratings_have_no_columns_of_confidences_and_classes(console, text_of):
+    rows = [Prediction(Path("a.png"), {"valence": 5.5, "arousal": 3.25})]
+    console.print(tables.predictions_table(rows, ValenceArousal(("valence", "arousal")), top_k=3))
+    text = text_of(console)
+    assert "valence 5.50, arousal 3.25" in text
+    assert "%" not in text
+    assert "likeliest" not in text
 
 
 def test_predictions_of_several_labels_name_all_that_apply(console, text_of):

@@ -129,7 +129,10 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
         box = [_describe_box(prediction.box)] if has_people else []
         rows.append((prediction.path, *box, *answer))
     heads = ["path", *(["person"] if has_people else []), "emotion", "%", "likeliest"]
-    return _make_table(heads, rows, right=("person", "%"))
+    # Ratings have neither confidences nor classes.
+    used = [place for place in range(len(heads)) if not rows or any(row[place] for row in rows)]
+    shown = [[row[place] for place in used] for row in rows]
+    return _make_table([heads[place] for place in used], shown, right=("person", "%"))
 
 
 def _describe_box(box: Box | None) -> str:
