@@ -6,9 +6,17 @@ import unicodedata
 
 import pytest
 
-from uniemox.files.paths import PathIndex, alike, clean_path, path_key
+from uniemox.files.paths import PathIndex, alike, clean_path, is_file, is_folder, is_there, path_key
 
 PATHS = ["a/b.jpg", "Été/Über.JPG", "x y/z (1).png", "deep/er/c.jpg", "d.jpg"]
+
+
+def test_what_can_be_no_path_is_not_there(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    for path, expected in ((tmp_path, (True, False, True)), (tmp_path / "a", (False, True, True))):
+        assert (is_folder(path), is_file(path), is_there(path)) == expected
+    for name in ("b", 300 * "a", 5000 * "a", "a\0", "a/b"):
+        assert not any(ask(tmp_path / name) for ask in (is_folder, is_file, is_there))
 
 
 def otherwise(path, generator):

@@ -194,6 +194,17 @@ def test_a_line_may_be_a_folder_or_an_archive_and_what_is_neither_is_a_row(photo
     assert "has no image below it" in inputs.sources[3].content.reason
 
 
+def test_a_name_that_is_too_long_is_a_row_among_others_and_alone_an_error_of_one_line(photos):
+    long = 300 * "a" + ".png"
+    assert paths_of(piped(f"{long}\nphotos/b.jpg\n".encode()).find([], STDIN)) == [long, "photos/b.jpg"]
+    Path("long.csv").write_text(f"path\nin\\{long}\nb.jpg\n")
+    assert [path.name for path in InputReader(root=photos).find([Path("long.csv")]).paths()] == [long, "b.jpg"]
+    with pytest.raises(DataError, match="no file or folder at aaa"):
+        find(long)
+    with pytest.raises(DataError, match="is no file, and matches none"):
+        find(f"*{long}")
+
+
 def test_a_list_is_relative_to_the_root_if_there_is_one(photos):
     reader = InputReader(root=photos, stdin=io.BytesIO(b"b.jpg\nsub\nhttps://x.y/a.jpg\n"))
     assert paths_of(reader.find([], STDIN)) == [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,18 @@ class WithoutData:
         raise OSError(errno.EIO, "gone")
 
 
+class WriteOnly:
+    def read(self, size=-1, /):
+        raise io.UnsupportedOperation("read")
+
+
+class Camera:
+    """As OpenCV has one: a read gives whether there is an image, and the image."""
+
+    def read(self):
+        return True, np.zeros((4, 5, 3), np.uint8)
+
+
 class AsText:
     """As `NamedTemporaryFile("w+")` gives one, which is no stream of Python's own."""
 
@@ -314,6 +327,8 @@ def test_the_exif_orientation_of_an_opened_image_is_applied_as_to_its_file(predi
         ("", "not a file"),
         ("none.png", "no such file or directory"),
         ("a\0b", "not a file name"),
+        (300 * "a" + ".png", "file name too long"),
+        (WriteOnly(), "a file that is not open for reading"),
         ("https://example.com/a.jpg", "a URL, which is not fetched: download it first"),
         ("s3://bucket/a.jpg", "a URL, which is not fetched: download it first"),
     ],
@@ -338,6 +353,9 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_among_others(predictor, pi
         (AsText(), "input 0 is of type AsText, a file that is opened as text: open it with mode 'rb'"),
         ({"a": "a.png"}, "input 0 is of type dict, a mapping: give its paths or its images"),
         (type("DataFrame", (list,), {})(), "input 0 is of type DataFrame, a table: give its column of paths"),
+        (zipfile.ZipFile(io.BytesIO(), "w"), "input 0 is of type ZipFile, and nothing that an image is read from"),
+        (Camera(), "input 0 is of type Camera, and nothing that an image is read from"),
+        (io.BytesIO, "input 0 is of type type, and nothing that an image is read from"),
     ],
 )
 def test_what_can_be_no_image_is_an_error_of_one_line(predictor, given, told):
@@ -389,6 +407,46 @@ def test_a_column_of_a_table_is_its_values(predictor, pictures):
     assert [row.path for row in predictor.predict(column)] == [pictures[0], None, Path("none.png")]
     with pytest.raises(DataError, match="input 1 is of type float"):
         list(predictor.predict(Series(str(pictures[0]), math.nan)))
+
+
+def test_a_column_whose_rows_are_called_read_is_its_values_too(predictor, pictures):
+    column = Series(str(pictures[0]))
+    column.read = "as pandas gives a label"
+    assert [row.path for row in predictor.predict(column)] == [pictures[0]]
+
+
+class Wrapped:
+    """A file that passes on what another has, as that of `NamedTemporaryFile` does, and is its lines as well."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __iter__(self):
+        return iter(self.file)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_file_that_wraps_another_is_one_image(predictor, pictures):
+    with pictures[0].open("rb") as file:
+        assert shares(predictor.predict(Wrapped(file))) == shares(predictor.predict(pictures[0]))
+
+
+def test_entries_of_a_folder_listed_by_bytes_are_paths(predictor, pictures):
+    found = {row.path for row in predictor.predict(os.scandir(os.fsencode(pictures[0].parent)))}
+    assert found == set(pictures[0].parent.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"num_workers": -1}])
+def test_a_size_out_of_range_is_an_error_and_not_an_empty_answer(predictor, pictures, options):
+    with pytest.raises(ConfigError, match="but must be at least"):
+        list(predictor.predict(pictures, **options))
+
+
+def test_boxes_are_as_many_as_images(predictor, pictures):
+    with pytest.raises(DataError, match="1 image but 2 boxes"):
+        predictor.predict_images(pictures[:1], boxes=[None, None])
 
 
 class InPieces:

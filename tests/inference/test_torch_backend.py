@@ -6,7 +6,7 @@ from PIL import Image
 from uniemox.checkpoints.load import load_model
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.transforms import evaluation
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.inference.torch_backend import load_torch
 
 
@@ -20,6 +20,17 @@ def test_logits_are_those_of_the_model_on_prepared_pixels(finetuned):
         expected = model(torch.stack([evaluation(32)(image) for image in images]))
     assert logits.dtype == np.float32
     assert np.array_equal(logits, expected.numpy())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_gives_no_number_is_an_error_and_not_the_first_class(value, finetuned):
+    backend = load_torch(finetuned.model, device="cpu")
+    pixels = np.zeros((1, 1, 3, 32, 32), np.float32)
+    with torch.no_grad():
+        next(parameter for name, parameter in backend.model.named_parameters() if name.endswith("bias"))[0] = value
+    for run in (backend.logits, backend.outputs):
+        with pytest.raises(CheckpointError, match="the model gave no finite number for a class"):
+            run(pixels)
 
 
 def test_a_pretrained_model_wants_the_names_of_classes(pretrained):

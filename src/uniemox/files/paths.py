@@ -4,6 +4,7 @@ Written on another system, a path may have backslashes, `./`, blanks around it, 
 stored in another form. It means a file if that is the only one it can mean; what several could be is none of them.
 """
 
+import os
 import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,21 @@ PATH_HEADINGS: Final = ("path", "image", "image_path", "img", "file_name", "file
 """What tables call the column of paths, in the order in which it is looked for."""
 _Index = dict[str, list[str]]
 _DEEPEST: Final = 64  # Names of a path that are compared from its end
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a folder; not if it can be none, such as a name that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path's raises then, before Python 3.14
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a file, as `is_folder` asks it."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether something has a path, as `is_folder` asks it."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def clean_path(path: str) -> str:

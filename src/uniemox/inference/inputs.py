@@ -24,7 +24,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.files.cells import is_missing
 from uniemox.files.images import MAX_BYTES, Unreadable, is_image_name
 from uniemox.files.packed import is_archive_name, is_streamed, read_members
-from uniemox.files.paths import PATH_HEADINGS
+from uniemox.files.paths import PATH_HEADINGS, is_file, is_folder, is_there
 from uniemox.files.video import Frame, find_ffmpeg, is_video_name, read_frames
 from uniemox.files.walk import is_clutter
 from uniemox.inference.predictor import URL, Named, find_images
@@ -178,15 +178,15 @@ class InputReader:
             return [Named(path, data if len(data) <= MAX_BYTES else Unreadable(f"more than {MAX_BYTES} bytes"))]
         if _is_table(path):
             return self._find_in_table(path)
-        if glob.has_magic(str(path)) and not path.exists():
+        if glob.has_magic(str(path)) and not is_there(path):
             return [source for found in _match(path) for source in self._open(found)]
-        return self._open(path) if path.is_file() else find_images([path])
+        return self._open(path) if is_file(path) else find_images([path])
 
     def _find_listed(self, text: str) -> Iterable[Source]:
         """List what a line stands for, which is a row with its reason where nothing is there."""
         path = Path(text) if self.root is None or URL.match(text) else self.root / text
         try:
-            return find_images([path]) if path.is_dir() else self._open(path) if path.is_file() else [Named(path)]
+            return find_images([path]) if is_folder(path) else self._open(path) if is_file(path) else [Named(path)]
         except DataError as error:
             return [Named(path, Unreadable(str(error)))]
 
@@ -220,7 +220,7 @@ class InputReader:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in TABLE_SUFFIXES and is_file(path)
 
 
 def _members(path: Path) -> Generator[Named, None, None]:
@@ -295,7 +295,7 @@ def _from_row(record: Record, row: int, column: str, root: Path, path: Path) -> 
     text = cell.strip()
     if URL.match(text):
         return Named(Path(text), row=row)
-    if "\\" in text and not (root / text).exists():  # written on Windows
+    if "\\" in text and not is_there(root / text):  # written on Windows
         text = text.replace("\\", "/")
     return Named(root / text, row=row)
 

@@ -12,7 +12,7 @@ from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,13 @@ from PIL import Image
 
 from uniemox.checkpoints.card import caution
 from uniemox.checkpoints.facts import ModelFacts
+from uniemox.config.checks import check
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
 from uniemox.files.images import EXTENSIONS, MAX_BYTES, Unreadable, adopt_image, decode_image, read_image
+from uniemox.files.paths import is_folder, is_there
 from uniemox.files.read_ahead import read_ahead
 from uniemox.files.room import ROOM
 from uniemox.files.walk import find_images_below
@@ -52,7 +54,6 @@ _PIECE: Final = 4 * 1024**2  # Bytes that are read at once of an open file
 URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 
 
-@runtime_checkable
 class OpenFile(Protocol):
     """A file that is open for reading bytes, of any library."""
 
@@ -71,7 +72,7 @@ class Named:
     row: int | None = None
 
 
-_ONE: Final = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, OpenFile, Named)
+_ONE: Final = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Named)
 """What is one image though some of it could be iterated over."""
 
 
@@ -225,6 +226,7 @@ class Predictor:
 
         Raises:
             DataError: An input is of a type that no image has.
+            ConfigError: The size of a batch or the number of threads is out of range.
         """
         groups = self.predict_groups([_listed(inputs)], people=people, batch_size=batch_size, num_workers=num_workers)
         return (prediction for group in groups for prediction in group)
@@ -242,6 +244,8 @@ class Predictor:
         The arguments are those of `predict`, but for groups of at least one image each; threads read ahead across the
         ends of groups. Take the predictions of a group before asking for the next.
         """
+        check(batch_size >= 1, f"`batch_size` is {batch_size}, but must be at least 1")
+        check(num_workers >= 0, f"`num_workers` is {num_workers}, but must be at least 0")
         reader = _Reader(self.facts, people)
         places = count()
         given = (
@@ -279,6 +283,8 @@ class Predictor:
         """
         opened = [_open(image, index) for index, image in enumerate(images)]
         meant = [None] * len(opened) if boxes is None else boxes
+        if len(meant) != len(opened):
+            raise DataError(f"{counted(len(opened), 'image')} but {counted(len(meant), 'box', several='boxes')}")
         pixels = []
         for index, ((_, image), box) in enumerate(zip(opened, meant, strict=True)):
             if isinstance(image, Unreadable):
@@ -349,19 +355,21 @@ def _listed(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     """List the images, of which there may be one."""
     if isinstance(inputs, _ONE) or (isinstance(inputs, np.ndarray) and inputs.ndim in (0, 2, 3)):
         return [inputs]
-    if isinstance(inputs, Iterable) and not (isinstance(inputs, Mapping) or _is_frame(inputs)):
+    if _is_open_file(inputs):
+        return [inputs]
+    if isinstance(inputs, Iterable) and not (isinstance(inputs, Mapping | io.TextIOBase) or _is_frame(inputs)):
         return inputs
     raise _unknown(inputs, 0)
 
 
 def _below(given: Input) -> Iterable[Input]:
     """List the images below a folder; what is none is itself."""
-    if not isinstance(given, str | os.PathLike) or given == "" or not Path(given).is_dir():
+    if not isinstance(given, str | os.PathLike) or given == "" or not is_folder(given):
         return (given,)
     try:
-        return find_images([Path(given)])
+        return find_images([_path(given)])
     except DataError as error:  # a row, like any other path without an image
-        return (Named(Path(given), Unreadable(str(error))),)
+        return (Named(_path(given), Unreadable(str(error))),)
 
 
 _loading = Lock()  # Pillow loads an image at its first use, which two threads must not do at once, nor read one file
@@ -376,9 +384,9 @@ def _open(given: Input, index: int) -> tuple[Path | None, Image.Image | Unreadab
                 return _open(path, index)
             return path, content if isinstance(content, Unreadable) else _open(content, index)[1]
         case str() | os.PathLike():
-            path = Path(given)
+            path = _path(given)
             image = read_image(path)
-            if isinstance(image, Unreadable) and URL.match(str(path)) and not path.exists():
+            if isinstance(image, Unreadable) and URL.match(str(path)) and not is_there(path):
                 image = Unreadable("a URL, which is not fetched: download it first")
             return path, image
         case bytes() | bytearray() | memoryview():
@@ -390,7 +398,7 @@ def _open(given: Input, index: int) -> tuple[Path | None, Image.Image | Unreadab
             return None, Unreadable("a masked array: fill what is masked (`array.filled(value)`)")
         case np.ndarray():
             return None, adopt_image(given)
-        case OpenFile() if not isinstance(given, io.TextIOBase):
+        case _ if _is_open_file(given):
             with _loading:
                 data = _read_open(given, index)
             return None, data if isinstance(data, Unreadable) else decode_image(data)
@@ -402,12 +410,25 @@ def _read_open(file: OpenFile, index: int) -> bytes | Unreadable:
     data = bytearray()
     try:
         while len(data) <= MAX_BYTES and (piece := file.read(_PIECE)):
-            if isinstance(piece, str):
-                raise _unknown(file, index, is_text=True)
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise _unknown(file, index, is_text=isinstance(piece, str))
             data += piece
+    except io.UnsupportedOperation:
+        return Unreadable("a file that is not open for reading")
+    except (TypeError, LookupError) as error:  # another `read`, such as that of an archive or of a camera
+        raise _unknown(file, index) from error
     except (OSError, ValueError) as error:  # such as that it is closed
         return Unreadable(reason_of(error))
     return bytes(data) if len(data) <= MAX_BYTES else Unreadable(f"more than {MAX_BYTES} bytes")
+
+
+def _is_open_file(given: object) -> TypeGuard[OpenFile]:
+    """Whether bytes can be read from this, also where it passes on what another file has, as `tempfile` does."""
+    return callable(getattr(given, "read", None)) and not isinstance(given, io.TextIOBase | type)
+
+
+def _path(given: str | os.PathLike[str]) -> Path:
+    return Path(os.fsdecode(given))  # of an entry that `os.scandir` lists for bytes too
 
 
 def _is_frame(given: object) -> bool:
@@ -458,7 +479,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             below = find_images_below(path, refuse=_refuse)
             if below.skipped:
                 what = counted(len(below.skipped), "folder or file", several="folders and files")
@@ -467,7 +488,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
                 known = ", ".join(sorted(EXTENSIONS))
                 raise DataError(f"the folder {path} has no image below it (looked for {known} and less usual ones)")
             found += below.paths
-        elif path.exists():
+        elif is_there(path):
             found.append(path)
         elif scheme := URL.match(str(path)):
             url = scheme[0].rstrip("/") + "//" + str(path)[scheme.end() :]  # a path has no double slash

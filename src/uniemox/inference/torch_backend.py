@@ -19,7 +19,7 @@ from uniemox.compute.devices import choose_device, choose_precision, computing_i
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.inference.zero_shot import calibrate
 from uniemox.models.classify import read_features
 from uniemox.models.zero_shot import ClipClassifier
@@ -57,28 +57,34 @@ class TorchBackend:
 
     @torch.inference_mode()
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Run the classifier: (N, V, 3, S, S) to (N, C)."""
+        """Run the classifier: (N, V, 3, S, S) to (N, C); `CheckpointError` if a number is not finite."""
         views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
         with computing_in(self.precision, self.device):
             answer = self.model(*views)
-        return _to_numpy(answer)
+        return _finite(_to_numpy(answer))
 
     @torch.inference_mode()
     def outputs(
         self, pixels: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Run the classifier: (N, V, 3, S, S) to logits (N, C) and, with a domain, features (N, D)."""
+        """Run the classifier: (N, V, 3, S, S) to logits (N, C), as `logits`, and with a domain features (N, D)."""
         if self.domain is None:
             return self.logits(pixels), None
         views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
         with computing_in(self.precision, self.device):
             logits, features = read_features(self.model, *views)
-        return _to_numpy(logits), _to_numpy(features)
+        return _finite(_to_numpy(logits)), _to_numpy(features)
 
 
 def _to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
     values: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
     return values
+
+
+def _finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if not np.isfinite(logits).all():
+        raise CheckpointError("the model gave no finite number for a class: its weights may be damaged; make it again")
+    return logits
 
 
 def load_torch(

@@ -646,6 +646,12 @@ def test_a_list_without_an_image_that_can_be_read_is_a_failure(run, predictor, p
     assert (code, err) == (cli.FAILURE, "uniemox: 1 of 1 images could not be read\n")
 
 
+def test_an_empty_list_on_stdin_is_an_error_of_one_line(run, predictor, pipe):
+    pipe(b"\n")
+    code, out, err = run("predict", "m", "--list", "-", "--json")
+    assert (code, out, err) == (cli.FAILURE, "", "uniemox: error: - names no image\n")
+
+
 @pytest.mark.slow
 def test_a_list_on_stdin_is_answered_as_its_lines_come(painted, exported):
     pictures = sorted(painted.root.rglob("*.png"))[:2]

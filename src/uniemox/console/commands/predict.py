@@ -17,7 +17,7 @@ from uniemox.config.inference import EvaluateConfig, PredictConfig
 from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
 from uniemox.console.commands.people import build_asked_detector
 from uniemox.console.display import Terminal, is_main_process
-from uniemox.errors import ConfigError, exit_code
+from uniemox.errors import ConfigError, DataError, exit_code
 from uniemox.version import __version__
 from uniemox.wording import counted
 
@@ -99,6 +99,8 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
             parts = _write(inputs, out, predictor, options, config, terminal, seen)
             failed = parts.unreadable
             yield Answer([out], {"out": out, "pictures" if people is None else "rows": parts.rows})
+    if inputs is None and not seen.count:
+        raise DataError(f"{config.list} names no image")
     if failed:
         terminal.complain(f"{failed} of {seen.count} images could not be read")
     return FAILURE if failed == seen.count else SUCCESS
