@@ -79,4 +79,6 @@ def test_the_kinds_of_labels_that_data_have_are_those_that_can_be_learned(tmp_pa
     assert kinds_in(manifest_from_columns(facts, **rows, labels=[0, 1])) == ["single_label", "multi_label"]
     assert kinds_in(manifest_from_columns(facts, **rows, label_sets=[[0], [0, 1]])) == ["multi_label"]
     assert kinds_in(manifest_from_columns(facts, **rows, **shares)) == ["distribution", "valence_arousal"]
+    some = {"splits": ["train"] * 2, "distributions": [[0.5, 0.5], None], "vad": [None, (1, 2, None)]}
+    assert kinds_in(manifest_from_columns(facts, **(rows | some))) == ["distribution", "valence_arousal"]
     assert kinds_in(manifest_from_columns(facts, **rows)) == []

@@ -40,12 +40,13 @@ def kind_of_data(*, has_label_sets: bool) -> str:
 
 
 def kinds_in(manifest: Manifest) -> list[str]:
-    """Name the kinds of labels that a manifest's rows have, those of split train where there is one."""
+    """Name the kinds of labels that rows of a manifest can teach, those of split train where there is one."""
     rows = manifest.select(["train"]) if "train" in manifest.split_counts() else manifest
     found = []
     for name, kind in _KINDS.items():
         try:
-            kind().bind_to(rows).read_labels(rows)
+            target = kind().bind_to(rows)
+            target.read_labels(target.rated(rows))
         except DataError:
             continue
         found.append(name)
