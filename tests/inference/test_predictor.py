@@ -34,6 +34,7 @@ from uniemox.inference.tables import SUFFIXES, write_predictions
 from uniemox.manifests.table import Box
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.people.regions import person_region
+from uniemox.targets.valence_arousal import ValenceArousal
 
 CLASSES = ("awe", "fear", "joy")
 
@@ -444,8 +445,14 @@ def test_a_size_out_of_range_is_an_error_and_not_an_empty_answer(predictor, pict
         list(predictor.predict(pictures, **options))
 
 
+def test_a_model_without_probabilities_says_so_where_they_are_asked_for(predictor, pictures, monkeypatch):
+    monkeypatch.setattr(predictor, "target", ValenceArousal(("valence", "arousal")))
+    with pytest.raises(ConfigError, match="the model gives valence_arousal and no probabilities: use `predict`"):
+        predictor.predict_images(pictures[:1])
+
+
 def test_boxes_are_as_many_as_images(predictor, pictures):
-    with pytest.raises(DataError, match="1 image but 2 boxes"):
+    with pytest.raises(ConfigError, match="`boxes` has 2 entries for 1 image"):
         predictor.predict_images(pictures[:1], boxes=[None, None])
 
 

@@ -280,11 +280,13 @@ class Predictor:
 
         Raises:
             DataError: An image cannot be read, or a box lies outside of it.
+            ConfigError: The model gives no probabilities, or there are other than one entry in `boxes` for each image.
         """
+        has_probabilities = any(column.name.startswith("p_") for column in self.target.columns)
+        check(has_probabilities, f"the model gives {self.target.name} and no probabilities: use `predict`")
         opened = [_open(image, index) for index, image in enumerate(images)]
         meant = [None] * len(opened) if boxes is None else boxes
-        if len(meant) != len(opened):
-            raise DataError(f"{counted(len(opened), 'image')} but {counted(len(meant), 'box', several='boxes')}")
+        check(len(meant) == len(opened), f"`boxes` has {len(meant)} entries for {counted(len(opened), 'image')}")
         pixels = []
         for index, ((_, image), box) in enumerate(zip(opened, meant, strict=True)):
             if isinstance(image, Unreadable):
@@ -367,9 +369,9 @@ def _below(given: Input) -> Iterable[Input]:
     if not isinstance(given, str | os.PathLike) or given == "" or not is_folder(given):
         return (given,)
     try:
-        return find_images([_path(given)])
+        return find_images([Path(os.fsdecode(given))])
     except DataError as error:  # a row, like any other path without an image
-        return (Named(_path(given), Unreadable(str(error))),)
+        return (Named(Path(os.fsdecode(given)), Unreadable(str(error))),)
 
 
 _loading = Lock()  # Pillow loads an image at its first use, which two threads must not do at once, nor read one file
@@ -384,7 +386,7 @@ def _open(given: Input, index: int) -> tuple[Path | None, Image.Image | Unreadab
                 return _open(path, index)
             return path, content if isinstance(content, Unreadable) else _open(content, index)[1]
         case str() | os.PathLike():
-            path = _path(given)
+            path = Path(os.fsdecode(given))  # `os.scandir` of bytes gives names in bytes
             image = read_image(path)
             if isinstance(image, Unreadable) and URL.match(str(path)) and not is_there(path):
                 image = Unreadable("a URL, which is not fetched: download it first")
@@ -425,10 +427,6 @@ def _read_open(file: OpenFile, index: int) -> bytes | Unreadable:
 def _is_open_file(given: object) -> TypeGuard[OpenFile]:
     """Whether bytes can be read from this, also where it passes on what another file has, as `tempfile` does."""
     return callable(getattr(given, "read", None)) and not isinstance(given, io.TextIOBase | type)
-
-
-def _path(given: str | os.PathLike[str]) -> Path:
-    return Path(os.fsdecode(given))  # of an entry that `os.scandir` lists for bytes too
 
 
 def _is_frame(given: object) -> bool:
