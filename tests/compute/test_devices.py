@@ -252,3 +252,11 @@ def test_a_model_predicts_without_a_group_whatever_a_cluster_says(monkeypatch, d
 def test_a_device_to_predict_on_that_is_not_there_is_refused(device):
     with pytest.raises(ConfigError, match="device is"):
         choose_device(device)
+
+
+@pytest.mark.parametrize("choose", [lambda: build_accelerator("cpu"), lambda: choose_device("cpu")])
+def test_fp32_is_computed_in_fp32_on_gpus_too(choose):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    choose()
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32

@@ -6,6 +6,7 @@ from torch import nn
 
 from uniemox.models.encoder import (
     build_vit,
+    checkpoint_activations,
     encode_visible,
     fill_like_mae,
     grid_size,
@@ -15,6 +16,7 @@ from uniemox.models.encoder import (
     sincos_positions,
     unpatchify,
 )
+from uniemox.models.mae import Decoder
 
 
 def build(*, image_size=32, side=8):
@@ -163,3 +165,54 @@ def test_first_weights_are_xavier_with_biases_0_and_plain_norms():
     assert not module[0].bias.any()
     assert torch.equal(module[1].weight, torch.ones(32))
     assert not module[1].bias.any()
+
+
+# Activation checkpointing
+
+
+def gradients(module, *inputs):
+    """Run in training mode with drop path and dropout as they come; give the output and every gradient."""
+    module.train()
+    torch.manual_seed(3)
+    module.zero_grad()
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = module(*inputs)
+    output.square().sum().backward()
+    return output.detach(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}, kept
+
+
+class Masked(nn.Module):
+    """Encoder and decoder as pretraining runs them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.vit = build_vit("mini", patch_size=8, image_size=32, drop_path=0.5)
+        self.decoder = Decoder(width=128, depth=2, num_heads=4, grid=4, patch_size=8)
+
+    def forward(self, images, visible):
+        return self.decoder(encode_visible(self.vit, images, visible), visible)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "classifier"])
+def test_checkpoints_change_no_bit_and_keep_less(kind):
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    visible = torch.rand(4, 16, generator=torch.Generator().manual_seed(2)).argsort(dim=1)[:, :8]
+    if kind == "pretraining":
+        inputs, module = (images, visible), Masked()
+    else:
+        torch.manual_seed(0)
+        inputs, module = (images,), build_vit("mini", patch_size=8, image_size=32, num_classes=3, drop_path=0.5)
+    plain, expected, all_kept = gradients(module, *inputs)
+    checkpoint_activations(module)
+    output, found, kept = gradients(module, *inputs)
+    assert torch.equal(output, plain)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sum(kept) < sum(all_kept) / 3

@@ -1,5 +1,6 @@
 """The engine on a toy: two linear layers with dropout, so that every test takes milliseconds."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -63,6 +64,7 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Linear(6, 5)
+        self.encoder.grad_checkpointing = False
         self.dropout = nn.Dropout(dropout)
         self.fusion = nn.Linear(5, 1)
         self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
@@ -632,3 +634,35 @@ def test_a_resumed_engine_keeps_the_start_that_it_began_from(make):
     assert is_equal(again.start, start)
     again.run()
     assert is_equal(weights_of(again.weights_module), weights_of(whole.weights_module))
+
+
+# Compiling and checkpoints
+
+
+def test_on_the_cpu_nothing_is_compiled_and_it_is_said(make, monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    heard = []
+    engine = make(compile=True, observer=heard.append)
+    assert engine.module is engine.bare
+    assert [event.text for event in heard] == ["compile is for GPUs: on the CPU the model stays as it is"]
+
+
+def test_a_compiled_module_shares_the_weights_that_are_kept(make, monkeypatch):
+    """torch's own compiling, but with the backend that leaves operations as they are, and a CPU that denies it."""
+    plain = make(epochs=1)
+    plain.run()
+    before = weights_of(plain.weights_module)
+    plain.journal.close()
+    shutil.rmtree(plain.plan.run.out / "state")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(Engine, "_is_on_cpu", property(lambda self: False))
+    engine = make(epochs=1, compile=True)
+    assert engine.module is not engine.bare
+    engine.run()
+    assert is_equal(weights_of(engine.weights_module), before)
+    assert not any("_orig_mod" in name for name in engine.bare.state_dict())
+
+
+def test_checkpoints_are_switched_on_where_they_are_asked_for(make):
+    assert not make().bare.encoder.grad_checkpointing
+    assert make(activation_checkpointing=True).bare.encoder.grad_checkpointing

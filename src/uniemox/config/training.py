@@ -257,6 +257,11 @@ class RunConfig(ReadsImages):
     """auto, cpu, cuda or mps."""
     precision: Precision = "fp32"
     """Arithmetic of the model's forward pass; weights and optimiser stay in fp32."""
+    compile: bool = False
+    """Compile the model with torch.compile, for quicker steps after some minutes; on the CPU it stays as it is."""
+    activation_checkpointing: bool = False
+    """Keep only what is between the blocks for the backward pass, and compute the rest again: a third more work in much
+    less memory, for sizes large and huge. What is learned stays the same."""
     seed: _Seed = 0
     """Seed of weights, order, masks and augmentation."""
     workers: Workers = 2

@@ -4,12 +4,15 @@ Letters of shapes: `B` batch, `N` patches of an image, `K` visible patches, `P` 
 (patch side² · 3), `D` width of the encoder.
 """
 
+from collections.abc import Iterable
+
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from uniemox.config.training import ENCODER_SHAPES, EncoderSize, Pool
 
@@ -139,8 +142,25 @@ def encode_visible(vit: VisionTransformer, images: Tensor, visible: Tensor) -> T
     positions = vit.pos_embed[0, 1:][visible]
     class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
     tokens = torch.cat([class_token, tokens + positions], dim=1)
-    encoded: Tensor = vit.norm(vit.blocks(tokens))
+    encoded: Tensor = vit.norm(run_blocks(vit.blocks, tokens, checkpoints=vit.grad_checkpointing))
     return encoded
+
+
+def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, *, checkpoints: bool) -> Tensor:
+    """Run blocks one after the other on tokens (B, T, D); with checkpoints, only the tokens between them are kept.
+
+    What is not kept is computed again in the backward pass, with the same random numbers (Chen et al. 2016).
+    """
+    for block in blocks:
+        tokens = checkpoint(block, tokens, use_reentrant=False) if checkpoints else block(tokens)
+    return tokens
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Let every encoder and decoder in a module keep only the tokens between its blocks for the backward pass."""
+    for part in module.modules():
+        if hasattr(part, "grad_checkpointing"):
+            part.__dict__["grad_checkpointing"] = True  # timm's name
 
 
 def sincos_positions(width: int, grid: int) -> Tensor:

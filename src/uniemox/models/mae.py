@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from uniemox.models.encoder import fill_like_mae, sincos_positions
+from uniemox.models.encoder import fill_like_mae, run_blocks, sincos_positions
 
 _norm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -51,6 +51,7 @@ class Decoder(nn.Module):
 
     def __init__(self, *, width: int, depth: int, num_heads: int, grid: int, patch_size: int) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(sincos_positions(width, grid), requires_grad=False)
         self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias=True, norm_layer=_norm) for _ in range(depth))
@@ -81,8 +82,6 @@ class Decoder(nn.Module):
         else:
             shown = torch.cat([tokens[:, :1] + positions[:, :1], tokens[:, 1:] + positions[0, 1:][visible]], dim=1)
             x = torch.cat([shown, self.mask_token + positions[0, 1:][decoded]], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        x = self.norm(run_blocks(self.blocks, x, checkpoints=self.grad_checkpointing))
         prediction: Tensor = self.pred(x[:, 1:] if decoded is None else x[:, -decoded.shape[1] :])
         return prediction

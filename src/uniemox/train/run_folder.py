@@ -24,6 +24,8 @@ _FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes
     "data",
     "stored_views",
     "out",
+    "compile",
+    "activation_checkpointing",
 }
 _GROWING = {"max_steps", "optim.epochs", "patience"}  # May grow on resume; the engine compares the resulting steps
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "accelerate", "numpy", "pillow")

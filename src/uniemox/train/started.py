@@ -29,6 +29,8 @@ _OMITTED = {
     "teacher",
     "stored_views",
     "resume",
+    "compile",
+    "activation_checkpointing",
     "device",
     "workers",
     "log_every",
