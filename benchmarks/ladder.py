@@ -230,6 +230,12 @@ def to_markdown(rows: list[dict[str, Any]], facts: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
+def commit_of() -> str:
+    """Name the commit that is measured."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
 def main() -> None:
     """Do some of the missing rungs; write the page where none is missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -246,8 +252,7 @@ def main() -> None:
     if given.runs is not None and given.runs < len(missing):
         print(f"{len(missing) - given.runs} rungs are missing")
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    facts = {"commit": commit.stdout.strip() or "unknown", **describe_environment()}
+    facts = {"commit": commit_of(), **describe_environment()}
     rows = [json.loads(row_file(given.folder, *run).read_text()) for run in wanted]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "ladder.json").write_text(json.dumps({"facts": facts, "rows": rows}) + "\n")
