@@ -381,7 +381,8 @@ PAIRS = """
 import json, os, socket, sys
 from contextlib import closing
 
-import uniemox.inference.evaluate, uniemox.train.finetune, uniemox.train.pretrain  # once: it takes seconds
+import uniemox.inference.evaluate, uniemox.report.run  # once: what these bring takes seconds
+import uniemox.train.finetune, uniemox.train.pretrain
 from uniemox.console.cli import main
 
 def free_port():
@@ -440,6 +441,14 @@ def on_two_processes(_pairs, tmp_path):
 
 
 # The command line
+
+
+def pytest_collection_modifyitems(config, items):
+    """Measure no coverage in slow tests: it adds half to what they take, and nearly all of their lines are those of quick ones."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker("no_cover")
 
 
 @pytest.fixture(autouse=True)
