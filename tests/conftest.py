@@ -444,7 +444,7 @@ def on_two_processes(_pairs, tmp_path):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Measure no coverage in slow tests: it adds half to what they take, and nearly all of their lines are those of quick ones."""
+    """Measure no coverage in slow tests: it adds half to their time, and quick ones reach nearly all of their lines."""
     if config.pluginmanager.hasplugin("_cov"):
         for item in items:
             if item.get_closest_marker("slow"):
