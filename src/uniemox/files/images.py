@@ -182,9 +182,9 @@ def decode_picture(data: bytes, *, max_pixels: int | None = None, shrink_to: int
     return _opened(data, lambda image: _decode(image, max_pixels, shrink_to, scans=_count_scans(data)))
 
 
-def read_size(path: Path) -> tuple[int, int] | Unreadable:
-    """Read width and height in pixels of an upright image, without decoding it."""
-    data = read_file(path)
+def read_size(file: Path | bytes) -> tuple[int, int] | Unreadable:
+    """Read width and height in pixels of an upright image, of a path or the bytes of a file, without decoding it."""
+    data = file if isinstance(file, bytes) else read_file(file)
     return data if isinstance(data, Unreadable) else _opened(data, _size_of)
 
 

@@ -20,9 +20,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+import numpy as np
+
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.cells import is_missing
-from uniemox.files.images import MAX_BYTES, Unreadable, is_image_name
+from uniemox.files.images import MAX_BYTES, Unreadable, is_image_name, read_size
 from uniemox.files.packed import is_archive_name, is_streamed, read_members
 from uniemox.files.paths import PATH_HEADINGS, is_file, is_folder, is_there
 from uniemox.files.video import Frame, find_ffmpeg, is_video_name, read_frames
@@ -93,6 +95,21 @@ class Inputs:
                 then = "give `detector`" if source.fps is not None else "give `detector`, or pack it as zip or tar"
                 raise ConfigError(f"`boxes` is about paths that are known before {source.path} is read: {then}")
         return [source if isinstance(source, Path) else source.path for source in self.sources]
+
+    def sizes(self) -> Callable[[Path], tuple[int, int] | Unreadable]:
+        """Return what reads width and height of one of `paths`, from where prediction reads the image."""
+        contents = {source.path: source.content for source in self.sources if isinstance(source, Named)}
+
+        def size_of(path: Path) -> tuple[int, int] | Unreadable:
+            found = contents.get(path)
+            content = found() if callable(found) else found
+            if isinstance(content, Unreadable):
+                return content
+            if isinstance(content, np.ndarray):
+                return content.shape[1], content.shape[0]
+            return read_size(path if content is None else content)
+
+        return size_of
 
     def identity(self) -> str:
         """Name the inputs by their count and a hash: of all paths, and of the sizes of videos and archives."""

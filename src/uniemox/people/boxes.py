@@ -5,7 +5,7 @@ Whatever such a file holds, an invalid box and an unknown image are counted, nev
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -26,6 +26,7 @@ MAX_BYTES: Final = 1024**3  # Maximum size of a JSON file; COCO's largest has 47
 SCORE_HEADINGS: Final = ("score", "confidence", "conf", "probability", "prob")
 PEOPLE: Final = ("person", "people", "persons", "human", "pedestrian")  # What detectors and their data call the class
 BoxForm = Literal["corners", "centre", "sides"]
+SizeOf = Callable[[Path], tuple[int, int] | Unreadable]  # Width and height in pixels
 _FORMS: Final[dict[tuple[str, ...], BoxForm]] = {
     ("x0", "y0", "x1", "y1"): "corners",
     ("xmin", "ymin", "xmax", "ymax"): "corners",
@@ -69,7 +70,9 @@ class BoxList:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
 
-    def assign(self, paths: Iterable[str], *, root: Path | None = None, units: BoxUnits = "auto") -> Assigned:
+    def assign(
+        self, paths: Iterable[str], *, root: Path | None = None, units: BoxUnits = "auto", size_of: SizeOf = read_size
+    ) -> Assigned:
         """Find the images of a manifest that the file names.
 
         An image is found by its path, in whatever way that is written; or else by an end of its path, if only one has
@@ -80,6 +83,7 @@ class BoxList:
             paths: The images.
             root: Folder that paths are relative to; names may be given from the working directory as well.
             units: Of the boxes. `auto` takes them for shares of the image's sides if none reaches beyond 1.5.
+            size_of: Reads width and height of an image by its path, where it is not simply a file there.
         """
         findings = Findings()
         findings.include(self.problems)
@@ -106,7 +110,8 @@ class BoxList:
                     findings.add("image that is not among these", name)
         given: dict[str, Sequence[Box] | None] = {**assigned}
         if are_shares((box for boxes in assigned.values() for box in boxes), units, findings):
-            given = {path: scale_boxes((root or Path()) / path, boxes, findings) for path, boxes in assigned.items()}
+            base = root or Path()
+            given = {path: scale_boxes(base / path, boxes, findings, size_of) for path, boxes in assigned.items()}
         known = {path: Found(tuple(boxes)) for path, boxes in given.items() if boxes is not None}
         return Assigned(list(known), list(known.values()), findings.problems(), (*self.notes, *findings.notes()))
 
@@ -169,9 +174,11 @@ def are_shares(boxes: Iterable[Box], units: BoxUnits, findings: Findings) -> boo
     return found
 
 
-def scale_boxes(path: Path, boxes: Sequence[Box], findings: Findings) -> tuple[Box, ...] | None:
+def scale_boxes(
+    path: Path, boxes: Sequence[Box], findings: Findings, size_of: SizeOf = read_size
+) -> tuple[Box, ...] | None:
     """Turn boxes in shares of an image's sides into pixels; None, and counted, if its size cannot be read."""
-    size = read_size(path) if boxes else (0, 0)
+    size = size_of(path) if boxes else (0, 0)
     if isinstance(size, Unreadable):
         findings.add("box in shares of an image whose size cannot be read", f"{path}: {size.reason}")
         return None

@@ -735,6 +735,32 @@ def test_people_in_an_archive_are_found_by_the_paths_of_its_images(run, exported
     assert "a.tar.gz is read: give --detector, or pack it as zip or tar" in err
 
 
+@pytest.mark.parametrize("form", ["zip", "tar", "stdin", "table"])
+def test_boxes_in_shares_are_of_the_image_that_is_read(run, exported, photos, tmp_path, monkeypatch, form):
+    # The sides are all 0.5 of an image whose size Pillow knows; the path of a member is no file on the disk.
+    name = photos[0].name
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photos[0], name)
+    (tmp_path / "t.csv").write_text(f"path\n{photos[0]}\n")
+    piped = io.TextIOWrapper(io.BytesIO(photos[0].read_bytes()))
+    monkeypatch.setattr("sys.stdin", piped)
+    path, given = {
+        "zip": (f"{tmp_path}/a.zip/{name}", tmp_path / "a.zip"),
+        "tar": (f"{tmp_path}/a.tar/{name}", tmp_path / "a.tar"),
+        "stdin": ("-", "-"),
+        "table": (str(photos[0]), tmp_path / "t.csv"),
+    }[form]
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(f"path,x0,y0,x1,y1\n{path},0,.25,.5,1\n")
+    code, out, err = run("predict", exported, given, "--boxes", boxes, "--box-units", "shares", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    with Image.open(photos[0]) as photo:
+        width, height = photo.size
+    box = next(row["box"] for row in rows if row["path"] == path and row["box"])
+    assert (code, err) == (cli.SUCCESS, "")
+    assert [box[edge] for edge in ("x0", "y0", "x1", "y1")] == [0, height / 4, width / 2, height]
+
+
 @pytest.fixture
 def ffmpeg(tmp_path, monkeypatch):
     """A program in the place of ffmpeg that gives images of a grey of its own each; sets how many, and how it ends."""

@@ -247,7 +247,7 @@ def _people(inputs: Inputs | None, config: PredictConfig, terminal: Terminal) ->
     from uniemox.people.boxes import read_boxes
 
     names = {path.as_posix(): path for path in inputs.paths()}
-    assigned = read_boxes(config.boxes).assign(names, units=config.box_units)
+    assigned = read_boxes(config.boxes).assign(names, units=config.box_units, size_of=inputs.sizes())
     for finding in (*assigned.problems, *assigned.notes):
         terminal.complain(f"{config.boxes}: {finding}")
     return {names[name]: found.boxes for name, found in zip(assigned.paths, assigned.found, strict=True)}
