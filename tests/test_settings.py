@@ -14,6 +14,7 @@ from uniemox.config.training import FinetuneConfig, ModelConfig, OptimConfig, Pr
 from uniemox.console.commands.train import list_sources
 from uniemox.console.flags import flag_of, parse
 from uniemox.errors import ConfigError
+from uniemox.targets.kinds import build_target
 
 CONFIGS = [PretrainConfig, FinetuneConfig]
 EVERY = [
@@ -422,6 +423,24 @@ def test_the_yaml_has_the_text_of_every_setting_above_it(config, saved):
 def test_a_configuration_that_lacks_something_does_not_load(file):
     with pytest.raises(ConfigError, match="`out` must be given"):
         settings.load_config(PretrainConfig, file("data: d\n"))
+
+
+@pytest.mark.parametrize(
+    "target", [["single_label"], ["multi_label"], ["valence_arousal"], ["distribution", "valence_arousal"]]
+)
+@pytest.mark.parametrize("preset", settings.preset_names(FinetuneConfig))
+def test_the_metric_of_a_preset_is_that_of_its_own_target_alone(preset, target):
+    own = settings.load_preset(FinetuneConfig, preset)
+    words = ["--preset", preset, "--head", "random", "--target", *target, *WHERE]
+    config = build(FinetuneConfig, words)
+    assert config.select_by == (own["select_by"] if config.target == own["target"] else None)
+    assert build_target(config.target).selection(config.select_by).is_selectable
+    assert build(FinetuneConfig, [*words, "--select-by", "x"]).select_by == "x"
+
+
+def test_the_metric_of_a_file_is_its_users_whatever_the_target(file):
+    words = ["--preset", "mae", "--config", str(file("select_by: macro_f1")), "--target", "valence_arousal", *WHERE]
+    assert build(FinetuneConfig, words).select_by == "macro_f1"
 
 
 @pytest.mark.parametrize("config", CONFIGS)

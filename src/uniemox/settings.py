@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
 RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
 _COMMANDS: Final = {"PretrainConfig": "pretrain", "FinetuneConfig": "finetune", "ProbeConfig": "probe"}
+_FOLLOWING: Final = {"select_by": "target"}
+"""Settings that a preset gives for its own value of another: where that is changed, they are as if nobody gave them."""
 _MOST: Final = 2**63 - 1  # Of a whole number; what it counts or seeds takes 64 bits
 _SHOWN: Final = 80  # Parts of a list that a message is made of
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -214,7 +216,11 @@ def combine(
     above = {name: value for path in files for name, value in _read_layer(config, path, str(path)).items()}
     if own and any(own.get(name) != value for name, value in chosen.items() if name not in {**above, **given}):
         log.warning("%s continues with its own settings, which differ from the preset %s", given["out"], preset)
-    values = {**chosen, **own, **above, **given}
+    stronger = {**own, **above, **given}
+    for name, other in _FOLLOWING.items():
+        if other in stronger and stronger[other] != chosen.get(other):
+            chosen.pop(name, None)
+    values = {**chosen, **stronger}
     missing = _name_missing(config, values)
     if missing and run is not None:
         out = run.parent
