@@ -105,6 +105,8 @@ def test_every_tensor_of_a_batch_goes_to_the_device(make):
     for name, value in moved._asdict().items():
         if name in ("skipped", "boxes"):
             assert value == getattr(batch, name)
+        elif getattr(batch, name) is None:  # features, where none are stored
+            assert value is None
         else:
             assert value.device.type == "meta"
 
@@ -210,10 +212,37 @@ def test_processes_share_the_rows_that_one_would_see_in_a_step(count):
 
 
 def test_too_few_rows_for_one_step_are_refused_with_the_arithmetic():
-    arithmetic = r"15 rows do not fill one step of 16, .*4 × `optim.accumulate` 2 × 2 \(processes\): lower it"
+    arithmetic = r"15 rows do not fill one step of 16, .*4 × `optim.accumulate` 2 × 2 \(processes\): lower "
     with pytest.raises(DataError, match=arithmetic):
         order_of(num_rows=15, num_processes=2)
     assert order_of(num_rows=16, num_processes=2).steps_an_epoch == 1
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 84, 127])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "num_processes"), [(32, 4, 1), (128, 1, 1), (8, 2, 8), (2, 64, 1)]
+)
+def test_what_too_few_rows_advise_to_lower_fills_a_step(num_rows, batch_size, accumulate, num_processes):
+    shape = {"batch_size": batch_size, "accumulate": accumulate, "num_processes": num_processes}
+    with pytest.raises(DataError, match="do not fill one step of 128") as refused:
+        order_of(num_rows=num_rows, **shape)
+    advice = str(refused.value).rpartition(": ")[2]
+    if num_rows < num_processes:
+        assert advice == "take more rows, or fewer processes"
+        return
+    for one in advice.split(" or "):
+        lowered = {name: int(number) for name, number in re.findall(r"`optim\.(\w+)` to (\d+)", one)}
+        assert lowered
+        assert all(number <= shape[name] for name, number in lowered.items())
+        size = lowered.get("batch_size", 2)
+        assert size == 1 or size % 2 == 0, "mixup pairs the images of a batch"
+        assert order_of(num_rows=num_rows, **{**shape, **lowered}).steps_an_epoch >= 1
+
+
+def test_the_batch_and_the_passes_are_both_named_where_one_is_enough():
+    advice = r": lower `optim.accumulate` to 2 or `optim.batch_size` to 20$"
+    with pytest.raises(DataError, match=advice):
+        order_of(num_rows=84, batch_size=32, accumulate=4)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -69,6 +69,15 @@ def test_folds_are_at_least_three():
         FinetuneConfig(data="d", out="o", folds=2)
 
 
+def test_folds_that_leave_too_few_rows_are_refused_before_the_first_one_starts(finetune_config, tmp_path, heard):
+    config = finetune_config(tmp_path / "out", folds=3, optim={"batch_size": 64, "accumulate": 4})
+    told = r"^fold \d of 3 trains on too few rows: \d+ rows do not fill one step of 256, .*: lower `optim\."
+    with pytest.raises(DataError, match=told):
+        cross_validate(config, heard)
+    assert heard.texts == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_cross_validation_leaves_a_run_for_each_fold_and_a_summary(finetune_config, tmp_path, heard):
     config = finetune_config(tmp_path / "out", folds=3, optim={"epochs": 1})
     found = cross_validate(config, heard)

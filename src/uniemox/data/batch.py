@@ -105,6 +105,10 @@ def collate_labelled(samples: Sequence[LabelledSample]) -> LabelledBatch:
     )
 
 
+def _even(size: int) -> int:
+    return size if size <= 1 else size - size % 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOrder:
     """The order in which training sees its rows: a pure function of the seed, so training can resume at any step.
@@ -123,8 +127,21 @@ class TrainingOrder:
         if self.num_rows < self.rows_a_step:
             raise DataError(
                 f"{self.num_rows} rows do not fill one step of {self.rows_a_step}, that is `optim.batch_size` "
-                f"{self.batch_size} × `optim.accumulate` {self.accumulate} × {self.num_processes} (processes): lower it"
+                f"{self.batch_size} × `optim.accumulate` {self.accumulate} × {self.num_processes} (processes): "
+                + self._advice
             )
+
+    @property
+    def _advice(self) -> str:
+        """Say what to lower so that the rows fill a step; batches stay even, as mixup wants them."""
+        own = self.num_rows // self.num_processes
+        accumulate, size = own // self.batch_size, _even(own // self.accumulate)
+        fewer = [f"`optim.accumulate` to {accumulate}"] if accumulate else []
+        fewer += [f"`optim.batch_size` to {size}"] if size else []
+        if fewer:
+            return f"lower {' or '.join(fewer)}"
+        both = f"lower `optim.accumulate` to 1 and `optim.batch_size` to {_even(own)}"
+        return both if own else "take more rows, or fewer processes"
 
     @property
     def rows_a_step(self) -> int:

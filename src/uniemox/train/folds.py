@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from uniemox.compute.processes import num_processes
 from uniemox.config.training import FinetuneConfig
+from uniemox.data.batch import TrainingOrder
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.whole import write_whole
 from uniemox.manifests.recut import cut_folds
@@ -69,13 +71,13 @@ def cross_validate(
 
     Raises:
         ConfigError: No folds are set, or the folder is not empty and not resumed.
-        DataError: There are fewer groups, or images, than folds.
+        DataError: There are fewer groups, or images, than folds; or a fold leaves too few rows to train on.
     """
     if config.folds is None:
         raise ConfigError("folds is not set: give a number, or call `finetune`")
     if not config.resume and config.out.exists() and any(config.out.iterdir()):
         raise ConfigError(f"out {config.out} is not empty: choose another folder, or `resume` its folds")
-    parts = _prepare(config, observer)
+    parts = _prepare(config, target or build_target(config.target), observer)
     found, shares = [], []
     for number, manifest in enumerate(parts, 1):
         folder = config.out / f"fold-{number}"
@@ -104,14 +106,26 @@ def cross_validate(
     return together
 
 
-def _prepare(config: FinetuneConfig, observer: Observer) -> list[Manifest]:
-    """Divide the rows, and say which fold lacks a class."""
+def _prepare(config: FinetuneConfig, target: Target, observer: Observer) -> list[Manifest]:
+    """Divide the rows that have labels, refuse folds that leave too few to train on, and say which lacks a class."""
     assert config.folds is not None
     asked = dict.fromkeys(
         name for name in (config.train_split, config.val_split, config.test_split) if name is not None
     )
     whole = read_manifest(config.data).select(list(asked))
+    whole = target.bind_to(whole).rated(whole)
     parts = cut_folds(whole, num_folds=config.folds, seed=config.seed)
+    fewest = min(range(len(parts)), key=lambda place: parts[place].split_counts()["train"])
+    try:  # before the first fold has run for hours
+        TrainingOrder(
+            num_rows=parts[fewest].split_counts()["train"],
+            batch_size=config.optim.batch_size,
+            accumulate=config.optim.accumulate,
+            seed=config.seed,
+            num_processes=num_processes(),
+        )
+    except DataError as error:
+        raise DataError(f"fold {fewest + 1} of {config.folds} trains on too few rows: {error}") from error
     for number, part in enumerate(parts, 1):
         counts = part.select(["test"]).class_counts()
         lacking = [name for name, count in whole.class_counts().items() if count and not counts[name]]
