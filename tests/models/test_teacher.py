@@ -616,8 +616,15 @@ def test_what_open_clip_does_not_know_is_a_setting_error(model, pretrained, mess
 
 
 def test_a_folder_brings_its_own_weights(vit_folder):
-    with pytest.raises(ConfigError, match=r"teacher\.pretrained to null.*'openai'"):
+    with pytest.raises(ConfigError, match=r"set `teacher\.pretrained` to null, not 'openai'$"):
         load_teacher(TeacherConfig(model=str(vit_folder)), device=CPU)
+
+
+def test_demo_with_the_tag_of_a_preset_says_which_setting_to_change_and_no_path_of_ours():
+    with pytest.raises(ConfigError) as refused:
+        load_teacher(TeacherConfig(model="demo"), device=CPU)
+    step = "set `teacher.pretrained` to null, not 'openai'"
+    assert str(refused.value) == f"teacher.model demo brings its own weights: {step}"
 
 
 def test_demo_is_the_embedded_folder_and_needs_no_tag(vit_folder, monkeypatch, no_network):

@@ -253,10 +253,18 @@ def find_source(config: TeacherConfig) -> ClipSource:
         CheckpointError: The weights are not available, or a folder's configuration cannot be used.
     """
     if config.model == "demo":
-        return _find_folder(str(_EMBEDDED), config.pretrained)
+        _refuse_pretrained("demo", config.pretrained)
+        return _find_folder(_EMBEDDED)
     name, pretrained = config.model.replace("/", "-"), config.pretrained
     if name not in open_clip.list_models():
-        return _find_folder(config.model, pretrained)
+        folder = Path(config.model).expanduser()
+        if not folder.is_dir():
+            close = ", ".join(difflib.get_close_matches(config.model, open_clip.list_models())) or "ViT-B-16"
+            raise ConfigError(
+                f"teacher.model is {config.model!r}, neither a folder nor an architecture of open_clip such as {close}"
+            )
+        _refuse_pretrained(f"{config.model} is a folder, which", pretrained)
+        return _find_folder(folder)
     if pretrained is None:
         raise ConfigError(
             f"teacher.model {name} is an architecture without weights: set teacher.pretrained to a tag or a weight file"
@@ -279,18 +287,13 @@ def find_source(config: TeacherConfig) -> ClipSource:
     return ClipSource(title, name, architecture, path, {}, "openai" in path.name.lower() or None)
 
 
-def _find_folder(model: str, pretrained: str | None) -> ClipSource:
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        close = ", ".join(difflib.get_close_matches(model, open_clip.list_models())) or "ViT-B-16"
-        raise ConfigError(
-            f"teacher.model is {model!r}, neither a folder nor an architecture of open_clip such as {close}"
-        )
+def _refuse_pretrained(what: str, pretrained: str | None) -> None:
     if pretrained is not None:
-        raise ConfigError(
-            f"teacher.model {model} is a folder, which brings its own weights: set teacher.pretrained to null, "
-            f"not {pretrained!r}"
-        )
+        step = f"set `teacher.pretrained` to null, not {pretrained!r}"
+        raise ConfigError(f"teacher.model {what} brings its own weights: {step}")
+
+
+def _find_folder(folder: Path) -> ClipSource:
     facts = read_clip_config(folder)
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
