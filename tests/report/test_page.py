@@ -200,6 +200,13 @@ def test_a_gallery_says_right_wrong_or_nothing(true, verdict, said):
     assert {"class": verdict} in read.all("li")
 
 
+def test_a_gallery_shows_the_further_answers_of_an_image():
+    item = GalleryItem(picture(), "a", 0.614, "a", "x.jpg", more=("valence 2.00; raters: valence 3.00", ATTACK))
+    read = Reader(render(one(Gallery([item], "Caption"))))
+    assert {"valence 2.00; raters: valence 3.00", ATTACK} <= set(read.text)
+    assert len([attrs for attrs in read.all("span") if attrs.get("class") == "more"]) == 2
+
+
 def test_an_evaluation_shows_its_scores_classes_and_origin():
     scored = report()
     page = evaluation_page(scored, title="On test", provenance={"model": "runs/f"})

@@ -204,6 +204,24 @@ def test_baselines_are_compared_in_metrics_of_every_part(target, manifest):
     assert set(names) <= set(scores.values)
 
 
+def test_every_part_is_told_in_words_by_its_own_columns(target, manifest):
+    labels, logits = target.read_labels(manifest), logits_of()
+    row = {**target.answers(logits)[0], **target.truths(labels)[0]}
+    row |= {f"p_{name}": share for name, share in row.pop("probabilities").items()}
+    assert target.in_words(row) == (row["predicted"], row["label"])
+    distribution, multi, rated = target.more_in_words(row)
+    shares = {name: row[f"share_{name}"] for name in CLASSES}
+    first = max(shares, key=shares.get)
+    assert distribution.startswith(f"{row['distribution_predicted']}; raters: {first} {100 * shares[first]:.0f} %")
+    # A set of labels is listed in the order of the classes, and row 0 has label 0, so its set is {0, 2}.
+    assert multi.endswith("; labelled awe, joy")
+    assert rated == (
+        f"valence {row['valence']:.2f}, arousal {row['arousal']:.2f}; "
+        f"raters: valence {row['label_valence']:.2f}, arousal {row['label_arousal']:.2f}"
+    )
+    assert SingleLabel(CLASSES).more_in_words({}) == ()
+
+
 def test_a_page_explains_the_ranges_once_and_names_parts_in_words(target, manifest):
     display = target.score(logits_of(), target.read_labels(manifest), num_resamples=20).display
     assert display.explanation.count("bootstrap") == 1

@@ -60,6 +60,7 @@ class GalleryItem:
     true: str | None = None
     name: str = ""
     is_judged: bool = True  # Whether the answer is right or wrong; numbers on a scale are neither
+    more: Sequence[str] = ()  # Further answers with what is true, of a model that gives several
 
     @property
     def verdict(self) -> Literal["right", "wrong", "unknown"]:

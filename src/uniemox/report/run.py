@@ -151,6 +151,7 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
                 true=truth,
                 name=row["path"],
                 is_judged=target.is_judged,
+                more=target.more_in_words(row),
             )
             items.append(item)
     return items

@@ -329,6 +329,17 @@ class Several(Target):
         """Describe the answer and the truth of the first part, whose columns keep their names."""
         return self.parts[0].in_words(row)
 
+    def more_in_words(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Describe the answers and the truths of the other parts."""
+        found: list[dict[str, Any]] = [{} for _ in self.parts]
+        for listed in ([part.columns for part in self.parts], [part.truth for part in self.parts]):
+            for own, columns, renamed in zip(found, listed, self._columns(listed), strict=True):
+                own |= {old.name: row.get(new.name) for old, new in zip(columns, renamed, strict=True)}
+        others = [(part, *part.in_words(own)) for part, own in zip(self.parts[1:], found[1:], strict=True)]
+        return tuple(
+            f"{answer}; {'labelled' if part.is_judged else 'raters:'} {truth}" for part, answer, truth in others
+        )
+
     def decisions(self, logits: Logits) -> npt.NDArray[np.float64]:
         """Return the decisions of the parts, side by side; use `agreement` to compare them."""
         pairs = zip(self.parts, self._outputs(logits), strict=True)

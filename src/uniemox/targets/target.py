@@ -213,6 +213,11 @@ class Target(ABC):
 
         return describe(row["predicted"]), describe(row["label"])
 
+    def more_in_words(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Describe further answers to a row with their truths, where there are answers of several kinds."""
+        del row
+        return ()
+
     @abstractmethod
     def decisions(self, logits: Logits) -> npt.NDArray[Any]:
         """Return what is compared to find whether two models agree: (N,) or (N, C)."""
