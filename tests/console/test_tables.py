@@ -15,6 +15,7 @@ from uniemox.manifests.findings import Problem
 from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.people.agreement import compare_people
+from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.scores import Baseline
 from uniemox.targets.single_label import SingleLabel
@@ -29,6 +30,12 @@ def evaluate_multilabel(probabilities, labels, classes, **options):
     return MultiLabel(tuple(classes)).score_numbers(probabilities, labels, **options)
 
 
+EVERY_REPORT = [
+    SingleLabel(("awe", "fear")).score_numbers(np.array([[0.7, 0.3]] * 4), np.array([0, 1, 0, 1])),
+    MultiLabel(("awe", "fear")).score_numbers(np.array([[0.7, 0.3]] * 4), np.array([[True, False], [False, True]] * 2)),
+    Distribution(("awe", "fear")).score_numbers(np.array([[0.7, 0.3]] * 4), np.array([[0.4, 0.6]] * 4)),
+    ValenceArousal(("valence",)).score_numbers(np.array([[0.1], [0.2]]), np.array([[0.3], [0.2]])),
+]
 ESCAPE = "\x1b[31m\x07 [bold]:smile:"
 
 
@@ -165,7 +172,7 @@ def test_an_evaluation_shows_scores_with_intervals_and_every_class(console, text
     for table in tables.report_tables(report):
         console.print(table)
     text = text_of(console)
-    for metric in ("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1"):
+    for metric in ("top-1", "top-3", "balanced accuracy", "macro F1", "weighted F1"):
         assert metric in text
     assert tables.percent(report.top1) in text
     low, high = report.intervals["top1"]
@@ -199,6 +206,28 @@ def test_an_evaluation_without_baselines_says_why(console, text_of):
     assert "majority class (awe)" in text
 
 
+def test_measures_of_distributions_are_decimals_as_papers_print_them(console, text_of):
+    report = Distribution(("awe", "fear")).score_numbers(np.array([[0.7, 0.3]] * 4), np.array([[0.4, 0.6]] * 4))
+    metrics, *_ = tables.report_tables(report)
+    console.print(metrics)
+    text = text_of(console)
+    assert re.search(r"Chebyshev +│ +0\.300 │", text)
+    assert re.search(r"intersection +│ +0\.700 │", text)
+    assert re.search(r"top-1 of the mode +│ +0\.0 % │", text)
+
+
+@pytest.mark.parametrize("report", EVERY_REPORT)
+def test_the_terminal_calls_scores_what_a_page_calls_them(console, text_of, report):
+    replaced = replace(report, baselines=(Baseline("majority", dict(report.values), "note"),))
+    for table in tables.report_tables(replaced):
+        console.print(table)
+    text = text_of(console)
+    for metric in report.metrics:
+        if metric.title and metric.name in report.values:
+            assert metric.title in text
+            assert metric.name == metric.title or f"│ {metric.name} " not in text
+
+
 def test_an_evaluation_of_several_labels_shows_average_precision(console, text_of):
     generator = np.random.default_rng(0)
     labels = generator.random((60, 3)) < 0.4
@@ -207,9 +236,9 @@ def test_an_evaluation_of_several_labels_shows_average_precision(console, text_o
     for table in tables.report_tables(report):
         console.print(table)
     text = text_of(console)
-    for metric in ("mean_average_precision", "macro_f1", "micro_f1", "random order"):
+    for metric in ("mean average precision", "macro F1", "micro F1", "random order"):
         assert metric in text
-    assert "top1" not in text
+    assert "top-1" not in text
     assert tables.percent(report.mean_average_precision) in text
     assert tables.percent(report.average_precision[0]) in text
     low, high = report.intervals["mean_average_precision"]

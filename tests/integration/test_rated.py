@@ -83,9 +83,7 @@ def test_a_folder_says_its_kind_and_a_run_its_scores(models, kind):
         assert page.stat().st_size > 500
     if "valence" in kind:
         assert facts.numbers[f"{'valence_arousal.' if '+' in kind else ''}scale"] == (1.0, 9.0)
-        assert (
-            "the emotion of an image in valence and arousal, from 1 to 9" in (models[kind] / "README.md").read_text()
-        )
+        assert "the emotion of an image in valence and arousal, from 1 to 9" in (models[kind] / "README.md").read_text()
 
 
 def test_what_was_learned_beats_the_same_answer_to_all(models):

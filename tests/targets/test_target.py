@@ -204,7 +204,7 @@ def test_a_page_and_the_terminal_show_them(evaluated, model, painted, capsys):
     (prediction,) = predictor.predict(path)
     console.print(predictions_table([prediction], predictor.target, top_k=3))
     told = capsys.readouterr().out
-    assert "mean_absolute_error" in told
+    assert "mean absolute error" in told
     assert shown in told
     assert prediction.predicted in told
 

@@ -59,8 +59,7 @@ def report_tables(scores: Scores) -> Iterable[Table]:
     for metric in shown:
         sign = " %" if metric.is_share and unit != "%" else ""
         interval = " to ".join(_number(end, metric) for end in scores.intervals.get(metric.name) or ())
-        name = metric.name if metric.is_selectable else metric.title
-        rows.append((name, _number(scores.values[metric.name], metric) + sign, interval))
+        rows.append((metric.title, _number(scores.values[metric.name], metric) + sign, interval))
     rows += [(name, percent(share) + ("" if unit == "%" else " %"), "") for name, share in scores.display.baselines]
     table = _make_table(("metric", unit, "95 % interval"), rows, right=[unit])
     notes = [] if scores.compared else scores.notes
@@ -77,7 +76,7 @@ def report_tables(scores: Scores) -> Iterable[Table]:
 
 def _compared_table(scores: Scores) -> Table:
     """Show the model beside its baselines."""
-    heads = [metric.name if metric.is_selectable else metric.title for metric in scores.headline]
+    heads = [metric.title for metric in scores.headline]
     rows = [(name, *(_number(values[one.name], one) for one in scores.headline)) for name, values in scores.compared]
     table = _make_table(("compared", *heads), rows, right=heads)
     table.caption = _cell("\n".join(scores.notes))
@@ -93,7 +92,7 @@ def _score(cell: object, *, is_share: bool) -> object:
 def folds_table(found: Sequence[FoldScore]) -> Table:
     """Show what the folds of a cross-validation say together."""
     rows = [
-        (one.metric.name, f"{one.mean:.4f}", f"{one.mean - one.half:.4f} to {one.mean + one.half:.4f}")
+        (one.metric.title, f"{one.mean:.4f}", f"{one.mean - one.half:.4f} to {one.mean + one.half:.4f}")
         for one in found
         if one.metric.title
     ]

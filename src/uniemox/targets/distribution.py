@@ -118,8 +118,8 @@ class Distribution(SoftmaxTarget):
         ),
         _metric("top1", "top-1 of the mode"),
         _metric("cosine", "cosine", is_share=False, limits=(0, 1)),
-        _metric("intersection", "intersection"),
-        _metric("chebyshev", "Chebyshev", note="0 is best", lower_is_better=True),
+        _metric("intersection", "intersection", is_share=False, limits=(0, 1)),
+        _metric("chebyshev", "Chebyshev", note="0 is best", lower_is_better=True, is_share=False, limits=(0, 1)),
         _metric("clark", "Clark", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
         _metric("canberra", "Canberra", note="0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)),
     )

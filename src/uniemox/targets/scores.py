@@ -33,7 +33,7 @@ class Metric:
     is_bootstrapped: bool = False  # Whether it has a 95 % interval
     is_kept: bool = True  # Whether the journal and the card keep it
     lower_is_better: bool = False
-    is_share: bool = True  # Whether it lies in [0, 1], to be shown as a percentage on the terminal
+    is_share: bool = True  # Whether it is a share, in [0, 1], to be shown as a percentage on the terminal
     limits: tuple[float, float] = (-math.inf, math.inf)  # Between which it lies, if it is no share
     is_biased: bool = False  # Whether few samples make it too high or too low, which its interval corrects
 
