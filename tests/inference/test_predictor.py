@@ -86,7 +86,7 @@ class Stub:
     """A backend that counts what it is asked for, and says of each image how red it is."""
 
     def __init__(self):
-        kind = {"view": "scene", "target": "single_label", "kept": {}}
+        kind = {"view": "scene", "target": "single_label", "kept": {}, "image_size": 8, "preparation": None}
         self.facts = types.SimpleNamespace(classes=("red", "other"), views=self, **kind)
         self.domain, self.batches = None, []
 
@@ -473,7 +473,7 @@ def test_a_file_of_which_a_read_gives_a_piece_is_read_to_its_end(predictor, pict
 
 
 def test_a_file_that_never_ends_is_given_up(predictor, monkeypatch):
-    monkeypatch.setattr("uniemox.inference.predictor.MAX_BYTES", 1000)
+    monkeypatch.setattr("uniemox.inference.opening.MAX_BYTES", 1000)
     with Path("/dev/zero").open("rb") as file:
         (found,) = predictor.predict(file)
     assert found.reason == "more than 1000 bytes"

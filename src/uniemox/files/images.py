@@ -284,7 +284,10 @@ def _decode(
         image.draft(None, (shrink_to, shrink_to))
     # Pillow stores a pixel of colours in four bytes; the result is another image, and one that is turned a third.
     may_be_turned = "exif" in image.info or isinstance(image, TiffImageFile)
-    with ROOM.hold(math.prod(image.size) * (12 if may_be_turned else 8)):
+    room = math.prod(image.size) * (12 if may_be_turned else 8)
+    if scans > 1:  # libjpeg holds two bytes of each coefficient of the whole image, at whatever size it is decoded
+        room = max(room, 6 * width * height + 4 * math.prod(image.size))
+    with ROOM.hold(room):
         image.load()
         upright = _to_rgb(image)
         orientation = _orientation_of(image, lambda loaded: loaded.getexif())  # Pillow turns a TIFF when it loads it

@@ -29,7 +29,8 @@ from uniemox.files.packed import is_archive_name, is_streamed, read_members
 from uniemox.files.paths import PATH_HEADINGS, is_file, is_folder, is_there
 from uniemox.files.video import Frame, find_ffmpeg, is_video_name, read_frames
 from uniemox.files.walk import is_clutter
-from uniemox.inference.predictor import URL, Named, find_images
+from uniemox.inference.opening import URL, Named
+from uniemox.inference.predictor import find_images
 from uniemox.manifests.facts import METADATA_KEY, facts_from_metadata
 from uniemox.manifests.findings import Findings
 from uniemox.wording import counted, name_first, nearest, reason_of

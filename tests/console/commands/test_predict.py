@@ -111,6 +111,7 @@ class Predictor:
     asked: dict
     stops = True
     precision = "fp32"
+    decoding = "auto"
 
     @classmethod
     def load(cls, model, **options):
@@ -172,7 +173,7 @@ def test_predictions_are_a_table_on_stdout(run, predictor):
     assert err == "uniemox: 1 of 2 images could not be read\n"
     compute = {"device": "cpu", "precision": "auto", "batch_size": 32, "num_workers": 2}
     assert predictor.asked.pop("zero_shot") == ZeroShotConfig()
-    assert predictor.asked == {"model": "m", "dataset": None, "people": None, **compute}
+    assert predictor.asked == {"model": "m", "dataset": None, "people": None, "decoding": "auto", **compute}
 
 
 def test_predictions_are_a_line_of_json_each(run, predictor):

@@ -87,6 +87,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
             dataset=config.dataset,
             precision=config.precision,
             zero_shot=config.zero_shot,
+            decoding=config.decoding,
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
         if inputs is None:
@@ -217,6 +218,7 @@ def _identify(predictor: Predictor, inputs: Inputs, people: People | None, confi
     identity = {
         "model": f"SHA-256 {predictor.digest()[:16]}",
         "precision": predictor.precision,
+        "decoding": predictor.decoding,
         "list of inputs": inputs.identity(),
         "version of uniemox": __version__,
     }
