@@ -101,6 +101,22 @@ def test_errors_of_the_teacher_speak_of_the_name():
         assert "teacher" not in reword(str(error.value))
 
 
+@pytest.mark.parametrize("name", ["clip:ViT-B-16/openai", "clip:ViT-B-16-quickgelu/openai"])
+def test_an_error_that_follows_a_name_does_not_say_it_again(name, monkeypatch):
+    from huggingface_hub import constants
+
+    from uniemox.checkpoints.backbones import find_backbone
+    from uniemox.checkpoints.load import load_model
+    from uniemox.config.zero_shot import ZeroShotConfig
+    from uniemox.errors import CheckpointError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = ZeroShotConfig(classes=("awe", "fear"))
+    for load in (find_backbone, lambda name: load_model(name, zero_shot=asked)):
+        with pytest.raises(CheckpointError, match=f"^{name}: found no open_clip_model.safetensors"):
+            load(name)
+
+
 def test_reading_a_name_brings_no_torch():
     code = "import sys; import uniemox.config.clip_name; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -120,7 +120,7 @@ def test_a_teacher_of_one_label_is_not_scored_beside_several(painted, tiny_clip)
     question = question_of(painted)[0]
     several = replace(question, target=MultiLabel())
     assert answer_zero_shot(f"clip:{tiny_clip}", several) == (
-        "a zero-shot model gives one label, and this one answers of the kind multi_label"
+        "a zero-shot model gives one label, and this model's target is multi_label"
     )
 
 

@@ -297,7 +297,7 @@ def _find_clip(name: str) -> Backbone:
     try:
         source = clip.find_source(config)
     except (ConfigError, CheckpointError) as error:
-        raise type(error)(f"{shorten(name)}: {reword(str(error))}") from error
+        raise type(error)(f"{shorten(name)}: {reword(str(error), config)}") from error
     facts = source.preprocess or (source.folder or {}).get("preprocess_cfg", {})
     resize_mode = facts.get("resize_mode") or "shortest"
     if resize_mode not in ("shortest", "squash"):
@@ -317,10 +317,11 @@ def _find_clip(name: str) -> Backbone:
 def _load_clip(
     name: str, interpolation: str, device: torch.device, precision: Precision, *, is_squashed: bool
 ) -> Loaded:
+    config = replace(teacher_of(name), precision=precision)
     try:
-        tower = clip.load_teacher(replace(teacher_of(name), precision=precision), device=device)
+        tower = clip.load_teacher(config, device=device)
     except (ConfigError, CheckpointError) as error:
-        raise type(error)(f"{shorten(name)}: {reword(str(error))}") from error
+        raise type(error)(f"{shorten(name)}: {reword(str(error), config)}") from error
     tower.release_text_tower()
     # The tower normalises pixels in [0, 1] itself.
     prepare = Preparation(tower.image_size, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation, is_squashed)

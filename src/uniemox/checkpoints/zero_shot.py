@@ -209,7 +209,7 @@ def _load_clip(name: str, *, needed_by: str) -> Teacher:
         return load_teacher(settings, device=torch.device("cpu"))
     except (ConfigError, CheckpointError) as error:
         whose = f"{needed_by} needs the text tower of {name}" if needed_by else shorten(name)
-        raise type(error)(f"{whose}: {reword(str(error))}") from error
+        raise type(error)(f"{whose}: {reword(str(error), settings)}") from error
 
 
 def _ask(name: str, config: ZeroShotConfig, dataset: str | None, *, own: ModelFacts | None) -> Asked:

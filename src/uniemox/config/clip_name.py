@@ -69,8 +69,20 @@ def _path_of(text: str) -> Path:
     return path
 
 
-def reword(text: str) -> str:
-    """Reword an error about the settings of a teacher for somebody who gave a name instead."""
+def title_of(config: TeacherConfig) -> str:
+    """What errors and reports call a CLIP: ARCH:TAG, ARCH:FILE or the name of its folder."""
+    if config.pretrained is None:
+        return Path(config.model).name
+    return f"{config.model.replace('/', '-')}:{Path(config.pretrained).name}"
+
+
+def reword(text: str, config: TeacherConfig | None = None) -> str:
+    """Reword an error about the settings of a teacher for somebody who gave a name instead.
+
+    Where those settings are given, the error does not begin with their title: the name will stand before it.
+    """
+    if config is not None:
+        text = text.removeprefix(f"{title_of(config)}: ")
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
     return text

@@ -83,7 +83,7 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
     from uniemox.models.teacher import find_source, offline  # open_clip takes seconds to import
 
     if not question.target.is_zero_shot:
-        return f"a zero-shot model gives one label, and this one answers of the kind {question.target.name}"
+        return f"a zero-shot model gives one label, and this model's target is {question.target.name}"
     facts, device = question.test.facts, torch.device(question.device)
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
     try:

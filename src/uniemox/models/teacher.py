@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from uniemox.compute.devices import does_bfloat16_well
+from uniemox.config.clip_name import title_of
 from uniemox.config.training import TeacherConfig
 from uniemox.errors import DAMAGED, CheckpointError, ConfigError
 from uniemox.files.state_dicts import read_state
@@ -269,7 +270,7 @@ def find_source(config: TeacherConfig) -> ClipSource:
         raise ConfigError(
             f"teacher.model {name} is an architecture without weights: set teacher.pretrained to a tag or a weight file"
         )
-    title, architecture = f"{name}:{Path(pretrained).name}", open_clip.get_model_config(name)
+    title, architecture = title_of(config), open_clip.get_model_config(name)
     if tag := open_clip.get_pretrained_cfg(name, pretrained):
         quick_gelu = bool(tag.get("quick_gelu", False))
         return ClipSource(title, name, architecture, _fetch(tag, title), tag, quick_gelu, is_tag=True)

@@ -126,7 +126,8 @@ class Distribution(SoftmaxTarget):
 
     def rated(self, manifest: Manifest) -> Manifest:
         """Skip the rows without shares."""
-        return keep_rated(manifest, manifest.table["distribution"].is_valid().to_numpy(), "shares of raters")
+        is_rated = manifest.table["distribution"].is_valid().to_numpy()
+        return keep_rated(manifest, is_rated, "shares of raters", target=self.name)
 
     def missing(self, manifest: Manifest) -> list[str]:
         """Name the classes that no rater chose."""
