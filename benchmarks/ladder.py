@@ -41,6 +41,7 @@ from uniemox.train.run_folder import describe_environment
 SEEDS = (0, 1, 2)
 TESTS = ("unseen pairs", "unseen characters")
 RESULTS = Path(__file__).parent / "results"
+ASSET = Path(__file__).parents[1] / "src/uniemox/demo/assets/ladder.json"  # What the demo shows of it
 RESAMPLES = 10_000
 MEAN = {"pool": "mean", "head": "random", "trained_share": 1.0}
 OLD_RATE = {"base_lr": WITHOUT_START["optim.base_lr"]}
@@ -196,6 +197,18 @@ def difference(rows: list[dict[str, Any]], test: str, rung: str, other: str) -> 
     return float(points.mean()), float(low), float(high)
 
 
+def to_asset(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give what the demo shows: balanced accuracy of each rung on both tests, mean over its seeds."""
+    right = {name: [row["right"] for row in rows if row["rung"] == name] for name in RUNGS}
+    return {
+        name: {
+            "told": rung.told,
+            "scores": {test: round(score([each[test] for each in right[name]]) / 100, 4) for test in TESTS},
+        }
+        for name, rung in RUNGS.items()
+    }
+
+
 def to_markdown(rows: list[dict[str, Any]], facts: dict[str, object]) -> str:
     """Write the result as a page."""
     count = {test: len(rows[0]["right"][test]) for test in TESTS}
@@ -256,6 +269,7 @@ def main() -> None:
     rows = [json.loads(row_file(given.folder, *run).read_text()) for run in wanted]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "ladder.json").write_text(json.dumps({"facts": facts, "rows": rows}) + "\n")
+    ASSET.write_text(json.dumps(to_asset(rows), indent=1) + "\n")
     page = to_markdown(rows, facts)
     (RESULTS / "ladder.md").write_text(page)
     print(page)

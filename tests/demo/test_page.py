@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ import torch
 from uniemox.checkpoints.folder import Pretrained, pretraining_facts
 from uniemox.config.training import ModelConfig
 from uniemox.demo.drawn import unpack
-from uniemox.demo.page import reconstruct
+from uniemox.demo.page import read_ladder, reconstruct
 from uniemox.manifests.table import read_manifest
 from uniemox.models.pretrain import UniEmoX
 
@@ -36,3 +39,11 @@ def test_the_masks_of_a_reconstruction_follow_the_seed(test_split, pretrained):
     first, again, other = (reconstruct(pretrained, test_split, mask_ratio=0.75, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
     assert not all(np.array_equal(x[0], y[0]) for x, y in zip(first, other, strict=True))
+
+
+def test_the_rows_that_are_shown_are_those_of_the_committed_benchmark():
+    page = Path(__file__).parents[2].joinpath("benchmarks/results/ladder.md").read_text(encoding="utf-8")
+    made = re.findall(r"^\| (.+) \| (\d+\.\d).* \| (\d+\.\d).* \|$", page, re.MULTILINE)
+    rungs = [(rung.told, *(f"{100 * score:.1f}" for score in rung.scores.values())) for rung in read_ladder().values()]
+    assert len(rungs) > 5
+    assert rungs == made

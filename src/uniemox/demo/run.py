@@ -1,4 +1,4 @@
-"""The demonstration's run: import, pretrain, fine-tune twice, evaluate, predict, report.
+"""The demonstration's run: import, pretrain, fine-tune, evaluate, predict, report.
 
 Nothing here is a mock: every stage is the function that its command calls.
 """
@@ -12,7 +12,7 @@ import matplotlib as mpl
 from uniemox.compute.devices import build_accelerator, does_bfloat16_well
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.demo.drawn import DrawnData, unpack
-from uniemox.demo.page import Findings, Outcome, build_page
+from uniemox.demo.page import Findings, build_page
 from uniemox.errors import ConfigError
 from uniemox.files.whole import check_vacant
 from uniemox.inference.backend import load_backend
@@ -59,25 +59,23 @@ def run_demo(out: Path, *, device: str = "auto", seed: int = 0, observer: Observ
         assert isinstance(report, SingleLabelScores)
         return report
 
-    outcomes = []
-    for name, title, init in (("uniemox", "UniEmoX-mini", str(pretrained)), ("random", "random weights", None)):
-        observer(Message(f"3/5 fine-tuning from {title}"))
-        folder = out / f"finetune-{name}"
-        model = finetune(finetune_config(data, folder, init, device, seed), observer)
-        tests = {
-            "unseen pairs": score(model, data.seen, folder / "test"),
-            "unseen characters": score(model, data.unseen, folder / "unseen-characters"),
-        }
-        outcomes.append(Outcome(title, read_journal(folder / "metrics.jsonl"), tests))
+    observer(Message("3/5 fine-tuning on scene and person"))
+    folder = out / "finetune"
+    model = finetune(finetune_config(data, folder, str(pretrained), device, seed), observer)
+    tests = {
+        "unseen pairs": score(model, data.seen, folder / "test"),
+        "unseen characters": score(model, data.unseen, folder / "unseen-characters"),
+    }
     observer(Message("4/5 predicting"))
     # Not by Predictor.load, which warns of a model that knows only drawings: the report says so.
-    predictor = Predictor(load_backend(out / "finetune-uniemox", device=device))
+    predictor = Predictor(load_backend(folder, device=device))
     observer(Message("5/5 writing the report"))
     findings = Findings(
         data=data,
         pretraining=pretraining,
         pretrained=pretrained,
-        outcomes=tuple(outcomes),
+        journal=read_journal(folder / "metrics.jsonl"),
+        tests=tests,
         predictor=predictor,
         photograph=PHOTOGRAPH,
         seconds=time.monotonic() - began,
@@ -92,7 +90,7 @@ def pretrain_config(data: DrawnData, out: Path, device: str, seed: int) -> Pretr
 
 
 def finetune_config(data: DrawnData, out: Path, init: str | None, device: str, seed: int) -> FinetuneConfig:
-    """Make the settings of the demo's fine-tuning; only the start, and what needs one, differs between the two."""
+    """Make the settings of the demo's fine-tuning; without a start, what needs one is switched off."""
     settings = load_preset(FinetuneConfig, "demo") | _settings(data, out, device, seed)
     # Baselines are shown once, beside the evaluation; of distances the report shows nothing.
     settings |= {"init": init, "baselines": False, "confidence.domain_share": None}
