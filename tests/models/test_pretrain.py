@@ -4,6 +4,7 @@ from typing import get_args
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.config.training import FusedBy, Fusion, LossConfig, ModelConfig
 from uniemox.losses import PretrainLosses, contrast_loss, reconstruction_loss, similarity_loss
@@ -304,3 +305,35 @@ def test_the_mean_of_the_patches_goes_the_way_of_the_class_token(fusion):
         fused.append(model.projection(alpha if model.fusion is None else model.fusion(alpha, beta)))
     torch.testing.assert_close(output.embedding, fused[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(output.mean_embedding, fused[1], atol=1e-5, rtol=1e-5)
+
+
+# What a step costs, in operations, which are the same on every machine
+
+
+def operations(*, decode_share=1.0):
+    """Count floating-point operations of a forward and a backward pass for a sample of ViT-B/16 at mask 0.9."""
+    with torch.device("meta"):
+        model = UniEmoX(ModelConfig(decode_share=decode_share), embedding_width=512)
+        views, noise = torch.empty(2, 1, 3, 224, 224), torch.empty(2, 1, 196)
+        with FlopCounterMode(display=False) as counter:
+            output = model(*views, *noise, 0.9)
+            (output.prediction.sum() + output.embedding.sum()).backward()
+    return counter.get_total_flops()
+
+
+def block_operations(tokens, width):
+    """Operations of a block on so many tokens: products with 12 times the square of the width, and attention."""
+    return 2 * tokens * width * width * (4 + 8) + 2 * 2 * tokens * tokens * width
+
+
+def test_a_step_encodes_twenty_tokens_of_each_view_and_decodes_the_scene_once():
+    """By hand: 12 blocks on 2 × 20 tokens of 768, 8 blocks on 197 tokens of 512, thrice for the backward pass."""
+    encoder = 2 * 12 * block_operations(20, 768)
+    decoder = 8 * block_operations(197, 512) + 2 * 197 * 512 * 768  # with the layer that predicts pixels
+    assert operations() == pytest.approx(3 * (encoder + decoder), rel=0.03)
+
+
+def test_a_quarter_of_the_hidden_patches_is_a_third_of_the_decoders_work():
+    encoder = 2 * 12 * block_operations(20, 768)
+    whole, quarter = operations() - 3 * encoder, operations(decode_share=0.25) - 3 * encoder
+    assert quarter / whole < 0.34  # 64 of 197 tokens
