@@ -28,7 +28,7 @@ def load(config, name):
 
 
 def test_the_presets_are_these():
-    assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "demo"}
+    assert set(settings.preset_names(PretrainConfig)) == {"released", "base", "small", "fast", "demo"}
     assert set(settings.preset_names(FinetuneConfig)) == {
         *("released", "mae", "uniemox", "heco", "caer_s", "emotic", "emotic_vad", "demo"),
         *("emotion6_distribution", "emotion6_vad"),

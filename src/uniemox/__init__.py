@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uniemox.checkpoints.load import load_pretraining as load_pretraining
     from uniemox.config.people import PersonConfig as PersonConfig
     from uniemox.config.probe import ProbeConfig as ProbeConfig
+    from uniemox.config.reinforce import ReinforceConfig as ReinforceConfig
     from uniemox.config.training import AugmentConfig as AugmentConfig
     from uniemox.config.training import ConfidenceConfig as ConfidenceConfig
     from uniemox.config.training import FinetuneConfig as FinetuneConfig
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
     from uniemox.train.finetune import finetune as finetune
     from uniemox.train.pretrain import pretrain as pretrain
     from uniemox.train.probe import probe as probe
+    from uniemox.train.reinforce import reinforce as reinforce
 
 _MODULES = {
     "checkpoints.load": "load_model load_pretraining",
     "config.people": "PersonConfig",
     "config.probe": "ProbeConfig",
+    "config.reinforce": "ReinforceConfig",
     "config.training": "AugmentConfig ConfidenceConfig FinetuneConfig LossConfig ModelConfig OptimConfig "
     "PretrainConfig TeacherConfig ViewsConfig",
     "config.zero_shot": "ZeroShotConfig",
@@ -58,6 +61,7 @@ _MODULES = {
     "train.finetune": "finetune",
     "train.pretrain": "pretrain",
     "train.probe": "probe",
+    "train.reinforce": "reinforce",
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(["__version__", *_HOMES])
