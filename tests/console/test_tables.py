@@ -15,9 +15,11 @@ from uniemox.manifests.findings import Problem
 from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.people.agreement import compare_people
+from uniemox.targets.conformal import Guarantees
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.scores import Baseline
+from uniemox.targets.several import Several
 from uniemox.targets.single_label import SingleLabel
 from uniemox.targets.valence_arousal import ValenceArousal
 
@@ -73,6 +75,41 @@ def test_ratings_have_no_columns_of_confidences_and_classes(console, text_of):
     assert "valence 5.50, arousal 3.25" in text
     assert "%" not in text
     assert "likeliest" not in text
+    assert "valence and arousal from -1 to 1" in text
+
+
+def heads_of(text):
+    return [head.strip() for head in text.splitlines()[1].split("┃")[1:-1]]
+
+
+def test_usual_answers_have_no_column_for_what_few_have(console, text_of):
+    console.print(tables.predictions_table([predicted("a.png", {"awe": 1.0})], SingleLabel(("awe",)), top_k=1))
+    assert heads_of(text_of(console)) == ["path", "emotion", "%", "likeliest"]
+
+
+def test_label_sets_notes_and_times_are_shown_where_they_exist(console, text_of):
+    target = SingleLabel(("awe", "fear"), guarantees=Guarantees(level=0.9, threshold=0.2, risk=0.1, cutoff=0.6))
+    answers = target.answers(np.log([[0.55, 0.45], [0.9, 0.1]]))
+    answers[1] |= {"out_of_domain": 3.5, "is_unfamiliar": True}
+    rows = [Prediction(Path("v.mp4"), answer, time=1.5 * place) for place, answer in enumerate(answers)]
+    console.width = 120
+    console.print(tables.predictions_table(rows, target, top_k=1))
+    text = text_of(console)
+    assert heads_of(text) == ["path", "time", "emotion", "%", "label set", "likeliest", "note"]
+    assert re.search(r"v\.mp4 +│ +0 s │ awe +│ 55\.0 │ awe, fear +│ awe 55\.0 +│ abstains +│", text)
+    assert re.search(r"v\.mp4 +│ +1\.5 s │ awe +│ 90\.0 │ awe +│ awe 90\.0 +│ unfamiliar +│", text)
+
+
+def test_the_answers_of_every_kind_are_shown_and_none_twice(console, text_of):
+    kinds = (SingleLabel(("awe", "fear")), Distribution(("awe", "fear")), ValenceArousal(("valence",), (1.0, 9.0)))
+    target = Several(parts=kinds)
+    answers = target.answers(np.array([[1.0, 0.0, 0.0, 1.0, 0.5]]))
+    console.width = 120
+    console.print(tables.predictions_table([Prediction(Path("a.png"), answers[0])], target, top_k=1))
+    text = text_of(console)
+    assert heads_of(text) == ["path", "emotion", "%", "distribution predicted", "likeliest"]
+    assert re.search(r"awe, valence 7\.00 +│ 73\.1 │ fear +│ awe 73\.1 +│", text)
+    assert "valence from 1 to 9" in text
 
 
 def test_predictions_of_several_labels_name_all_that_apply(console, text_of):

@@ -194,7 +194,7 @@ def test_rows_without_a_rating_are_left_out_and_counted(tmp_path, caplog):
         kept = target.rated(manifest)
     assert kept.table["path"].to_pylist() == ["0.png", "3.png"]
     assert kept.places.tolist() == [0, 3]
-    assert "2 of 4 rows of rated have no valence and arousal and are skipped" in caplog.text
+    assert "target valence_arousal leaves out 2 of 4 rows of rated, which have no valence and arousal" in caplog.text
     assert target.rated(kept) is kept
     with pytest.raises(DataError, match="none of 2 rows of rated has valence and arousal"):
         target.rated(manifest.where(np.array([False, True, True, False])))

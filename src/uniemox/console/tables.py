@@ -108,30 +108,45 @@ def _number(value: float, metric: Metric) -> str:
 def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_k: int) -> Table:
     """Show a target's predictions, a row each; an image that could not be read has its reason instead of an answer.
 
-    If one of them is of a person, a column shows the box of each.
+    If one of them is of a person, a column shows the box of each, and likewise the second of a frame, label sets, and a
+    note of flags that are up, such as that the model abstains. Numbers have their units under the table.
     """
+    words = [column.name for column in target.columns if column.kind in ("text", "texts")]
+    further = [name for name in words if name != "predicted" and not name.endswith("likeliest")]
     numbers = [column.name for column in target.columns if column.kind == "number"]
-    has_people = any(prediction.box is not None for prediction in predictions)
     rows = []
     for prediction in predictions:
-        predicted, confidence = prediction.predicted, prediction.confidence
-        if prediction.answer is None:
-            answer = ("", "", f"not read: {prediction.reason}")
+        answer, confidence = prediction.answer, prediction.confidence
+        if answer is None:
+            cells = ["", "", *("" for _ in further), f"not read: {prediction.reason}", ""]
         else:
-            emotion = ", ".join(predicted) or "–" if isinstance(predicted, list) else str(predicted)
-            known = ((name, prediction.answer.get(name)) for name in numbers)
-            rated = [f"{name} {value:.2f}" for name, value in known if value is not None]
-            if rated:
-                emotion = ", ".join([*([emotion] if predicted is not None else []), *rated])
+            known = [(name, answer.get(name)) for name in numbers]
+            parts = [f"{name} {value:.2f}" for name, value in known if value is not None]
+            if prediction.predicted is not None or not parts:
+                parts.insert(0, _join(prediction.predicted))
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
-            answer = (emotion, "" if confidence is None else percent(confidence), likeliest)
-        box = [_describe_box(prediction.box)] if has_people else []
-        rows.append((prediction.path, *box, *answer))
-    heads = ["path", *(["person"] if has_people else []), "emotion", "%", "likeliest"]
-    # Ratings have neither confidences nor classes.
-    used = [place for place in range(len(heads)) if not rows or any(row[place] for row in rows)]
+            flags = ", ".join(_spell(name.removeprefix("is_")) for name, value in answer.items() if value is True)
+            more = (_join(answer.get(name)) for name in further)
+            cells = [", ".join(parts), "" if confidence is None else percent(confidence), *more, likeliest, flags]
+        moment = "" if prediction.time is None else f"{prediction.time:g} s"
+        rows.append([prediction.path, moment, _describe_box(prediction.box), *cells])
+    heads = ["path", "time", "person", "emotion", "%", *map(_spell, further), "likeliest", "note"]
+    # Ratings have neither confidences nor classes, pictures no time, and most answers nothing to note.
+    used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]
     shown = [[row[place] for place in used] for row in rows]
-    return _make_table([heads[place] for place in used], shown, right=("person", "%"))
+    table = _make_table([heads[place] for place in used], shown, right=("time", "person", "%"))
+    if target.units:
+        table.caption = _cell(target.units)
+    return table
+
+
+def _spell(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _join(value: object) -> str:
+    """Show a label, or those of a list."""
+    return (", ".join(value) or "–") if isinstance(value, list) else str(value)
 
 
 def _describe_box(box: Box | None) -> str:

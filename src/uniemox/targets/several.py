@@ -181,6 +181,11 @@ class Several(Target):
         return ", and ".join(part.summary for part in self.parts)
 
     @property
+    def units(self) -> str:
+        """The units of the parts."""
+        return "; ".join(part.units for part in self.parts if part.units)
+
+    @property
     def fitted(self) -> str:
         """What a card reports of what was fitted on val."""
         return " ".join(part.fitted for part in self.parts if part.fitted)

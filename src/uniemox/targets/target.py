@@ -107,6 +107,11 @@ class Target(ABC):
         return self.does.format(classes=len(self.classes)) or f"gives answers of the kind {self.name}"
 
     @property
+    def units(self) -> str:
+        """What a reader of answers must know to read their numbers, such as the ends of a scale; mostly nothing."""
+        return ""
+
+    @property
     def fitted(self) -> str:
         """What a card reports of what was fitted on val."""
         return ""
@@ -328,7 +333,7 @@ def refuse_infinite(logits: Logits) -> None:
         raise DataError(f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged")
 
 
-def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str) -> Manifest:
+def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str, *, target: str) -> Manifest:
     """Keep the rows (N,) that have what a target reads; `DataError` if none has."""
     count = int((~is_rated).sum())
     if count == len(manifest):
@@ -336,7 +341,8 @@ def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str) ->
             f"none of {count} rows of {manifest.facts.name} has {what}: choose other splits, or another `target`"
         )
     if count:
-        log.info("%d of %d rows of %s have no %s and are skipped", count, len(manifest), manifest.facts.name, what)
+        text = "target %s leaves out %d of %d rows of %s, which have no %s"
+        log.info(text, target, count, len(manifest), manifest.facts.name, what)
     return manifest.where(is_rated)
 
 

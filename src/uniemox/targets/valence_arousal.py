@@ -210,7 +210,7 @@ class ValenceArousal(Target):
 
     def rated(self, manifest: Manifest) -> Manifest:
         """Skip the rows without a rating in one of the dimensions."""
-        return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), listed(self.classes))
+        return keep_rated(manifest, ~self._unrated(self._ratings(manifest)), listed(self.classes), target=self.name)
 
     def _ratings(self, manifest: Manifest) -> Floats:
         """Read the ratings (N, D) in units of the scale; NaN where there is none."""
@@ -242,6 +242,11 @@ class ValenceArousal(Target):
     def summary(self) -> str:
         """What a card calls the model."""
         return f"rates the emotion of an image in {listed(self.classes)}, from {self._ends}"
+
+    @property
+    def units(self) -> str:
+        """The ends of the scale."""
+        return f"{listed(self.classes)} from {self._ends}"
 
     @property
     def fitted(self) -> str:

@@ -810,7 +810,7 @@ def test_frames_are_shown_with_their_times_and_what_breaks_off_with_its_reason(
     monkeypatch.chdir(tmp_path)  # a short path, which no line of the table is broken in
     code, out, err = run("predict", exported, "v.mp4")
     assert code == cli.SUCCESS
-    assert re.search(r"v\.mp4 at 1 s +│ \w+ ", out)
+    assert re.search(r"v\.mp4 +│ +1 s │ \w+ ", out)
     assert "not read: the video breaks off after 2 frames: cut off" in out
     assert "uniemox: 1 of 3 images could not be read" in err
 

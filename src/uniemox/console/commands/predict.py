@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -147,8 +146,7 @@ def _print(predictions: Iterable[Prediction], target: Target, config: PredictCon
         if config.json:
             yield Answer(data=prediction.to_dict())
         else:
-            moment = "" if prediction.time is None else f" at {prediction.time:g} s"
-            rows.append(replace(prediction, path=Path(f"{prediction.path}{moment}")) if moment else prediction)
+            rows.append(prediction)
     if not config.json:  # after the last image, so that the bar is gone when the table comes
         yield Answer([predictions_table(rows, target, top_k=config.top_k)])
     return failed
