@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torchvision.transforms.v2 import RandomResizedCrop
 
 from uniemox.config.people import PersonConfig
 from uniemox.config.training import AugmentConfig, ViewsConfig
+from uniemox.data import transforms
 from uniemox.data.dataset import AugmentedDataset, EvaluationDataset, Place, PretrainDataset, read_or_next
-from uniemox.data.pixels import EvaluationViews
-from uniemox.data.transforms import evaluation, normalize
+from uniemox.data.pixels import EvaluationViews, cut_region
+from uniemox.data.transforms import evaluation, normalize, seed_of, seeded
 from uniemox.errors import DataError
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
+from uniemox.people.regions import person_region
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
 
@@ -175,6 +178,38 @@ def test_the_randomness_of_a_sample_is_a_function_of_seed_epoch_and_row(painted,
         sample_of(kind, manifest, Place(2, 5), seed=1),
     ):
         assert not torch.equal(other, first)
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_sample_is_what_the_libraries_draw_and_cut_one_after_the_other(painted, row):
+    """Written as a recipe would be, with Pillow's resize and all three generators seeded."""
+    manifest, person = painted.manifest, PersonConfig(shape="squeeze")
+    sample = pretrain_dataset(manifest, person=person)[Place(2, row)]
+    image = Image.open(manifest.row(row).path).convert("RGB")
+    with seeded(seed_of(0, 2, row)):
+        crop = RandomResizedCrop(32, scale=ViewsConfig().scene_scale, ratio=(3 / 4, 4 / 3)).make_params([image])
+        is_mirrored = torch.rand(()).item() < 0.5
+        noise = torch.rand(2, 16)
+    left, top = crop["left"], crop["top"]
+    scene = image.crop((left, top, left + crop["width"], top + crop["height"])).resize(
+        (32, 32), Image.Resampling.BICUBIC
+    )
+    region = person_region(manifest.row(row).boxes, person, width=image.width, height=image.height)
+    views = [scene, scene if region is None else cut_region(image, region, size=32, shape="squeeze")]
+    for view, found in zip(views, (sample.scene, sample.person), strict=True):
+        expected = np.asarray(ImageOps.mirror(view) if is_mirrored else view).astype(int)
+        assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 2
+    assert torch.equal(torch.stack([sample.scene_noise, sample.person_noise]), noise)
+
+
+def test_a_pretraining_sample_seeds_one_generator_and_resizes_without_pillow(painted, monkeypatch):
+    """What cost most is named, so that no change brings it back."""
+    dataset = pretrain_dataset(painted.manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(random, "setstate", lambda _: pytest.fail("Python's generator was restored"))
+        patch.setattr(np.random, "set_state", lambda _: pytest.fail("NumPy's generator was restored"))
+        patch.setattr(Image.Image, "resize", lambda *_, **__: pytest.fail("Pillow resized a view"))
+        dataset[Place(0, 0)]
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "augmented"])
@@ -421,6 +456,7 @@ def test_a_transform_that_fails_is_one_line_with_the_image_the_transform_and_the
     manifest = painted.manifest
     dataset = make(manifest)
     monkeypatch.setattr(Image.Image, "resize", fail)
+    monkeypatch.setattr(transforms, "interpolate", fail)  # of the pretraining views
     before = random.getstate()
     with pytest.raises(DataError) as caught:
         dataset[place]

@@ -16,11 +16,13 @@ from uniemox.data.transforms import (
     AugmentedViews,
     PretrainTransform,
     augmentation,
+    cut_view,
     denormalize,
     evaluation,
     normalize,
     seed_of,
     seeded,
+    torch_seeded,
 )
 
 RED, BLUE, GREEN, YELLOW = (200, 0, 0), (0, 0, 200), (0, 200, 0), (200, 200, 0)
@@ -85,6 +87,53 @@ def test_generators_of_gpus_are_left_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("GPUs were seeded"))
     with seeded(7):
         draws()
+
+
+def test_torchs_generator_draws_the_same_where_it_is_seeded_alone():
+    with seeded(7):
+        all_three = torch.rand(5)
+    before = global_state()
+    with torch_seeded(7):
+        alone = torch.rand(5)
+    assert torch.equal(alone, all_three)
+    assert global_state() == before
+    with pytest.raises(ZeroDivisionError), torch_seeded(7):
+        assert torch.rand(()) / (1 // 0)
+    assert global_state() == before
+
+
+def soft(width, height):
+    """An image with edges and gradients, as photographs have them."""
+    return noisy(max(1, width // 8), max(1, height // 8)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("shape", ["squeeze", "pad"])
+@pytest.mark.parametrize(
+    ("sides", "size"),
+    [
+        ((640, 480), 224),
+        ((1500, 900), 64),
+        ((100, 80), 224),
+        ((9, 7), 32),
+        ((64, 64), 64),
+        ((3, 700), 48),
+        ((1, 1), 16),
+    ],
+)
+def test_a_view_is_the_region_as_pillow_cuts_it_but_for_roundings(sides, size, shape):
+    image = soft(sides[0] + 11, sides[1] + 5)
+    region = (3, 2, 3 + sides[0], 2 + sides[1])
+    view = cut_view(np.asarray(image), region, size=size, shape=shape)
+    expected = np.asarray(cut_region(image, region, size=size, shape=shape)).astype(int)
+    differences = np.abs(view.permute(1, 2, 0).numpy() - expected)
+    assert differences.max() <= 2
+    assert (differences > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("shape", ["squeeze", "pad"])
+def test_a_view_of_a_strip_of_a_million_pixels_needs_no_square(shape):
+    strip = np.full((1, 2_000_000, 3), 200, np.uint8)
+    assert cut_view(strip, (0, 0, 2_000_000, 1), size=16, shape=shape).shape == (3, 16, 16)
 
 
 def test_both_views_are_bytes_of_the_size_asked_for():

@@ -16,7 +16,7 @@ from uniemox.config.training import AugmentConfig, View, ViewsConfig
 from uniemox.data.failures import locating, naming
 from uniemox.data.pixels import EvaluationViews
 from uniemox.data.stored_views import StoredViews
-from uniemox.data.transforms import AugmentedViews, PretrainTransform, seed_of, seeded
+from uniemox.data.transforms import AugmentedViews, PretrainTransform, seed_of, seeded, torch_seeded
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.room import ROOM
@@ -96,7 +96,7 @@ class PretrainDataset(Dataset[PretrainSample]):
         """Read, cut and mirror the image of a row; an unreadable one is replaced by the next."""
         row, image, region, skipped = _read(self.manifest, place.row, self.person, self.stored)
         feature = None
-        with seeded(seed_of(self.seed, place.epoch, place.row)):
+        with torch_seeded(seed_of(self.seed, place.epoch, place.row)):
             with locating(row.path), naming("the pretraining views"):
                 if self.stored is None:
                     crop = self.transform.draw(image)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEAN: Final = (0.485, 0.456, 0.406)  # Mean of ImageNet's red, green and blue, in [0, 1]
 STD: Final = (0.229, 0.224, 0.225)  # Deviation of ImageNet's red, green and blue
 CROP_SHARE: Final = 224 / 256  # Share of the resized side that evaluation keeps: Resize 256, CenterCrop 224 (released)
-_MEAN_COLOUR: Final = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
+MEAN_COLOUR: Final = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 _LONGEST = 16
 """Maximum length of an image in short sides. The centre that is kept lies far within; to resize a strip of one by ten
 million pixels would take all memory."""
@@ -125,12 +125,26 @@ def cut_region(image: Image.Image, region: Region, *, size: int, shape: CropShap
     if shape == "squeeze" or width == height:
         return cut.resize((size, size), Image.Resampling.BICUBIC)
     # Resized before it is laid on the square: a strip's own square could take all memory.
+    inner = part_of_square(width, height, size=size)
+    square = Image.new("RGB", (size, size), MEAN_COLOUR)
+    square.paste(cut.resize((inner.width, inner.height), Image.Resampling.BICUBIC), (inner.left, inner.top))
+    return square
+
+
+class Inner(NamedTuple):
+    """Part of a square, in pixels of it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def part_of_square(width: int, height: int, *, size: int) -> Inner:
+    """Find the middle part of a square of side `size` that has the aspect of a region and spans the longer side."""
     longest = max(width, height)
     across, down = (max(1, round(side * size / longest)) for side in (width, height))
-    square = Image.new("RGB", (size, size), _MEAN_COLOUR)
-    place = ((size - across) // 2, (size - down) // 2)
-    square.paste(cut.resize((across, down), Image.Resampling.BICUBIC), place)
-    return square
+    return Inner((size - across) // 2, (size - down) // 2, across, down)
 
 
 def _shorten(image: Image.Image) -> Image.Image:

@@ -31,7 +31,7 @@ from uniemox.data.stored_views import (
     write_facts,
     write_shard,
 )
-from uniemox.data.transforms import Crop, PretrainTransform, seed_of, seeded
+from uniemox.data.transforms import Crop, PretrainTransform, seed_of, torch_seeded
 from uniemox.errors import CheckpointError, DataError
 from uniemox.files.images import Unreadable, admitting, read_image
 from uniemox.files.locking import locked
@@ -78,7 +78,7 @@ class _Drawing(Dataset[_Drawn]):
         scenes, crops = list[Tensor](), list[Crop]()
         with locating(path), naming("the pretraining views"):
             for view in range(count):
-                with seeded(seed_of(self.seed, view, index)):
+                with torch_seeded(seed_of(self.seed, view, index)):
                     crops.append(self.transform.draw(image))
                 scenes.append(self.transform.cut(image, None, crops[-1])[0])
         return _Drawn(
