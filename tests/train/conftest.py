@@ -30,7 +30,8 @@ def lines_of():
 
     def read(out):
         lines = read_journal(out / "metrics.jsonl")
-        return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+        of_time = ("images_per_second", "data_wait")
+        return [{name: value for name, value in line.items() if name not in of_time} for line in lines]
 
     return read
 

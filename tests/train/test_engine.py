@@ -186,6 +186,21 @@ def test_the_rate_of_each_step_is_that_of_the_schedule(make):
     assert max(expected) == pytest.approx(peak)
 
 
+def test_the_journal_has_the_share_of_time_that_steps_wait_for_their_batches(make):
+    class Slow(ToyData):
+        def __getitem__(self, place):
+            time.sleep(0.05)
+            return super().__getitem__(place)
+
+    waits = {}
+    for name, data, task in (("data", Slow(), ToyTask()), ("step", ToyData(), ToyTask(lambda: time.sleep(0.2)))):
+        engine = make(data=data, task=task, max_steps=3)
+        engine.run()
+        waits[name] = [line["data_wait"] for line in read_journal(engine.journal.path)[-3:]]
+    assert all(0.5 < share < 1 for share in waits["data"])
+    assert all(0 < share < 0.5 for share in waits["step"])
+
+
 def test_max_steps_ends_the_run_and_the_schedule(make):
     engine = make(max_steps=5, min_lr=1e-4)
     engine.run()
@@ -349,7 +364,7 @@ def test_ctrl_c_saves_and_a_resumed_run_is_bit_identical_to_the_unbroken_one(mak
     assert is_equal(weights_of(resumed.weights_module), weights_of(whole.weights_module))
     assert heard.losses == losses
     without_time = [
-        [{k: v for k, v in line.items() if k != "images_per_second"} for line in each]
+        [{k: v for k, v in line.items() if k not in ("images_per_second", "data_wait")} for line in each]
         for each in (read_journal(resumed.journal.path), lines)
     ]
     assert without_time[0] == without_time[1]

@@ -33,7 +33,7 @@ BLUE, PALE, RUST = "#2b6cb0", "#bcd5ec", "#c05638"
 SERIES = (BLUE, RUST, "#2f7d5b", "#7a5c99", "#b59b54", MUTED)
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7f9fc", "#bcd5ec", "#6ea5d8", BLUE, "#163d66"])
 TERMS = ("loss", "contrast", "similarity", "reconstruction")
-NOT_TERMS = {"step", "epoch", "lr", "images_per_second", "seconds", "seconds_left", "time"}
+NOT_TERMS = {"step", "epoch", "lr", "images_per_second", "data_wait", "seconds", "seconds_left", "time"}
 WIDTH = 11.3  # inches, as wide as a page
 STYLE: Any = {
     "text.usetex": False,

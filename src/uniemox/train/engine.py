@@ -234,12 +234,14 @@ class Engine:
 
     def _next(self, batches: Iterator[Any]) -> Any:
         """Take the next batch; where the loader fails, save what was learned, so that nothing is lost."""
+        asked = time.perf_counter()
         try:
             batch = next(batches)
         except (DataError, RuntimeError):
             if self.step > 0 and self.accelerator.num_processes == 1:
                 self.save()
             raise
+        self._waited += time.perf_counter() - asked
         for skipped in batch.skipped:
             if skipped.path not in self._skipped:
                 self._skipped.add(skipped.path)
@@ -252,7 +254,7 @@ class Engine:
             self._sums[name] = self._sums.get(name, 0) + value.detach().float() * share
 
     def _restart_line(self) -> None:
-        self._sums, self._logged, self._since = {}, self.step, time.perf_counter()
+        self._sums, self._logged, self._since, self._waited = {}, self.step, time.perf_counter(), 0.0
 
     def _log(self, rate: float) -> None:
         """Write the means since the last line of the journal."""
@@ -264,6 +266,7 @@ class Engine:
         if self.accelerator.is_main_process:
             epoch = self.step / self.order.steps_an_epoch
             line = {"epoch": epoch, **scalars, "lr": rate, "images_per_second": speed}
+            line["data_wait"] = self._waited / seconds  # share of the time in which steps waited for their batches
             self.journal.write("train", self.step, line)
             progress = Progress(
                 step=self.step,
