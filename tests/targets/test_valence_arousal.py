@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from scipy.stats import pearsonr, spearmanr
 
 from uniemox.errors import DataError
@@ -45,6 +46,74 @@ def test_scores_are_those_of_scipy_and_of_lins_formula():
         assert found["spearman"] == pytest.approx(spearmanr(ours, theirs).statistic, abs=1e-3)  # labels are in fp32
         assert found["mae"] == pytest.approx(np.abs(ours - theirs).mean(), abs=1e-5)
     assert scores.ccc == pytest.approx(np.mean(scores.per_dimension["ccc"]))
+
+
+def related(count=400, seed=3):
+    """Outputs of the right order on a wrong scale, and ratings, from −1 to 1."""
+    generator = np.random.default_rng(seed)
+    rated = generator.normal([0.1, -0.2], [0.3, 0.2], (count, 2)).clip(-1, 1)
+    return 0.2 * rated + generator.normal(0.4, 0.03, (count, 2)), rated.astype(np.float32)
+
+
+def test_what_is_fitted_on_val_has_the_largest_concordance_of_all_affine_maps():
+    outputs, rated = related()
+    fitted = TARGET.fit(outputs, rated)
+    for place in range(2):
+
+        def loss(two, place=place):
+            brought = two[0] * outputs[:, [place]] + two[1]
+            return -correlations(brought, rated[:, [place]].astype(float), np.ones((1, len(rated))))[0].item()
+
+        best = minimize(
+            loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12, "maxiter": 4000}
+        )
+        assert best.x == pytest.approx([fitted.slopes[place], fitted.offsets[place]], abs=1e-4)
+        assert -best.fun == pytest.approx(pearsonr(outputs[:, place], rated[:, place]).statistic, abs=1e-6)
+    brought = fitted.decisions(outputs)
+    assert brought.mean(0) == pytest.approx(rated.mean(0), abs=1e-6)
+    assert brought.std(0) == pytest.approx(rated.std(0), abs=1e-6)
+
+
+def test_what_is_fitted_on_val_helps_on_other_images():
+    fitted, (outputs, rated) = TARGET.fit(*related()), related(seed=4)
+    before, after = (target.score(outputs, rated, num_resamples=0) for target in (TARGET, fitted))
+    assert before.ccc < 0.5
+    assert after.ccc == pytest.approx(after.pearson, abs=0.02)
+    assert after.pearson == pytest.approx(before.pearson, abs=1e-6)
+    assert after.mae < before.mae
+
+
+@pytest.mark.parametrize(
+    "change", [lambda outputs, rated: (outputs[:29], rated[:29]), lambda outputs, rated: (outputs * 0, rated)]
+)
+def test_few_samples_and_constant_answers_leave_outputs_as_they_are(change):
+    outputs, rated = change(*related())
+    assert TARGET.fit(outputs, rated).decisions(outputs) == pytest.approx(outputs)
+
+
+def test_answers_that_chance_explains_are_not_spread():
+    # One of forty by chance: of 400 unrelated dimensions 10 are expected, and 20 are three deviations above.
+    generator = np.random.default_rng(0)
+    pairs = (generator.normal(size=(2, 100, 2)) * [[[0.01]], [[0.3]]] for _ in range(200))
+    fitted = [TARGET.fit(outputs, rated) for outputs, rated in pairs]
+    assert 1 <= sum(slope != 1 for target in fitted for slope in target.slopes) <= 20
+    outputs, rated = related()
+    assert TARGET.fit(-outputs, rated).slopes == (1, 1)
+
+
+def test_what_is_fitted_is_kept_by_a_folder_named_by_its_card_and_dropped_for_other_models():
+    outputs, rated = related()
+    fitted = TARGET.fit(outputs, rated)
+    assert TARGET.bind(DIMENSIONS, fitted.to_facts()["numbers"]) == fitted
+    assert f"valence {fitted.slopes[0]:.3f} × output {fitted.offsets[0]:+.3f}" in fitted.fitted
+    assert fitted.without_guarantees() == TARGET
+    for broken in (
+        {"slopes": (1, 1)},
+        {"slopes": (1, 0), "offsets": (0, 0)},
+        {"slopes": (1, np.nan), "offsets": (0, 0)},
+    ):
+        with pytest.raises(DataError, match="a slope above 0 and an offset for each dimension"):
+            TARGET.bind(DIMENSIONS, broken)
 
 
 def test_concordance_is_that_of_a_hand_worked_case():

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 VAD: Final = ("valence", "arousal", "dominance")  # As `manifests.columns` names them, without PyArrow
 _KEPT_POINTS: Final = 500  # Of all samples, in a report
 _EPS: Final = 1e-12  # Below this a variance is rounding
+_FEWEST: Final = 30  # Samples of val that the spread of answers is fitted on
 Points = tuple[tuple[float, ...], ...]
 
 
@@ -154,6 +155,8 @@ class ValenceArousal(Target):
     """Valence and arousal, and dominance where the data has it; `classes` are the dimensions."""
 
     scale: tuple[float, float] = (-1.0, 1.0)  # Ends of the data's scale, those of valence meaning unpleasant, pleasant
+    slopes: tuple[float, ...] = ()  # By which `fit` multiplies the outputs; none changes nothing
+    offsets: tuple[float, ...] = ()  # What it adds to them then
 
     name = "valence_arousal"
     problem_type = "regression"
@@ -177,7 +180,19 @@ class ValenceArousal(Target):
         scale = tuple(numbers.get("scale", self.scale))
         if len(scale) != 2 or not -np.inf < scale[0] < scale[1] < np.inf:
             raise DataError(f"numbers.scale is {list(scale)}, but must be the two ends of a scale")
-        return replace(self, classes=classes, scale=(float(scale[0]), float(scale[1])))
+        slopes, offsets = tuple(numbers.get("slopes", ())), tuple(numbers.get("offsets", ()))
+        counts = {len(slopes), len(offsets)}
+        if (
+            counts not in ({0}, {len(classes)})
+            or not np.isfinite([*slopes, *offsets]).all()
+            or min(slopes, default=1) <= 0
+        ):
+            fitted = f"slopes {list(slopes)} and offsets {list(offsets)}"
+            raise DataError(
+                f"numbers has {fitted}, but must have a slope above 0 and an offset for each dimension, or none"
+            )
+        ends = (float(scale[0]), float(scale[1]))
+        return replace(self, classes=classes, scale=ends, slopes=slopes, offsets=offsets)
 
     def bind_to(self, manifest: Manifest) -> Self:
         """Make the target of the dimensions that some row has, on the manifest's scale."""
@@ -231,7 +246,8 @@ class ValenceArousal(Target):
 
     def to_facts(self) -> dict[str, Any]:
         """Return what a model folder keeps."""
-        return {**super().to_facts(), "numbers": {"scale": self.scale}}
+        fitted = {"slopes": self.slopes, "offsets": self.offsets} if self.slopes else {}
+        return {**super().to_facts(), "numbers": {"scale": self.scale, **fitted}}
 
     @property
     def emotions(self) -> tuple[None, ...]:
@@ -250,8 +266,12 @@ class ValenceArousal(Target):
 
     @property
     def fitted(self) -> str:
-        """What a card says of the outputs."""
-        return f"An output of −1 is the low end of the scale and 1 the high end, {self._ends}."
+        """What a card says of the outputs, and of what was fitted on val."""
+        text = f"An output of −1 is the low end of the scale and 1 the high end, {self._ends}"
+        triples = zip(self.classes, self.slopes, self.offsets, strict=bool(self.slopes))
+        maps = [f"{name} {slope:.3f} × output {offset:+.3f}" for name, slope, offset in triples]
+        fitted = f", once outputs are brought to the mean and the spread of the ratings of val: {listed(maps)}"
+        return f"{text}{fitted if maps else ''}."
 
     @property
     def _ends(self) -> str:
@@ -305,6 +325,27 @@ class ValenceArousal(Target):
         means: Floats = labels.mean(0, dtype=np.float64)
         return means
 
+    def fit(self, logits: Logits, labels: npt.NDArray[np.float32]) -> Self:
+        """Bring the mean and the spread of the answers to those of the ratings, each dimension by itself.
+
+        Of all maps a x + b with a > 0 that one has the largest concordance, which is then Pearson's r (Lin 1989: r
+        times a factor that is 1 where means and variances are equal). Least squares would draw uncertain answers to the
+        mean: concordance 2 r² / (1 + r²). A dimension stays as it is where r is below what chance gives unrelated
+        numbers in one of forty cases (Fisher 1915: tanh(1.96 / √(N − 3))), and all do with fewer than 30 samples.
+        """
+        count = len(labels)
+        if count < _FEWEST:
+            return self
+        answered, rated = logits.astype(np.float64), labels.astype(np.float64)
+        related = correlations(answered, rated, np.ones((1, count)))[1][0] > math.tanh(1.96 / math.sqrt(count - 3))
+        slopes = np.divide(rated.std(0), answered.std(0), out=np.ones(len(related)), where=related)
+        offsets = np.where(related, rated.mean(0) - slopes * answered.mean(0), 0)
+        return replace(self, slopes=tuple(slopes.tolist()), offsets=tuple(offsets.tolist()))
+
+    def without_guarantees(self) -> Self:
+        """Return it for outputs of another model, which are spread otherwise."""
+        return replace(self, slopes=(), offsets=())
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """The dimensions, in units of the scale."""
@@ -316,7 +357,7 @@ class ValenceArousal(Target):
 
     def numbers(self, logits: Logits) -> Floats:
         """Compute the ratings (N, D) in units of the scale, at most its ends."""
-        return self._in_units(logits.astype(np.float64).clip(-1, 1))
+        return self._in_units(self.decisions(logits))
 
     @property
     def truth(self) -> tuple[Column, ...]:
@@ -338,7 +379,8 @@ class ValenceArousal(Target):
 
     def decisions(self, logits: Logits) -> npt.NDArray[np.float64]:
         """Return the ratings (N, D) from −1 to 1; use `agreement` to compare them."""
-        return logits.astype(np.float64).clip(-1, 1)
+        outputs = logits.astype(np.float64)
+        return (outputs * self.slopes + self.offsets if self.slopes else outputs).clip(-1, 1)
 
     def agreement(self, logits: Logits, others: Logits) -> float:
         """Compute the share of the ratings that are less than a hundredth of the scale apart."""
