@@ -16,7 +16,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from timm.data import create_transform, resolve_data_config
 
+from uniemox.checkpoints.facts import read_facts
 from uniemox.config.probe import NEIGHBOURS, STRENGTHS, ProbeConfig
+from uniemox.config.training import PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.manifests.table import manifest_from_columns, write_manifest
 from uniemox.settings import load_config
@@ -75,6 +77,24 @@ def regress(splits):
         found[strength] = score, accuracy_score(test_labels, model.predict(scaler.transform(test))), model
     best = max(found, key=lambda strength: found[strength][0])
     return best, *found[best][:2], found[best][2].decision_function(scaler.transform(test))
+
+
+def test_a_probe_promises_label_sets_and_abstention_and_keeps_both_in_its_model(run, heard):
+    out, _, report = run("demo-pretrained", confidence=PromiseConfig(level=0.5, risk=0.05))
+    level, threshold, samples = read_facts(out / "model").numbers["label_set"]
+    assert (level, samples) == (0.5, 9.0)
+    assert any(text.startswith("val: risk 0.05 needs 117 independent samples") for text in heard.texts)
+    rows = pq.read_table(out / "test" / "predictions.parquet").to_pylist()
+    for row in rows:
+        held = {name for name in CLASSES if row[f"p_{name}"] >= threshold} | {row["predicted"]}
+        assert set(row["label_set"]) == held
+        assert row["abstains"] is True
+    assert report["set_coverage"] == np.mean([row["label"] in row["label_set"] for row in rows])
+
+
+def test_a_probe_of_label_sets_refuses_to_abstain_before_it_computes(run):
+    with pytest.raises(ConfigError, match=r"confidence.risk is 0.05, but only .* can abstain, not multi_label: omit"):
+        run("demo-pretrained", target="multi_label", confidence=PromiseConfig(risk=0.05))
 
 
 def test_a_probe_of_timm_is_scikit_learn_on_features_of_timm(run, convolutional, painted):

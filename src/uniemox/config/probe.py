@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from uniemox.config.checks import Natural, Positive, Range, ReadsImages, Workers, check
 from uniemox.config.clip_name import is_clip_name
 from uniemox.config.people import PersonConfig
-from uniemox.config.training import Precision, Target, View
+from uniemox.config.training import Precision, PromiseConfig, Target, View
 
 ProbeHead = Literal["logistic", "knn", "linear"]
 ProbePool = Literal["cls", "mean", "cls_mean"]
@@ -36,7 +36,7 @@ class ProbeConfig(ReadsImages):
     train_split: str = "train"
     """Split of the manifest that the head learns from."""
     val_split: str = "val"
-    """Split that chooses the head's one free number, its temperature and its thresholds."""
+    """Split that chooses the head's one free number, its temperature, its thresholds and its label sets."""
     test_split: str | None = "test"
     """Split that the chosen head is evaluated on, once; null evaluates none."""
     baselines: bool = True
@@ -68,6 +68,7 @@ class ProbeConfig(ReadsImages):
     cache: Path | None = None
     """Folder of computed features, which any number of probes may share; null takes `features` in out."""
     person: PersonConfig = field(default_factory=PersonConfig)
+    confidence: PromiseConfig = field(default_factory=PromiseConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -226,17 +226,23 @@ class AugmentConfig(Settings, group="augment"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfidenceConfig(Settings, group="confidence"):
-    """How far answers can be relied on, fitted on the split that chooses the epoch.
-
-    Label sets and abstention are for single_label and distribution, distances from train for all.
-    """
+class PromiseConfig(Settings, group="confidence"):
+    """What is promised of answers, fitted on the split that chooses; for single_label and distribution."""
 
     level: InnerShare | None = 0.9
     """Share of images whose label set is to hold the true label (split-conformal, LAC); null fits no label sets."""
     risk: InnerShare | None = None
     """Largest error rate among the images that the model answers; it abstains from those of too low a confidence.
     null fits no abstention. .05 needs at least 117 images, or groups of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceConfig(PromiseConfig, group="confidence"):
+    """How far answers can be relied on, fitted on the split that chooses the epoch.
+
+    Label sets and abstention are for single_label and distribution, distances from train for all.
+    """
+
     domain_share: InnerShare | None = 0.95
     """Share of images whose features lie within the cutoff of `out_of_domain`, the distance to the 10th nearest of up
     to 4096 images of train, whose features the model folder keeps; null measures no distances and keeps none."""

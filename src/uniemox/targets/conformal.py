@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from uniemox.config.training import ConfidenceConfig
+from uniemox.config.training import PromiseConfig
 from uniemox.errors import DataError
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Codes
@@ -145,7 +145,7 @@ class Guarantees:
 
 
 def fit_guarantees(
-    probabilities: Floats, is_true: Flags, asked: ConfidenceConfig, groups: Codes | None = None
+    probabilities: Floats, is_true: Flags, asked: PromiseConfig, groups: Codes | None = None
 ) -> tuple[Guarantees, tuple[str, ...]]:
     """Fit what is asked on val.
 
@@ -180,7 +180,7 @@ def fit_guarantees(
     return Guarantees(level, threshold, asked.risk, cutoff, len(rows)), notes
 
 
-def describe_too_few(asked: ConfidenceConfig, samples: int) -> tuple[str, ...]:
+def describe_too_few(asked: PromiseConfig, samples: int) -> tuple[str, ...]:
     """Say what so many samples of val, or groups of them, are too few for."""
     texts = []
     level, risk = asked.level, asked.risk

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
+from uniemox.config.training import PromiseConfig
 from uniemox.config.training import Target as Kind
-from uniemox.errors import CheckpointError, DataError
+from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.several import JOIN, Several
@@ -32,6 +33,14 @@ def build_target(kinds: Kind | Sequence[Kind]) -> Target:
     """Make the target of a setting, of one kind or of several; it has no classes yet."""
     targets = [_KINDS[kind]() for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     return targets[0] if len(targets) == 1 else Several(parts=tuple(targets))
+
+
+def refuse_risk(target: Target, asked: PromiseConfig) -> None:
+    """Raise a `ConfigError` if a target is to abstain that cannot."""
+    if asked.risk is not None and not target.has_guarantees:
+        able = " and ".join(ABSTAINING)
+        why = f"confidence.risk is {asked.risk:g}, but only {able} can abstain, not {target.name}"
+        raise ConfigError(f"{why}: omit it")
 
 
 def kind_of_data(*, has_label_sets: bool) -> str:

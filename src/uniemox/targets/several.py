@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights, ConfidenceConfig
+from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
@@ -268,7 +268,7 @@ class Several(Target):
         return any(part.has_guarantees for part in self.parts)
 
     def fit_guarantees(
-        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+        self, logits: Logits, labels: npt.NDArray[Any], asked: PromiseConfig, groups: Codes | None = None
     ) -> tuple[Self, tuple[str, ...]]:
         """Fit those of each part."""
         triples = zip(self.parts, self._outputs(logits), self._labels(labels), strict=True)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ConfidenceConfig
+from uniemox.config.training import PromiseConfig
 from uniemox.targets.calibration import softmax
 from uniemox.targets.columns import Column
 from uniemox.targets.conformal import Guarantees, fit_guarantees
@@ -51,7 +51,7 @@ class SoftmaxTarget(Target):
         """Decide which classes are a right answer to each sample (N, C)."""
 
     def fit_guarantees(
-        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+        self, logits: Logits, labels: npt.NDArray[Any], asked: PromiseConfig, groups: Codes | None = None
     ) -> tuple[Self, tuple[str, ...]]:
         """Fit label sets and abstention on val."""
         refuse_infinite(logits)

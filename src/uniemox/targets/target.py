@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.config.training import ClassWeights, ConfidenceConfig
+from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap, Codes
@@ -171,7 +171,7 @@ class Target(ABC):
         return self
 
     def fit_guarantees(
-        self, logits: Logits, labels: npt.NDArray[Any], asked: ConfidenceConfig, groups: Codes | None = None
+        self, logits: Logits, labels: npt.NDArray[Any], asked: PromiseConfig, groups: Codes | None = None
     ) -> tuple[Self, tuple[str, ...]]:
         """Fit on val what is promised of answers (`conformal`); the default promises nothing.
 

@@ -34,7 +34,7 @@ from uniemox.models.fused import FusedClassifier, start_from_texts
 from uniemox.models.fusion import start_as_mean
 from uniemox.targets.conformal import describe_too_few
 from uniemox.targets.intervals import count_units, groups_of
-from uniemox.targets.kinds import ABSTAINING, build_target
+from uniemox.targets.kinds import build_target, refuse_risk
 from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target
 from uniemox.train.domain import answer_val
@@ -136,10 +136,7 @@ def _report_lacks(config: FinetuneConfig, target: Target, train: Manifest, val: 
         groups = groups_of(val)
         for text in describe_too_few(config.confidence, count_units(groups and groups.codes, len(val))):
             observer(Message(f"{config.val_split}: {text}"))
-    elif config.confidence.risk is not None:
-        able = " and ".join(ABSTAINING)
-        why = f"confidence.risk is {config.confidence.risk:g}, but only {able} can abstain, not {target.name}"
-        raise ConfigError(f"{why}: omit it")
+    refuse_risk(target, config.confidence)
 
 
 def _leave_model(

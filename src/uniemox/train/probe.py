@@ -7,7 +7,7 @@ temperature and thresholds; test is scored once. Nothing is learned from val but
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from uniemox.inference.evaluate import Outputs, write_evaluation
 from uniemox.manifests.table import Manifest, digest, read_manifest
 from uniemox.settings import RUN_CONFIG, save_config
 from uniemox.targets.intervals import groups_of
-from uniemox.targets.kinds import build_target
+from uniemox.targets.kinds import build_target, refuse_risk
 from uniemox.targets.scores import Metric, Scores
 from uniemox.targets.target import Target
 from uniemox.train.events import Message, Observer, ignore
@@ -99,8 +99,9 @@ def probe(config: ProbeConfig, observer: Observer = ignore, *, target: Target | 
     kept = config.out / FEATURES
     check_vacant(config.out, ConfigError, otherwise=f"; `cache` {kept} takes its features" if kept.is_dir() else "")
     began = time.monotonic()
+    refuse_risk(target, config.confidence)
     with admitting(config.max_pixels):
-        probed = _fit(config, target, metric, observer)
+        probed = _promise(_fit(config, target, metric, observer), observer)
         scores = {"val": probed.outputs("val").score(num_resamples=0)}
         if "test" in probed.splits:
             scores["test"] = _report_test(probed, observer)
@@ -159,6 +160,15 @@ def _fit(config: ProbeConfig, target: Target, metric: Metric, observer: Observer
         temperature=temperature,
         target=target.fit((logits / temperature).astype(np.float32), val.labels),
     )
+
+
+def _promise(probed: _Probe, observer: Observer) -> _Probe:
+    """Fit on val what is promised of the answers, and say what cannot be."""
+    answers, asked = probed.outputs("val"), probed.config.confidence
+    target, lacking = probed.target.fit_guarantees(answers.logits, answers.labels, asked, answers.group_codes)
+    for text in lacking:
+        observer(Message(f"{probed.config.val_split}: {text}"))
+    return replace(probed, target=target)
 
 
 def _report_test(probed: _Probe, observer: Observer) -> Scores:
