@@ -108,7 +108,12 @@ def part_names(index: Path) -> list[str]:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are finite, looking at a piece at a time, since a file may be larger than memory."""
-    return all(bool(piece.float().isfinite().all()) for piece in torch.split(tensor.detach().reshape(-1), 2**24))
+    return all(_is_finite(piece.float()) for piece in torch.split(tensor.detach().reshape(-1), 2**24))
+
+
+def _is_finite(piece: Tensor) -> bool:
+    # A number that is not finite makes the sum so, which is several times faster to compute; large ones may too.
+    return bool(piece.sum().isfinite()) or bool(piece.isfinite().all())
 
 
 def as_floats(weights: Mapping[str, Tensor], source: Path | str) -> dict[str, Tensor]:

@@ -55,6 +55,9 @@ def load_backend(
 
         refuse_zero_shot(opened.name, zero_shot)
         return load_onnx(opened.path, device=device, dataset=dataset, precision=precision)
+    from uniemox.compute.imports import import_timm
+
+    import_timm()
     from uniemox.inference.torch_backend import load_torch
 
     return load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
