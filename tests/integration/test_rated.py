@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from PIL import Image
 
 from uniemox import Predictor
 from uniemox.checkpoints.facts import read_facts
+from uniemox.checkpoints.folder import restate
 from uniemox.console import cli
 from uniemox.manifests.table import read_manifest
 
@@ -138,6 +141,26 @@ def test_an_export_answers_as_the_model_does(models, emotion6, tmp_path, capsys,
     )
     for name, value in ours.answer.items():
         assert exported.answer[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-4))
+
+
+@pytest.mark.parametrize("kind", ["valence_arousal", "single_label+valence_arousal"])
+def test_the_map_that_val_gives_ratings_reaches_every_reader(models, emotion6, tmp_path, kind):
+    folder, start = tmp_path / "model", "valence_arousal." if "+" in kind else ""
+    shutil.copytree(models[kind], folder)
+    facts = read_facts(folder)
+    assert f"{start}slopes" not in facts.numbers, "this val is too small for them"
+    fitted = {f"{start}slopes": (0.5, 2.0), f"{start}offsets": (0.25, -0.125)}
+    restate(folder, replace(facts, numbers={**facts.numbers, **fitted}))
+    call("export", folder, "--out", tmp_path / "onnx")
+    picture = next((read_manifest(emotion6).facts.root / "images" / "joy").iterdir())
+    before, *after = (
+        next(Predictor.load(model, device="cpu").predict(picture)).answer
+        for model in (models[kind], folder, tmp_path / "onnx")
+    )
+    for name, slope, offset in (("valence", 0.5, 0.25), ("arousal", 2.0, -0.125)):
+        brought = 5 + 4 * np.clip((before[name] - 5) / 4 * slope + offset, -1, 1)
+        assert [answer[name] for answer in after] == pytest.approx([brought, brought], abs=1e-4)
+    assert "valence 0.500 × output +0.250 and arousal 2.000 × output -0.125" in (folder / "README.md").read_text()
 
 
 def test_the_terminal_lists_numbers_where_there_is_no_name(models, emotion6, capsys):
