@@ -253,6 +253,13 @@ def test_measures_of_distributions_are_decimals_as_papers_print_them(console, te
     assert re.search(r"top-1 of the mode +│ +0\.0 % │", text)
 
 
+def test_shares_beside_other_scores_say_that_they_are_percentages(console, text_of):
+    report = EVERY_REPORT[2]
+    compared = tables._compared_table(replace(report, baselines=(Baseline("majority", dict(report.values), "note"),)))
+    console.print(compared)
+    assert heads_of(text_of(console)) == ["compared", "KL divergence", "top-1 of the mode %", "cosine"]
+
+
 @pytest.mark.parametrize("report", EVERY_REPORT)
 def test_the_terminal_calls_scores_what_a_page_calls_them(console, text_of, report):
     replaced = replace(report, baselines=(Baseline("majority", dict(report.values), "note"),))

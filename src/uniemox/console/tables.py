@@ -76,7 +76,8 @@ def report_tables(scores: Scores) -> Iterable[Table]:
 
 def _compared_table(scores: Scores) -> Table:
     """Show the model beside its baselines."""
-    heads = [metric.title for metric in scores.headline]
+    is_mixed = len({metric.is_share for metric in scores.headline}) > 1  # else the table above says the unit
+    heads = [f"{one.title}{' %' if is_mixed and one.is_share else ''}" for one in scores.headline]
     rows = [(name, *(_number(values[one.name], one) for one in scores.headline)) for name, values in scores.compared]
     table = _make_table(("compared", *heads), rows, right=heads)
     table.caption = _cell("\n".join(scores.notes))
