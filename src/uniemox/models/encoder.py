@@ -69,6 +69,8 @@ def build_vit(
         "num_classes": num_classes,
         "global_pool": "avg" if num_classes and pool == "mean" else "token",
         "drop_path_rate": drop_path,
+        # Without memory there is nothing to draw, and to draw it would import torch's compiler, a second of a start.
+        "weight_init": "skip" if torch.get_default_device().type == "meta" else "",
     }
     if num_classes and pool == "cls_mean":
         vit = ClassAndMean(**arguments)
