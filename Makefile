@@ -56,6 +56,7 @@ bench: setup
 	$(BIN)/python benchmarks/ladder.py --folder runs/ladder
 	$(BIN)/python benchmarks/people.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/export.py

@@ -108,7 +108,7 @@ def make_millions(path: Path) -> None:
     write_manifest(manifest, path)
 
 
-def make_pictures(folder: Path, photos: list[Path]) -> None:
+def make_pictures(folder: Path, photos: list[Path], count: int = PICTURES) -> None:
     """Write JPEGs of 640 x 480 and a manifest: crops of photographs with noise, of usual qualities."""
     from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
 
@@ -116,7 +116,7 @@ def make_pictures(folder: Path, photos: list[Path]) -> None:
     images = [ImageOps.contain(image, (1400, 1400)) for image in map(_open, photos)]
     root = folder / "pictures"
     root.mkdir()
-    for number in range(PICTURES):
+    for number in range(count):
         image = images[number % len(images)]
         width = int(generator.uniform(0.4, 1) * image.width)
         height = int(generator.uniform(0.4, 1) * image.height)
@@ -130,9 +130,9 @@ def make_pictures(folder: Path, photos: list[Path]) -> None:
     facts = Facts(name="x", title="X", classes=("awe", "fear"), emotion=None, root=root)
     manifest = manifest_from_columns(
         facts,
-        paths=[f"{number:05d}.jpg" for number in range(PICTURES)],
-        splits=["train"] * PICTURES,
-        labels=[number % 2 for number in range(PICTURES)],
+        paths=[f"{number:05d}.jpg" for number in range(count)],
+        splits=["train"] * count,
+        labels=[number % 2 for number in range(count)],
     )
     write_manifest(manifest, folder / "pictures.parquet")
 

@@ -200,6 +200,15 @@ def test_any_step_can_be_gone_back_to(step):
     assert all(len(batch) == 4 for batch in whole)
 
 
+def test_rows_are_permuted_once_an_epoch_and_not_in_every_step(monkeypatch):
+    made = []
+    original = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *sizes, **more: made.append(sizes) or original(*sizes, **more))
+    order = order_of(num_rows=1000, batch_size=2, accumulate=1)
+    assert len(list(order.batches(0, 2 * order.steps_an_epoch))) == 1000
+    assert made == [(1000,), (1000,)]
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_the_rows_that_one_would_see_in_a_step(count):
     alone = order_of(batch_size=8)

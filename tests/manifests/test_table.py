@@ -368,6 +368,20 @@ def test_a_pickled_manifest_is_the_same_and_smaller_than_its_table(tmp_path, toy
     assert [again.row(i) for i in range(0, len(again), 17)] == [selection.row(i) for i in range(0, len(selection), 17)]
 
 
+def test_reading_rows_makes_nothing_as_long_as_the_table(tmp_path, toy):
+    """Workers share the table's memory; what a row made for all rows would be each worker's own."""
+    manifest = toy.make(tmp_path, 20_000)
+    tracemalloc.start()
+    manifest.row(0)  # makes what is kept for later rows
+    allocated = pa.total_allocated_bytes()
+    rows = [manifest.row(place) for place in range(0, 20_000, 1000)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row.label for row in rows] == [manifest.table["label"][row.index].as_py() for row in rows]
+    assert peak < 60_000  # three bytes a row; labels alone take eight
+    assert pa.total_allocated_bytes() == allocated
+
+
 def test_a_manifest_of_several_chunks_reads_like_one(tmp_path, toy):
     parts = [toy.make(tmp_path, 50), toy.make(tmp_path, 30)]
     joined = Manifest(pa.concat_tables([part.table for part in parts]), toy.facts_at(tmp_path))

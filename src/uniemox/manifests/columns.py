@@ -109,9 +109,12 @@ def attributes_of(entry: Mapping[str, Any] | None) -> Attributes:
 
 def boxes_of(entries: Sequence[Mapping[str, float | None] | None] | None) -> tuple[Box, ...]:
     """Read the boxes of a row; a corner that is null or infinite is NaN, which lies in no image."""
-    rows = np.array([[(entry or {}).get(name) for name in _BOX] for entry in entries or ()], np.float64)
-    rows[~np.isfinite(rows)] = math.nan
-    return tuple(Box(x0, y0, x1, y1, None if math.isnan(score) else score) for x0, y0, x1, y1, score in rows.tolist())
+    boxes = []
+    for entry in entries or ():
+        *corners, score = ((entry or {}).get(name) for name in _BOX)
+        x0, y0, x1, y1 = (math.nan if end is None or not math.isfinite(end) else end for end in corners)
+        boxes.append(Box(x0, y0, x1, y1, None if score is None or not math.isfinite(score) else score))
+    return tuple(boxes)
 
 
 def labels_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

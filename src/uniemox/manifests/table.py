@@ -68,7 +68,7 @@ class Manifest:
 
     @cached_property
     def _arrays(self) -> dict[str, pa.Array]:
-        return {name: single(self.table[name]) for name in ("path", "split", "attributes", "people")}
+        return {name: single(self.table[name]) for name in ("path", "split", "label", "attributes", "people")}
 
     def row(self, i: int) -> Row:
         """Build one row.
@@ -83,11 +83,10 @@ class Manifest:
         if not 0 <= index < len(self):
             raise IndexError(f"row {i} of a manifest of {len(self)} rows")
         entries = {name: array[index].as_py() for name, array in self._arrays.items()}
-        label = int(self.labels[index])
         return Row(
             index=index,
             path=self.facts.root / entries["path"],
-            label=None if label < 0 else label,
+            label=entries["label"],  # of the table that processes share, and not of `labels`, which each would make
             split=entries["split"],
             attributes=attributes_of(entries["attributes"]),
             boxes=boxes_of(entries["people"]),
