@@ -262,7 +262,7 @@ def test_the_commands_tell_several_labels(model, striped, tmp_path, capsys):
     words = ["evaluate", model, "--data", striped.path, "--out", tmp_path / "out"]
     assert cli.main([*map(str, words), "--device", "cpu", "--workers", "0"]) == 0
     told = capsys.readouterr().out
-    assert "mean_average_precision" in told
+    assert "mean average precision" in told
     assert "average precision" in (tmp_path / "out" / "report.html").read_text()
     picture = striped.pictures("test")[0]
     assert cli.main(["predict", str(model), str(picture), "--json", "--device", "cpu"]) == 0

@@ -79,7 +79,7 @@ def test_a_model_is_evaluated(run, fake, pages):
     code, out, _ = run("evaluate", "m", "--data", "d", "--split", "val", "--out", "o")
     assert code == cli.SUCCESS
     assert pages == [(Path("o"), "m", Path("d"), "val")]
-    assert re.search(r"top1 +│ +66\.7", out)
+    assert re.search(r"top-1 +│ +66\.7", out)
     assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
     assert asked.pop("zero_shot") == ZeroShotConfig()
     assert asked == {
