@@ -198,7 +198,7 @@ def test_a_sample_is_what_the_libraries_draw_and_cut_one_after_the_other(painted
     views = [scene, scene if region is None else cut_region(image, region, size=32, shape="squeeze")]
     for view, found in zip(views, (sample.scene, sample.person), strict=True):
         expected = np.asarray(ImageOps.mirror(view) if is_mirrored else view).astype(int)
-        assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 2
+        assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 3
     assert torch.equal(torch.stack([sample.scene_noise, sample.person_noise]), noise)
 
 

@@ -125,9 +125,10 @@ def test_a_view_is_the_region_as_pillow_cuts_it_but_for_roundings(sides, size, s
     region = (3, 2, 3 + sides[0], 2 + sides[1])
     view = cut_view(np.asarray(image), region, size=size, shape=shape)
     expected = np.asarray(cut_region(image, region, size=size, shape=shape)).astype(int)
-    differences = np.abs(view.permute(1, 2, 0).numpy() - expected)
-    assert differences.max() <= 2
-    assert (differences > 0).mean() < 0.01
+    differences = view.permute(1, 2, 0).numpy() - expected
+    assert np.abs(differences).max() <= 3
+    assert (np.abs(differences) > 1).mean() < 1e-3
+    assert abs(differences.mean()) < 0.02  # neither is brighter
 
 
 @pytest.mark.parametrize("shape", ["squeeze", "pad"])
