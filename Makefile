@@ -60,6 +60,7 @@ bench: setup
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/domain.py
 
 build: setup
