@@ -57,6 +57,8 @@ bench: setup
 	$(BIN)/python benchmarks/people.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/fast_cost.py --folder runs/fast_cost
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/export.py
