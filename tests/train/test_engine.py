@@ -681,11 +681,3 @@ def test_a_compiled_module_shares_the_weights_that_are_kept(make, monkeypatch):
 def test_checkpoints_are_switched_on_where_they_are_asked_for(make):
     assert not make().bare.encoder.grad_checkpointing
     assert make(activation_checkpointing=True).bare.encoder.grad_checkpointing
-
-
-@pytest.mark.parametrize(("precision", "is_fused"), [("fp32", True), ("bf16", False)])
-def test_attention_on_the_cpu_is_the_quicker_one_of_each_precision(make, precision, is_fused, monkeypatch):
-    called = []
-    monkeypatch.setattr(engine_module, "use_explicit_attention", called.append)
-    engine = make(precision=precision)
-    assert called == ([] if is_fused else [engine.bare])

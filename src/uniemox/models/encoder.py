@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import Attention, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -163,17 +163,6 @@ def checkpoint_activations(module: nn.Module) -> None:
     for part in module.modules():
         if hasattr(part, "grad_checkpointing"):
             part.__dict__["grad_checkpointing"] = True  # timm's name
-
-
-def use_explicit_attention(module: nn.Module) -> None:
-    """Let every attention in a module be two products and a softmax, as it is quickest in bf16 on a CPU.
-
-    A block of ViT-B/16 on 16 images takes .78 s of one core forwards and backwards, .86 s with torch's fused attention
-    and .88 s with its plain one; of 33 tokens of width 128 the fused one takes twice as long. In fp32 it is quickest.
-    """
-    for part in module.modules():
-        if isinstance(part, Attention):
-            part.fused_attn = False
 
 
 def sincos_positions(width: int, grid: int) -> Tensor:
