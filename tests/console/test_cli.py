@@ -175,7 +175,7 @@ def test_the_help_of_a_run_has_every_setting_in_dashes(run, command, config):
         (["pretrain", "x"], "unexpected argument x"),
         (["pretrain", "--optim.base-lrr", "3"], "did you mean --optim.base-lr?"),
         (["pretrain", "--optim.epochs", "3.5"], "--optim.epochs is 3.5, but must be a whole number"),
-        (["pretrain", "--preset", "mae"], "unknown preset mae; known are base, demo, rel"),
+        (["pretrain", "--preset", "mae"], "unknown preset mae; known are base, demo, fast, rel"),
         (["finetune", "--config", "/missing.yaml"], "/missing.yaml: no such file"),
         (["evaluate"], "MODEL and --data must be given"),
         (["evaluate", "m", "--data", "d", "--batch-size", "0"], "--batch-size is 0"),

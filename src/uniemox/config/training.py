@@ -88,7 +88,7 @@ class ModelConfig(Settings, group="model"):
     decoder_heads: Annotated[int, up_to(MAX_HEADS)] = 16
     """Attention heads of the decoder."""
     decode_share: Annotated[float, Range("in (0, 1]", lambda value: 0 < value <= 1)] = 1.0
-    """Share of the hidden patches that the decoder predicts in a step, drawn anew each time; below 1 a step costs less
+    """Share of the hidden patches that the decoder predicts in a step, others each time; below 1 a step costs less
     (after Fu et al. 2025, who find a quarter to be enough). 1 predicts all (released)."""
     fusion: Fusion = "sum"
     """How scene and person become one embedding: none, sum (released), scaled_sum (the paper's figure), or another."""
