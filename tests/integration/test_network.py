@@ -103,6 +103,7 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["data", "people", data, "--boxes", painted.people, "--out", tmp_path / "people.parquet"],
         ["data", "people", data, "--detector", detector, *nms, "--out", tmp_path / "found.parquet"],
         ["data", "audit", data, "--out", tmp_path / "audit", "--workers", "2"],
+        ["data", "reinforce", data, "--views", "2", "--image-size", "32", *clip, *compute],
         ["pretrain", "--data", data, "--out", tmp_path / "p", *clip, *SHAPE, *DECODER, *STEPS, *compute],
         ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "f", *STEPS, *compute],
         ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "g", *language, *STEPS, *compute],
