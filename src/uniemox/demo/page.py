@@ -30,9 +30,13 @@ from uniemox.train.journal import read_journal
 _RECONSTRUCTIONS: Final = 6
 _CROPS: Final = 3
 _GALLERY: Final = 12
-_OURS: Final = "this run: scene and person"
+_OURS: Final = "this run, both"
 _LADDER: Final = Path(__file__).parent / "assets" / "ladder.json"
-_COMPARED: Final = ("zero-shot", "language-scene", "random")  # Rows of it that the bars show
+_COMPARED: Final = {
+    "zero-shot": "zero-shot, both *",
+    "language-scene": "scene alone *",
+    "random": "random weights *",
+}  # Rows of it that the bars show, in words that fit beside them
 
 
 @dataclass(frozen=True)
@@ -234,13 +238,14 @@ def _finetuning(findings: Findings) -> Section:
     columns = ("test", "images", "top-1", "top-3", "balanced", "macro F1", "calibration error")
     journal = [line for line in findings.journal if line["kind"] != "test"]
     benchmark = [
-        (rung.told, *(f"{100 * rung.scores[test]:.1f}" for test in findings.tests)) for rung in read_ladder().values()
+        (rung.told.replace("`", ""), *(f"{100 * rung.scores[test]:.1f}" for test in findings.tests))
+        for rung in read_ladder().values()
     ]
     return Section(
         "Fine-tuning",
         "A classifier of scene and person that keeps the fused token of pretraining, its head started from the text "
         "features of the classes. The epoch was chosen on val, never on test.\n\n"
-        "* Rows of the committed benchmark, `python benchmarks/ladder.py`, each trained with the same budget: they "
+        "* Rows of the committed benchmark (python benchmarks/ladder.py), each trained with the same budget: they "
         "show what each part brings and were not computed in this run.",
         (
             Figure(
@@ -270,8 +275,8 @@ def _bars(findings: Findings) -> list[charts.Comparison]:
     for test, report in findings.tests.items():
         interval = report.intervals["balanced_accuracy"]
         bars.append(charts.Comparison(_OURS, test, report.balanced_accuracy, *interval))
-    for rung in (ladder[name] for name in _COMPARED):
-        bars += [charts.Comparison(f"{rung.told} *", test, rung.scores[test]) for test in findings.tests]
+    for name, title in _COMPARED.items():
+        bars += [charts.Comparison(title, test, ladder[name].scores[test]) for test in findings.tests]
     majority = ((test, report.majority.balanced_accuracy) for test, report in findings.tests.items())
     return [*bars, *(charts.Comparison("majority class", test, value) for test, value in majority)]
 

@@ -26,7 +26,7 @@ from uniemox.train.finetune import finetune
 from uniemox.train.journal import read_journal
 from uniemox.train.pretrain import pretrain
 
-PRETRAIN_STEPS = 200  # Steps of 128 images that the demo adds to UniEmoX-mini's pretraining
+PRETRAIN_STEPS = 50  # Steps of 128 images that the demo adds to UniEmoX-mini's pretraining
 WITHOUT_START = {"pool": "mean", "head": "random", "trained_share": 1.0, "optim.base_lr": 4e-3}
 """What fine-tuning from random weights has instead: they keep no token and no texts, and learn at a higher rate."""
 PHOTOGRAPH = Path(mpl.get_data_path()) / "sample_data" / "grace_hopper.jpg"
