@@ -1,6 +1,7 @@
 """Tables of predictions, in every format, in one go and from parts."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.notice import use_notice
 from uniemox.errors import DataError
 from uniemox.inference import tables
 from uniemox.inference.predictor import Prediction
-from uniemox.inference.tables import SUFFIXES, count_rows, form_of, write_predictions
+from uniemox.inference.tables import SUFFIXES, about_model, count_rows, form_of, write_predictions
 from uniemox.manifests.table import Box
 from uniemox.people.boxes import read_boxes
 from uniemox.targets.multi_label import MultiLabel
@@ -317,3 +320,23 @@ def test_what_is_no_table_of_predictions_is_not_counted(tmp_path, suffix, data):
     with pytest.raises(DataError, match=r"exists, but is no table of predictions \(.*`overwrite` replaces it") as error:
         count_rows(out)
     assert "\n" not in str(error.value)
+
+
+@every_ending
+def test_only_parquet_says_which_model_made_it_and_says_so_of_joined_parts_too(tmp_path, ending):
+    facts = ModelFacts(
+        kind="classifier", size="mini", patch_size=8, image_size=32, dataset="x", emotion="felt", classes=CLASSES
+    )
+    about = about_model("runs/mine", facts, digest="ab12")
+    form = form_of(Path(f"t{ending}"), TARGET, about=about)
+    form.write(many(3), tmp_path / "part")
+    form.join([tmp_path / "part"], tmp_path / "joined")
+    if ending == ".parquet":
+        kept = pq.read_schema(tmp_path / "joined").metadata
+        assert kept[b"uniemox.notice"].decode() == use_notice(facts)
+        assert (kept[b"uniemox.model"], kept[b"uniemox.digest"]) == (b"runs/mine", b"ab12")
+        assert kept[b"uniemox.emotion"] == b"felt"
+    else:
+        form_of(Path(f"t{ending}"), TARGET).write(many(3), tmp_path / "plain")
+        assert (tmp_path / "joined").read_bytes() == (tmp_path / "plain").read_bytes()
+    assert "notice" not in about_model("m", dataclasses.replace(facts, emotion="evoked"), digest="")

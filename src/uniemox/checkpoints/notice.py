@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from uniemox.checkpoints.facts import ModelFacts
 
+log = logging.getLogger(__name__)
 _LAW: Final = (
     "Inferring the emotions of people at work or in education is prohibited in the European Union except for medical "
     "or safety reasons: Article 5(1)(f) of the AI Act, Regulation (EU) 2024/1689."
@@ -23,3 +25,9 @@ def use_notice(facts: ModelFacts) -> str | None:
     if facts.emotion is None and facts.view != "scene":
         return f"This model reads a person, and whose emotion it names is not recorded. {_LAW}"
     return None
+
+
+def announce(facts: ModelFacts) -> None:
+    """Log the notice of a model that is about to answer; a command shows it once, whatever it loads."""
+    if notice := use_notice(facts):
+        log.info("%s", notice)

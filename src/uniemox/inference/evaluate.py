@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,8 @@ from uniemox.files.whole import write_whole
 from uniemox.inference.baselines import score_baselines
 from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
 from uniemox.inference.predictor import Prediction
-from uniemox.inference.tables import write_predictions
-from uniemox.inference.torch_backend import load_torch
+from uniemox.inference.tables import about_model, write_predictions
+from uniemox.inference.torch_backend import TorchBackend, load_torch
 from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import Box, Manifest, read_manifest
 from uniemox.models.classify import AnyClassifier, read_features
@@ -226,6 +226,7 @@ def evaluate(
     with computing_on(device) as accelerator:
         opened = open_model(model)
         module: nn.Module
+        backend: OnnxBackend | TorchBackend
         chosen: Precision
         if opened.role == "export":
             refuse_zero_shot(opened.name, zero_shot)
@@ -236,9 +237,9 @@ def evaluate(
                 dataset = str(data)
             elif opened.role == "clip" and zero_shot is not None and zero_shot.wording == "auto":
                 zero_shot = replace(zero_shot, wording=read_manifest(data).facts.emotion or "auto")
-            classifier = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
-            facts, domain, chosen = classifier.facts, classifier.domain, classifier.precision
-            module = classifier.model if domain is None else Measuring(classifier.model, domain)
+            backend = load_torch(opened, device=device, dataset=dataset, precision=precision, zero_shot=zero_shot)
+            facts, domain, chosen = backend.facts, backend.domain, backend.precision
+            module = backend.model if domain is None else Measuring(backend.model, domain)
         answers = resolve_target(facts.target, facts.classes, facts.kept, given=target)
         answers, whole = answers.align(read_manifest(data))
         manifest = answers.rated(whole.select([split]))
@@ -270,7 +271,8 @@ def evaluate(
         else:
             scores = outputs.score()
         if out is not None and accelerator.is_main_process:
-            write_evaluation(out, scores, outputs, manifest, people=reads_people)
+            about = about_model(opened.name, facts, digest=backend.digest())
+            write_evaluation(out, scores, outputs, manifest, people=reads_people, about=about)
         return scores
 
 
@@ -327,10 +329,19 @@ def _measure(domain: Domain, features: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(distances[:, None]).to(features.device, torch.float32)
 
 
-def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: Manifest, *, people: bool) -> None:
+def write_evaluation(
+    folder: Path,
+    scores: Scores,
+    outputs: Outputs,
+    manifest: Manifest,
+    *,
+    people: bool,
+    about: Mapping[str, str] | None = None,
+) -> None:
     """Write `report.json`, and `predictions.parquet` in the columns of `predict` with the truth and the row.
 
-    The folder is made if absent; `people` adds the boxes of the persons that the model read.
+    The folder is made if absent; `people` adds the boxes of the persons that the model read, `about` is that of
+    `about_model`.
     """
     numbers = outputs.target.to_facts().get("numbers", {})
     summary = {**scores.to_dict(), "numbers": numbers, "unreadable": list(outputs.unreadable)}
@@ -340,7 +351,8 @@ def write_evaluation(folder: Path, scores: Scores, outputs: Outputs, manifest: M
     with write_whole(folder / "report.json", DataError) as beside:
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"
-    write_predictions(predictions, out, outputs.target, people=people, is_evaluation=True, domain=outputs.domain)
+    more: dict[str, Any] = {"people": people, "domain": outputs.domain, "about": about}
+    write_predictions(predictions, out, outputs.target, is_evaluation=True, **more)
 
 
 def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:

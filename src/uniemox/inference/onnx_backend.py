@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from uniemox.checkpoints.domain import read_features
 from uniemox.checkpoints.facts import ModelFacts
+from uniemox.checkpoints.notice import announce
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.errors import CheckpointError, ConfigError
@@ -117,6 +118,7 @@ def load_onnx(
             wanted = f"{_describe(expected)} should be, for any number of images"
             raise CheckpointError(f"{path} has {_describe(found)} where {wanted}: {_AGAIN}")
     domain = None if width is None else read_features(path.parent, facts, width=width)
+    announce(facts)
     return OnnxBackend(session, path, facts, domain)
 
 

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from uniemox.checkpoints.notice import use_notice
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.targets.columns import Column
@@ -20,12 +21,14 @@ from uniemox.wording import reason_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from uniemox.checkpoints.facts import ModelFacts
     from uniemox.inference.predictor import Prediction
     from uniemox.targets.domain import Domain
     from uniemox.targets.target import Target
 
 BOX_COLUMNS: Final = ("x0", "y0", "x1", "y1", "box_score")  # Of a person
 SUFFIXES: Final = (".csv", ".jsonl", ".parquet")  # Endings of the tables that are written
+ABOUT: Final = "uniemox."  # Start of the keys of Parquet metadata that say what made a table
 _ROWS_IN_PYTHON: Final = 1024  # Rows that are made into columns at once
 _ROWS_IN_GROUP: Final = 65_536  # Rows of a row group of Parquet, which is held in memory while it fills
 
@@ -36,6 +39,8 @@ class Form:
 
     suffix: str
     columns: tuple[Column, ...]  # Each may be absent in any row
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What made the table, as `about_model` says it; of the formats, Parquet alone has a place for it."""
 
     def write(self, predictions: Iterable[Prediction], path: Path) -> int:
         """Write the rows to a file, and count them."""
@@ -75,7 +80,8 @@ class Form:
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        return pa.schema([(column.name, column.arrow) for column in self.columns])
+        about = {f"{ABOUT}{name}": text for name, text in self.about.items()}
+        return pa.schema([(column.name, column.arrow) for column in self.columns], metadata=about or None)
 
     def _batches(self, predictions: Iterable[Prediction]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -115,6 +121,12 @@ def _read_batches(parts: Iterable[Path]) -> Iterator[pa.RecordBatch]:
                 yield from rows.iter_batches(batch_size=_ROWS_IN_PYTHON)
 
 
+def about_model(name: str, facts: ModelFacts, *, digest: str) -> dict[str, str]:
+    """Say of a table which model made it: `model`, `digest`, and where known `emotion` and `notice`."""
+    found = {"model": name, "digest": digest, "emotion": facts.emotion, "notice": use_notice(facts)}
+    return {key: text for key, text in found.items() if text is not None}
+
+
 def form_of(
     out: Path,
     target: Target,
@@ -124,13 +136,14 @@ def form_of(
     rows: bool = False,
     is_evaluation: bool = False,
     domain: Domain | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Form:
     """Describe the table of a file, which names the format by its ending: path, the target's columns, reason.
 
     `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; `times` one for the second of a
     video, `rows` one for the row of the table that named the image, `domain` those of distances from what the model
     knows. An evaluation has columns for the truth and for the
-    row in the manifest, and none for a reason. Another ending raises `DataError`.
+    row in the manifest, and none for a reason. `about` is that of `about_model`. Another ending raises `DataError`.
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:
@@ -139,9 +152,9 @@ def form_of(
     path = Column("path", "text")
     answers = (*target.columns, *(() if domain is None else domain.columns))
     if is_evaluation:
-        return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *answers))
+        return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *answers), about or {})
     places = [*([Column("row", "whole")] if rows else []), *([Column("time", "number")] if times else [])]
-    return Form(suffix, (path, *places, *box, *answers, Column("reason", "text")))
+    return Form(suffix, (path, *places, *box, *answers, Column("reason", "text")), about or {})
 
 
 def count_rows(path: Path) -> tuple[int, int]:
@@ -181,11 +194,12 @@ def write_predictions(
     people: bool = False,
     is_evaluation: bool = False,
     domain: Domain | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> int:
     """Write a table in the form of `form_of` with a row for each prediction, as they come; return how many.
 
     The file exists only when it is whole; its folder is made if absent.
     """
-    form = form_of(out, target, people=people, is_evaluation=is_evaluation, domain=domain)
+    form = form_of(out, target, people=people, is_evaluation=is_evaluation, domain=domain, about=about)
     with write_whole(out, DataError, elsewhere="choose another `out`") as beside:
         return form.write(predictions, beside)

@@ -14,6 +14,7 @@ import torch
 
 from uniemox.checkpoints.folder import Classifier
 from uniemox.checkpoints.load import load_model
+from uniemox.checkpoints.notice import announce
 from uniemox.checkpoints.open import Opened
 from uniemox.compute.devices import choose_device, choose_precision, computing_in
 from uniemox.config.inference import AskedPrecision
@@ -103,6 +104,7 @@ def load_torch(
     classifier = load_model(model, dataset=dataset, device=where, zero_shot=zero_shot)
     if precision == "bf16" and isinstance(classifier.model, ClipClassifier):  # it leaves autocast, which is slow for it
         raise ConfigError(f"precision is bf16, but {classifier.facts.architecture} computes in fp32: omit `precision`")
+    announce(classifier.facts)
     chosen = choose_precision(precision, classifier.facts.precision, where)
     backend = TorchBackend(classifier, where, precision=chosen)
     if zero_shot is None or zero_shot.calibrate is None:

@@ -174,13 +174,15 @@ def _write(
 ) -> Parts:
     """Make the parts of a table that are missing, and join them; finished parts survive an interruption."""
     from uniemox.inference.parts import Work, choose_part_size, open_parts
-    from uniemox.inference.tables import form_of
+    from uniemox.inference.tables import about_model, form_of
 
     people = options["people"]
+    about = about_model(config.model, predictor.facts, digest=predictor.digest())
     columns = {"people": people is not None, "times": inputs.has_times, "rows": inputs.has_rows}
-    form = form_of(out, predictor.target, **columns, domain=predictor.domain)
+    form = form_of(out, predictor.target, **columns, domain=predictor.domain, about=about)
     part_size = choose_part_size(inputs.total, config.batch_size)
-    work = Work(identity=_identify(predictor, inputs, people, config), num_inputs=inputs.total, part_size=part_size)
+    identity = _identify(predictor, inputs, people, config, digest=about["digest"])
+    work = Work(identity=identity, num_inputs=inputs.total, part_size=part_size)
     with open_parts(out, work, form, resume=config.resume, overwrite=config.overwrite) as parts:
         if parts.done:
             terminal.write(f"continuing after {_count_kept(parts)}")
@@ -209,12 +211,14 @@ def _count_kept(parts: Parts) -> str:
     return counted(parts.done, "image") if known is None else f"{parts.done} of {known} images"
 
 
-def _identify(predictor: Predictor, inputs: Inputs, people: People | None, config: PredictConfig) -> dict[str, str]:
+def _identify(
+    predictor: Predictor, inputs: Inputs, people: People | None, config: PredictConfig, *, digest: str
+) -> dict[str, str]:
     """Name what the rows of a table depend on: a run continues only if all of it is the same."""
     from uniemox.people.detectors.detector import fingerprint
 
     identity = {
-        "model": f"SHA-256 {predictor.digest()[:16]}",
+        "model": f"SHA-256 {digest[:16]}",
         "precision": predictor.precision,
         "decoding": predictor.decoding,
         "list of inputs": inputs.identity(),
