@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from uniemox.people.detectors.detector import Detector
 
     Pixels = npt.NDArray[np.float32]
-    _Sample = tuple["Prediction", Pixels | str]  # A row, and what the model reads or why it reads nothing
+    Sample: TypeAlias = tuple["Prediction", Pixels | str]  # A row, and what the model reads or why it reads nothing
     People: TypeAlias = Mapping[Path, Sequence[Box]] | Mapping[str, Sequence[Box]] | Detector
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class Predictor:
         """
         check(batch_size >= 1, f"`batch_size` is {batch_size}, but must be at least 1")
         check(num_workers >= 0, f"`num_workers` is {num_workers}, but must be at least 0")
-        reader = _Reader(self.facts, people, self._enough if people is None else None)
+        reader = self.reader(people)
         places = count()
         given = (
             (number, place, image)
@@ -285,11 +285,21 @@ class Predictor:
         """Side in pixels that suffices of an image; None decodes all of them."""
         return None if self.decoding == "exact" else _SPARE * _resized_side(self.facts)
 
-    def _predict_samples(self, samples: Iterator[_Sample], batch_size: int) -> Iterator[Prediction]:
+    def reader(self, people: People | None = None) -> Reader:
+        """Make what reads and prepares images in threads, for `answer`; `people` as `predict` takes it."""
+        return Reader(self.facts, people, self._enough if people is None else None)
+
+    def answer(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Answer samples of a `reader` in one forward pass, in their order."""
+        answers = iter(self._answers([what for _, what in samples if not isinstance(what, str)]))
+        return [
+            replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
+            for row, what in samples
+        ]
+
+    def _predict_samples(self, samples: Iterator[Sample], batch_size: int) -> Iterator[Prediction]:
         while batch := list(islice(samples, batch_size)):
-            answers = iter(self._answers([what for _, what in batch if not isinstance(what, str)]))
-            for row, what in batch:
-                yield replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
+            yield from self.answer(batch)
 
     def _answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
         if not pixels:
@@ -302,7 +312,7 @@ class Predictor:
         return [{**answer, **more} for answer, more in zip(answers, known, strict=True)]
 
 
-class _Reader:
+class Reader:
     """Reads an image, finds its people, and prepares what the model answers; called from several threads."""
 
     def __init__(self, facts: ModelFacts, people: People | None, enough: int | None) -> None:
@@ -312,7 +322,8 @@ class _Reader:
         self._turn = Lock()
 
     @ROOM.use()
-    def __call__(self, given: tuple[int, int, Input]) -> tuple[int, list[_Sample]]:
+    def __call__(self, given: tuple[int, int, Input]) -> tuple[int, list[Sample]]:
+        """Read the image of a group with its place; return the group, and a sample for each answer."""
         group, index, source = given
         path, image = open_image(source, index, shrink_to=self.enough)
         blank = Prediction(path, None, index=index)
