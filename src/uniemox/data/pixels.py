@@ -85,6 +85,28 @@ class EvaluationViews:
             region = person_region(boxes, self.person, width=image.width, height=image.height)
         return self.cut(image, region)
 
+    @property
+    def resized_side(self) -> int:
+        """The short side in pixels that an image is resized to before its centre is cut."""
+        return int(self.size / (CROP_SHARE if self.preparation is None else self.preparation.crop_share))
+
+    def of(self, image: Image.Image, box: Box | None) -> npt.NDArray[np.float32] | None:
+        """Prepare an image or one of its people as (V, 3, S, S), normalised; None where the box lies outside of it.
+
+        Where scenes alone are read, the person's crop is prepared as if that were the image.
+        """
+        if box is None:
+            return self.cut(image, None)
+        from uniemox.people.regions import person_region  # brings Arrow
+
+        region = person_region([box], self.person, width=image.width, height=image.height)
+        if region is None:
+            return None
+        if self.view != "scene":
+            return self.cut(image, region)
+        # Preparation keeps the centre: as much as a crop with the usual margin can spare.
+        return self.cut(cut_region(image, region, size=self.resized_side, shape=self.person.shape), None)
+
     def cut(self, image: Image.Image, region: Region | None) -> npt.NDArray[np.float32]:
         """Prepare the views of an upright RGB image, scene first, as (V, 3, S, S), normalised.
 

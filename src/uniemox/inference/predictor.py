@@ -21,7 +21,6 @@ from uniemox.checkpoints.facts import ModelFacts
 from uniemox.config.checks import check
 from uniemox.config.inference import AskedPrecision, Decoding
 from uniemox.config.zero_shot import ZeroShotConfig
-from uniemox.data.pixels import CROP_SHARE, cut_region
 from uniemox.errors import DataError
 from uniemox.files.images import EXTENSIONS, Unreadable
 from uniemox.files.paths import is_folder, is_there
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SPARE: Final = 2  # Times what an image is resized to: so much is decoded at least, and the resize still averages
-_MOST_PEOPLE = 256  # In one image: more is no image of people but a mistake, and would take all memory
+MOST_PEOPLE: Final = 256  # In one image: more is no image of people but a mistake, and would take all memory
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,7 @@ class Predictor:
     @property
     def _enough(self) -> int | None:
         """Side in pixels that suffices of an image; None decodes all of them."""
-        return None if self.decoding == "exact" else _SPARE * _resized_side(self.facts)
+        return None if self.decoding == "exact" else _SPARE * self.facts.views.resized_side
 
     def reader(self, people: People | None = None) -> Reader:
         """Make what reads and prepares images in threads, for `answer`; `people` as `predict` takes it."""
@@ -296,6 +295,13 @@ class Predictor:
             replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
             for row, what in samples
         ]
+
+    def logits(self, prepared: Iterable[Pixels], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """Run the model on images prepared by its `facts.views`, (V, 3, S, S) each, as they come: (N, C)."""
+        given, found = iter(prepared), []
+        while batch := list(islice(given, batch_size)):
+            found.append(self.backend.logits(np.stack(batch)))
+        return np.concatenate(found)
 
     def _predict_samples(self, samples: Iterator[Sample], batch_size: int) -> Iterator[Prediction]:
         while batch := list(islice(samples, batch_size)):
@@ -332,8 +338,8 @@ class Reader:
         found: list[tuple[Box | None, Pixels | str]]
         if isinstance(image, Unreadable):
             found = [(None, image.reason)]
-        elif len(boxes := self._find(path, image)) > _MOST_PEOPLE:
-            found = [(None, f"{len(boxes)} people are more than {_MOST_PEOPLE}")]
+        elif len(boxes := self._find(path, image)) > MOST_PEOPLE:
+            found = [(None, f"{len(boxes)} people are more than {MOST_PEOPLE}")]
         else:
             whole = () if boxes and self.facts.view == "person" else (None,)
             found = [(box, _prepare(self.facts, image, box)) for box in (*whole, *boxes)]
@@ -364,22 +370,8 @@ def _below(given: Input) -> Iterable[Input]:
 
 def _prepare(facts: ModelFacts, image: Image.Image, box: Box | None) -> Pixels | str:
     """Prepare an image or one of its people, or explain why the person cannot be cut."""
-    if box is None:
-        return facts.views.cut(image, None)
-    from uniemox.people.regions import person_region  # brings Arrow
-
-    region = person_region([box], facts.person, width=image.width, height=image.height)
-    if region is None:
-        return "the box lies outside the image"
-    if facts.view != "scene":
-        return facts.views.cut(image, region)
-    # Preparation keeps the centre: as much as a crop with the usual margin can spare.
-    return facts.views.cut(cut_region(image, region, size=_resized_side(facts), shape=facts.person.shape), None)
-
-
-def _resized_side(facts: ModelFacts) -> int:
-    """Return the short side in pixels that an image is resized to before its centre is cut."""
-    return int(facts.image_size / (CROP_SHARE if facts.preparation is None else facts.preparation.crop_share))
+    pixels = facts.views.of(image, box)
+    return "the box lies outside the image" if pixels is None else pixels
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

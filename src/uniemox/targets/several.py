@@ -320,6 +320,10 @@ class Several(Target):
         pairs = zip(self.parts, self._outputs(logits), strict=True)
         return np.concatenate([part.numbers(own) for part, own in pairs], axis=1)
 
+    def foremost(self, numbers: Floats) -> int:
+        """Return the place that the first part chooses among its own."""
+        return self.parts[0].foremost(numbers[: self.parts[0].num_outputs])
+
     @property
     def truth(self) -> tuple[Column, ...]:
         """The columns of the parts' labels."""

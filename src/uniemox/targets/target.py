@@ -199,6 +199,10 @@ class Target(ABC):
     def numbers(self, logits: Logits) -> npt.NDArray[np.float64]:
         """Compute the numbers behind the answers, such as probabilities (N, C)."""
 
+    def foremost(self, numbers: npt.NDArray[np.float64]) -> int:
+        """Return the place of the number (C,) that an explanation is about: by default of the largest."""
+        return int(numbers.argmax())
+
     @property
     @abstractmethod
     def truth(self) -> tuple[Column, ...]:

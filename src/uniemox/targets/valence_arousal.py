@@ -359,6 +359,11 @@ class ValenceArousal(Target):
         """Compute the ratings (N, D) in units of the scale, at most its ends."""
         return self._in_units(self.decisions(logits))
 
+    def foremost(self, numbers: Floats) -> int:
+        """Return the place of valence, or of the first dimension: ratings do not compete."""
+        del numbers
+        return 0
+
     @property
     def truth(self) -> tuple[Column, ...]:
         """What raters gave."""

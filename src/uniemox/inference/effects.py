@@ -1,0 +1,87 @@
+"""Person or scene? What hiding the people of an image, each of them, or all but them does to a model's answer.
+
+The image is changed before anything is cut from it, so a model of two views sees the change in both: in the scene, and
+in the person's crop. The model is a black box. Brings no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from uniemox.people.hiding import WAYS, Mask, Way, hide, mark
+
+if TYPE_CHECKING:
+    from uniemox.data.pixels import EvaluationViews
+    from uniemox.manifests.table import Box
+
+PEOPLE: Final = "people"
+SCENE: Final = "scene"
+NOT_ASKED: Final = "nobody was looked for: give boxes, or what finds people"
+_NOBODY: Final = "no people in the image"
+_NO_SCENE: Final = "the people cover the whole image"
+_LEAST: Final = 0.0005  # Change below which a number stays as it is: the third digit
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How the numbers behind an answer change where a part of the image is hidden in one way."""
+
+    hidden: str  # `people`, `person 0` and so on, by their place among the boxes, or `scene`
+    way: Way
+    changes: Mapping[str, float]  # Of each emotion's number, in its units: negative where hiding lowers it
+
+
+def list_hidden(image: Image.Image, people: Sequence[Box]) -> dict[str, Mask] | str:
+    """Mark what is hidden one after another, by name, (H, W) each; or say why nothing can be."""
+    size = {"width": image.width, "height": image.height}
+    everyone = mark(people, **size)
+    if not everyone.any():
+        return _NOBODY
+    if everyone.all():
+        return _NO_SCENE
+    each = {f"person {place}": mark([box], **size) for place, box in enumerate(people)} if len(people) > 1 else {}
+    return {PEOPLE: everyone, **{name: one for name, one in each.items() if one.any()}, SCENE: ~everyone}
+
+
+def make_variants(
+    views: EvaluationViews, image: Image.Image, box: Box | None, masks: Mapping[str, Mask]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Hide each part in every way, and prepare the image, or its person, for the model: (V, 3, S, S) each."""
+    for mask in masks.values():
+        for way in WAYS:
+            pixels = views.of(hide(image, mask, way), box)
+            assert pixels is not None  # a box that could be cut before
+            yield pixels
+
+
+def agree(changes: Iterable[float]) -> bool:
+    """Whether changes have the same sign, to the third digit; what stays the same has its own."""
+    return len({sign_of(change) for change in changes}) == 1
+
+
+def sign_of(change: float) -> int:
+    """Return −1, 0 or 1; what stays the same to the third digit has 0."""
+    return 0 if abs(change) < _LEAST else int(np.sign(change))
+
+
+def describe(emotion: str, number: float, effects: Iterable[Effect]) -> str:
+    """Say in one sentence what hiding the people and the scene does to an emotion's number, and no more than that."""
+    parts = []
+    for name in (PEOPLE, SCENE):
+        changes = {effect.way: effect.changes[emotion] for effect in effects if effect.hidden == name}
+        shown = ", ".join(f"{way} {number + change:.3f}" for way, change in changes.items())
+        if not agree(changes.values()):
+            parts.append(f"the three ways of hiding the {name} disagree ({emotion} {number:.3f}; {shown})")
+            continue
+        mean = sum(changes.values()) / len(changes)
+        verb = {-1: "lowers", 0: "does not change", 1: "raises"}[sign_of(mean)]
+        change = f"at {number:.3f}" if sign_of(mean) == 0 else f"from {number:.3f} to {number + mean:.3f}"
+        parts.append(f"hiding the {name} {verb} {emotion} {change} ({shown})")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:]
