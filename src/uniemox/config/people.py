@@ -57,14 +57,9 @@ class Limits(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig(Limits):
-    """Where the boxes of people come from."""
+class DetectorChoice(Limits):
+    """What finds people in images."""
 
-    boxes: Path | None = None
-    """File of boxes to use instead of a detector: CSV, TSV or COCO's JSON."""
-    box_units: BoxUnits = "auto"
-    """What the numbers in the file of boxes are: pixels, or shares of the image's sides; auto takes them for shares if
-    none reaches beyond 1.5."""
     detector: str | None = field(default=None, metadata={"metavar": "NAME|FILE.onnx"})
     """Detector that finds people: ssdlite, fasterrcnn or fasterrcnn-320 of torchvision, or a model in ONNX."""
     detector_weights: str | None = field(default=None, metadata={"metavar": "default|FILE"})
@@ -74,13 +69,33 @@ class DetectorConfig(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for each in fields(DetectorChoice):
+            is_default = getattr(self, each.name) == each.default
+            check(self.detector is not None or is_default, f"`{each.name}` is about a detector: {self._then}")
+
+    @property
+    def _then(self) -> str:
+        return "give `detector` too"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig(DetectorChoice):
+    """Where the boxes of people come from."""
+
+    boxes: Path | None = None
+    """File of boxes to use instead of a detector: CSV, TSV or COCO's JSON."""
+    box_units: BoxUnits = "auto"
+    """What the numbers in the file of boxes are: pixels, or shares of the image's sides; auto takes them for shares if
+    none reaches beyond 1.5."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.detector is None or self.boxes is None, "`detector` and `boxes` both give boxes: choose one")
         check(self.boxes is not None or self.box_units == "auto", "`box_units` is about `boxes`: give both")
-        then = "give `detector` too" if self.boxes is None else "omit it, or give `detector` instead of `boxes`"
-        for each in fields(DetectorConfig):
-            if self.detector is None and each.name not in ("boxes", "box_units"):
-                is_default = getattr(self, each.name) == each.default
-                check(is_default, f"`{each.name}` is about a detector: {then}")
+
+    @property
+    def _then(self) -> str:
+        return super()._then if self.boxes is None else "omit it, or give `detector` instead of `boxes`"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from uniemox.config.data import ShowConfig
-from uniemox.config.people import DetectorConfig, PeopleConfig
+from uniemox.config.people import DetectorChoice, PeopleConfig
 from uniemox.console.commands.command import Answer, Command, check_not_replacing
 from uniemox.console.display import Terminal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniemox.people.search import Search
 
 
-def build_asked_detector(name: str, config: DetectorConfig, *, device: str) -> Detector:
+def build_asked_detector(name: str, config: DetectorChoice, *, device: str) -> Detector:
     """Make the detector that a command asks for; raises what `build_detector` raises."""
     from uniemox.people.detectors.choice import build_detector
 
