@@ -12,7 +12,7 @@ from uniemox.checkpoints.facts import check_facts, facts_from_dict, read_facts
 from uniemox.checkpoints.folder import Classifier
 from uniemox.checkpoints.load import load_model, load_pretraining
 from uniemox.checkpoints.open import open_model
-from uniemox.checkpoints.zero_shot import is_zero_shot, load_zero_shot
+from uniemox.checkpoints.zero_shot import is_zero_shot, load_text_tower, load_zero_shot
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.class_prompts import class_prompts
 from uniemox.demo import drawn
@@ -228,3 +228,17 @@ def test_another_clip_that_is_asked_about_a_data_set_was_not_trained_on_it(tiny_
     card = build_card(facts, exported="fp32")
     assert "drawings" not in card
     assert "training data" not in card
+
+
+def test_a_model_that_shares_no_space_with_texts_names_those_that_do(finetuned):
+    with pytest.raises(ConfigError, match=r"shares with texts: take a CLIP .* or give an image"):
+        load_text_tower(open_model(finetuned.model), ZeroShotConfig())
+
+
+def test_the_texts_of_a_pretrained_model_are_read_by_its_teacher_alone(pretrained, tiny_clip):
+    opened = open_model(pretrained.model)
+    found = load_text_tower(opened, ZeroShotConfig(teacher=f"clip:{tiny_clip}")).encode_texts(["a calm evening"])
+    own = load_text_tower(open_model(f"clip:{tiny_clip}"), ZeroShotConfig()).encode_texts(["a calm evening"])
+    assert torch.equal(found, own)
+    with pytest.raises(ConfigError, match="features of"):
+        load_text_tower(opened, ZeroShotConfig(teacher="clip:demo"))

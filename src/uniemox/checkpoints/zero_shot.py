@@ -88,20 +88,51 @@ def class_texts(
         kept = language.select(asked.classes)
         if kept is not None:
             return kept, language.facts.scale
+    from uniemox.models.zero_shot import ensemble  # open_clip takes seconds to import
+
+    loaded = _load_own_teacher(language, teacher, width=width, what=what)
+    own = config.prompts
+    prompts = _sentences(asked.classes) if own is None else read_prompts(own, asked.classes)
+    return ensemble(loaded, prompts), loaded.scale
+
+
+def load_text_tower(opened: Opened, config: ZeroShotConfig) -> Teacher:
+    """Load the CLIP whose texts lie in the space of a model's features, without its image tower.
+
+    Args:
+        opened: A name of a CLIP, or the folder of a model that was pretrained with a teacher.
+        config: With the name of that teacher, if it is not the folder's own word.
+
+    Raises:
+        ConfigError: The model has no such space, or the CLIP is not known, or not the model's teacher.
+        CheckpointError: The weights of the CLIP are not at hand, or cannot be read.
+    """
+    if opened.role == "clip":
+        teacher = _load_clip(opened.name, needed_by="")
+    else:
+        facts = read_facts(opened.path) if is_zero_shot(opened) else None
+        width = None if facts is None else facts.pretraining.get("embedding_width")
+        if facts is None or width is None:
+            works = "take a CLIP (such as clip:ViT-B-16-quickgelu/openai) or the folder of a pretrained model"
+            raise ConfigError(f"{opened.name} has no space that it shares with texts: {works}, or give an image")
+        language = read_language(opened.path, facts)
+        teacher = _load_own_teacher(language, config.teacher, width=width, what=opened.name)
+    teacher.release_image_tower()
+    return teacher
+
+
+def _load_own_teacher(language: Language | None, teacher: str | None, *, width: int, what: str) -> Teacher:
+    """Load the CLIP that a model was distilled from; arguments and errors are those of `class_texts`."""
     if teacher is None and language is None:
         raise ConfigError(f"{what} does not say from which CLIP it was distilled: give that as `teacher`")
     name = teacher or (language.facts.teacher if language is not None else "")
-    from uniemox.models.zero_shot import ensemble  # open_clip takes seconds to import
-
     loaded = _load_clip(name, needed_by=what)
     if loaded.width != width:
         found = f"{name} has features of {loaded.width} numbers, but {what} of {width}"
         raise ConfigError(f"{found}: give the CLIP that it was distilled from as `teacher`")
     if language is not None and language.facts.digest != loaded.digest:
         raise ConfigError(f"{name} is not the CLIP that {what} was distilled from ({language.facts.teacher})")
-    own = config.prompts
-    prompts = _sentences(asked.classes) if own is None else read_prompts(own, asked.classes)
-    return ensemble(loaded, prompts), loaded.scale
+    return loaded
 
 
 def _from_pretraining(opened: Opened, config: ZeroShotConfig, dataset: str | None) -> model_folder.Classifier:

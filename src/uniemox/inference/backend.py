@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from uniemox.checkpoints.facts import ModelFacts
 from uniemox.checkpoints.open import open_model
+from uniemox.config.explain import CamMethod
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.targets.domain import Domain
@@ -38,6 +39,18 @@ class Backend(Protocol):
         self, pixels: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Run the classifier as `logits` does, and return the features (N, D) too that a `domain` measures."""
+
+    def embed(self, pixels: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Run the classifier as `logits` does, and return what its head reads (N, D) too, where that can be had."""
+
+    def activation_maps(
+        self, pixels: npt.NDArray[np.float32], place: int, method: CamMethod
+    ) -> npt.NDArray[np.float64]:
+        """Map what in each view of an image (V, 3, S, S) speaks for an output, by the last block: (V, h, w).
+
+        Raises:
+            ConfigError: It has no such block, or none that can be read.
+        """
 
 
 def load_backend(

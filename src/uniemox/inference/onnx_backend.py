@@ -24,6 +24,8 @@ from uniemox.wording import counted, reason_of
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+    from uniemox.config.explain import CamMethod
+
 _MAX_IMAGES = 32  # Images in one run; more are no faster on a CPU
 _MAX_ATTENTION = 2**24  # Numbers in the attention of one layer in one run
 _MAX_PRODUCTS = 2**37  # Multiplications of numbers in one run: 8 s on two busy cores, of the 40 that it may take
@@ -35,8 +37,16 @@ _AGAIN = "export the model again"
 class OnnxBackend:
     """A classifier in onnxruntime, with the images that it knows where its graph has features."""
 
-    def __init__(self, session: InferenceSession, path: Path, facts: ModelFacts, domain: Domain | None = None) -> None:
-        self.session, self.path, self.facts, self.domain = session, path, facts, domain
+    def __init__(
+        self,
+        session: InferenceSession,
+        path: Path,
+        facts: ModelFacts,
+        domain: Domain | None = None,
+        *,
+        width: int | None = None,  # D of its features; None where its graph has none
+    ) -> None:
+        self.session, self.path, self.facts, self.domain, self._width = session, path, facts, domain, width
         self.precision = "as exported"
         products, most = _MAX_PRODUCTS, 1  # of an architecture that is not ours nothing is known
         if facts.size is not None:
@@ -60,11 +70,22 @@ class OnnxBackend:
         self, pixels: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Run the classifier as `logits` does, and return features (N, D) too, with a domain."""
-        if self.domain is None:
+        return (self.logits(pixels), None) if self.domain is None else self.embed(pixels)
+
+    def embed(self, pixels: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Run the classifier as `logits` does, and return features (N, D) too, where its graph has them."""
+        if self._width is None:
             return self.logits(pixels), None
-        widths = {OUTPUT_NAME: len(self.facts.classes), FEATURES_OUTPUT: self.domain.features.shape[1]}
+        widths = {OUTPUT_NAME: len(self.facts.classes), FEATURES_OUTPUT: self._width}
         logits, features = self._run(pixels, widths)
         return logits, features
+
+    def activation_maps(
+        self, pixels: npt.NDArray[np.float32], place: int, method: CamMethod
+    ) -> npt.NDArray[np.float64]:
+        """Refuse: a graph keeps its layers to itself."""
+        del pixels, place
+        raise ConfigError(f"{self.path} is an export, whose layers `method` {method} cannot read: use occlusion")
 
     def _run(self, pixels: npt.NDArray[np.float32], widths: dict[str, int]) -> list[npt.NDArray[np.float32]]:
         """Run the graph part by part; return its outputs of these names and widths."""
@@ -119,7 +140,7 @@ def load_onnx(
             raise CheckpointError(f"{path} has {_describe(found)} where {wanted}: {_AGAIN}")
     domain = None if width is None else read_features(path.parent, facts, width=width)
     announce(facts)
-    return OnnxBackend(session, path, facts, domain)
+    return OnnxBackend(session, path, facts, domain, width=width)
 
 
 def _width_of_features(session: InferenceSession) -> int | None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.inference.zero_shot import calibrate
 from uniemox.models.classify import read_features
 from uniemox.models.zero_shot import ClipClassifier
+
+if TYPE_CHECKING:
+    from uniemox.config.explain import CamMethod
 
 _SHAPING: Final = (
     *("classes", "target", "thresholds", "numbers", "architecture", "image_size"),
@@ -64,17 +67,29 @@ class TorchBackend:
             answer = self.model(*views)
         return _finite(_to_numpy(answer))
 
-    @torch.inference_mode()
     def outputs(
         self, pixels: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Run the classifier: (N, V, 3, S, S) to logits (N, C), as `logits`, and with a domain features (N, D)."""
-        if self.domain is None:
-            return self.logits(pixels), None
+        return (self.logits(pixels), None) if self.domain is None else self.embed(pixels)
+
+    @torch.inference_mode()
+    def embed(self, pixels: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Run the classifier: (N, V, 3, S, S) to logits (N, C), as `logits`, and features (N, D)."""
         views = torch.from_numpy(pixels).to(self.device).unbind(dim=1)
         with computing_in(self.precision, self.device):
             logits, features = read_features(self.model, *views)
         return _finite(_to_numpy(logits)), _to_numpy(features)
+
+    def activation_maps(
+        self, pixels: npt.NDArray[np.float32], place: int, method: CamMethod
+    ) -> npt.NDArray[np.float64]:
+        """Map what in each view of an image (V, 3, S, S) speaks for an output, by the last block: (V, h, w)."""
+        from uniemox.inference.activations import activation_maps
+
+        views = torch.from_numpy(pixels)[:, None].to(self.device).unbind()
+        with computing_in(self.precision, self.device):
+            return activation_maps(self.model, views, place, method)
 
 
 def _to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -68,12 +68,11 @@ def head_of(model: AnyClassifier) -> nn.Linear:
 
 def read_features(model: AnyClassifier, *views: Tensor) -> tuple[Tensor, Tensor]:
     """Compute logits (B, C) of one view or two (B, 3, H, W), as the model does, and what its head reads (B, D)."""
-    if isinstance(model, VisionTransformer):
-        features = model.forward_head(model.forward_features(*views), pre_logits=True)
-    else:
-        assert not isinstance(model, ClipClassifier)
+    if isinstance(model, TwoViewClassifier | FusedClassifier | ClipClassifier):
         features = model.features(*views)
-    return head_of(model)(features), features
+        return head_of(model)(features), features
+    features = model.forward_head(model.forward_features(*views), pre_logits=True)
+    return model.get_classifier()(features), features  # of all of timm's models the name of the layer
 
 
 def build_classifier(

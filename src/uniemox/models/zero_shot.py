@@ -32,12 +32,17 @@ class ClipClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Compute logits (B, C) float32 of images (B, 3, S, S), in the arithmetic of the tower."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            logits: Tensor = self.head(self.features(pixels))
+        return logits
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Compute what the head reads of images (B, 3, S, S): CLIP's features (B, E), of length 1, in float32."""
         dtype = next(self.tower.parameters()).dtype
         with torch.autocast(pixels.device.type, enabled=False):
             features = self.tower(pixels.to(dtype))
-            pooled = features[0] if isinstance(features, tuple) else features  # some towers return their tokens too
-            logits: Tensor = self.head(F.normalize(pooled.float()))
-        return logits
+        pooled = features[0] if isinstance(features, tuple) else features  # some towers return their tokens too
+        return F.normalize(pooled.float())
 
 
 def ensemble(teacher: Teacher, prompts: Mapping[str, Sequence[str]]) -> Tensor:
