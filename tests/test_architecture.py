@@ -38,7 +38,7 @@ LAYERS = (
     ("inference",),
     ("train", "export"),
     ("report",),
-    ("demo",),
+    ("demo", "serve"),
     ("console",),
     ("__main__",),
 )

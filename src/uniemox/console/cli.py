@@ -45,6 +45,7 @@ _MODULES: Final = {
     "checkpoint convert": "checkpoint",
     "checkpoint push": "checkpoint",
     "export": "export",
+    "serve": "serve",
 }
 
 

@@ -1,0 +1,1 @@
+"""The service: predictions over HTTP, and a page to try them."""

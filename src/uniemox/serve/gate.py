@@ -1,0 +1,88 @@
+"""What every request passes: the key, a number of its own, safe headers, a line in the log, and the counters.
+
+The log has no content: neither images nor names of files, addresses or headers of the client.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from uniemox.serve.metrics import Metrics
+
+log = logging.getLogger("uniemox.requests")
+"""One line of JSON for each request, at level INFO."""
+_HEADERS: Final = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+}  # Of an answer that has none of its own
+_GUARDED: Final = ("/v1/", "/metrics")
+_SERVER_ERROR = 500
+
+
+class Gate:
+    """ASGI middleware around the whole service.
+
+    Args:
+        app: What answers.
+        metrics: Counts.
+        key: That requests for answers and metrics must carry; None asks for none.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, key: str | None) -> None:
+        self.app, self._metrics = app, metrics
+        self._expected = None if key is None else f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, number, status = time.monotonic(), uuid.uuid4().hex, _SERVER_ERROR
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = {name for name, _ in message["headers"]}
+                added = [(name, value) for name, value in _HEADERS.items() if name not in given]
+                message["headers"] = [*message["headers"], *added, (b"x-request-id", number.encode())]
+            await send(message)
+
+        try:
+            await (self.app if self._is_admitted(scope) else _REFUSAL)(scope, receive, send_noted)
+        finally:
+            seconds = time.monotonic() - start
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            images = scope.get("state", {}).get("images", 0)
+            _write_line(id=number, route=route, status=status, ms=round(1000 * seconds, 1), images=images)
+
+    def _is_admitted(self, scope: Scope) -> bool:
+        if self._expected is None or not scope["path"].startswith(_GUARDED):
+            return True
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, self._expected)
+
+
+_REFUSAL: Final = JSONResponse(
+    {"detail": "this service asks for a key: send the header Authorization: Bearer KEY"},
+    status_code=401,
+    headers={"WWW-Authenticate": "Bearer"},
+)
+
+
+def _write_line(**values: Any) -> None:
+    log.info("%s", json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **values}))
