@@ -86,11 +86,13 @@ class Stub:
     """A backend that counts what it is asked for, and says of each image how red it is."""
 
     def __init__(self):
-        kind = {"view": "scene", "target": "single_label", "kept": {}, "image_size": 8, "preparation": None}
+        kind = {"view": "scene", "target": "single_label", "kept": {}}
         self.facts = types.SimpleNamespace(classes=("red", "other"), views=self, **kind)
         self.domain, self.batches = None, []
 
-    def cut(self, image, region):
+    resized_side = 9
+
+    def of(self, image, box):
         return np.array([image.getpixel((0, 0))[0]], np.float32)
 
     def logits(self, pixels):
@@ -129,7 +131,7 @@ def test_any_logits_give_probabilities_and_the_last_batch_may_be_small(tmp_path,
 
 def test_an_error_in_a_thread_comes_out(tmp_path):
     class Broken(Stub):
-        def cut(self, image, region):
+        def of(self, image, box):
             raise MemoryError
 
     with pytest.raises(MemoryError):

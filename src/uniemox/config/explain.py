@@ -9,7 +9,8 @@ from uniemox.config.checks import Range, check
 from uniemox.config.inference import ComputeConfig, Decoding
 from uniemox.config.people import DetectorConfig
 
-Method = Literal["auto", "occlusion", "gradcam", "layercam"]
+CamMethod = Literal["gradcam", "layercam"]
+Method = Literal["auto", "occlusion", CamMethod]
 """How a map is made; auto takes the one that beats random maps and a centre prior (benchmarks/results/explain.md)."""
 
 

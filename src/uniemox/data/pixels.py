@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ MEAN: Final = (0.485, 0.456, 0.406)  # Mean of ImageNet's red, green and blue, i
 STD: Final = (0.229, 0.224, 0.225)  # Deviation of ImageNet's red, green and blue
 CROP_SHARE: Final = 224 / 256  # Share of the resized side that evaluation keeps: Resize 256, CenterCrop 224 (released)
 MEAN_COLOUR: Final = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
+Area: TypeAlias = tuple[float, float, float, float]  # Left, top, right, bottom in pixels; may reach beyond an image
 _LONGEST = 16
 """Maximum length of an image in short sides. The centre that is kept lies far within; to resize a strip of one by ten
 million pixels would take all memory."""
@@ -52,6 +53,17 @@ class Preparation:
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         left, top = (round((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
+
+    def area(self, width: int, height: int) -> Area:
+        """Return the part of an image that `cut` shows, in its pixels."""
+        short, shortest = int(self.size / self.crop_share), min(width, height)
+        spans = []
+        for side in (width, height):
+            kept = min(side, _LONGEST * shortest)
+            seen = kept * self.size / (short if self.squash else short * kept // shortest)
+            spans.append(((side - seen) / 2, (side + seen) / 2))
+        (left, right), (top, bottom) = spans
+        return left, top, right, bottom
 
     def normalize(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Normalise an RGB image as it is, (3, H, W)."""
@@ -106,6 +118,21 @@ class EvaluationViews:
             return self.cut(image, region)
         # Preparation keeps the centre: as much as a crop with the usual margin can spare.
         return self.cut(cut_region(image, region, size=self.resized_side, shape=self.person.shape), None)
+
+    def areas(self, width: int, height: int, box: Box | None) -> list[Area]:
+        """Return the part of an image that each view of a person in it shows, in its pixels."""
+        scene = (self.preparation or Preparation(self.size)).area(width, height)
+        person = scene
+        if box is not None and self.view != "scene":
+            from uniemox.people.regions import person_region  # brings Arrow
+
+            region = person_region([box], self.person, width=width, height=height)
+            assert region is not None
+            left, top, right, bottom = region
+            spare = 0 if self.person.shape == "squeeze" else (right - left) - (bottom - top)
+            across, down = max(0, -spare) / 2, max(0, spare) / 2  # of padding, on both sides
+            person = left - across, top - down, right + across, bottom + down
+        return {"scene": [scene], "person": [person], "both": [scene, person]}[self.view]
 
     def cut(self, image: Image.Image, region: Region | None) -> npt.NDArray[np.float32]:
         """Prepare the views of an upright RGB image, scene first, as (V, 3, S, S), normalised.

@@ -1,6 +1,7 @@
 """Maps of the places that an answer depends on, over the whole image.
 
-Occlusion hides one window after another and asks the model as a black box (Zeiler and Fergus 2014, section 2.1).
+Values above 0 speak for an output, those below against it. Occlusion hides one window after another and asks the model
+as a black box (Zeiler and Fergus 2014, section 2.1).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from uniemox.data.pixels import MEAN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from uniemox.data.pixels import EvaluationViews
+    from uniemox.data.pixels import Area, EvaluationViews
     from uniemox.inference.predictor import Predictor
     from uniemox.manifests.table import Box
     from uniemox.people.regions import Region
 
 Heat = npt.NDArray[np.float64]
 _CELLS: Final = 12  # Along the longer side of the image
+_FINE: Final = 32  # The same, of what comes from activations
 _WINDOW: Final = 2  # Cells along the side of what is hidden at once; windows are a cell apart
 _SPARE: Final = 2  # Times what an image is resized to: so much of it is kept at least
 
@@ -31,8 +33,46 @@ _SPARE: Final = 2  # Times what an image is resized to: so much of it is kept at
 def make_map(
     predictor: Predictor, image: Image.Image, box: Box | None, place: int, method: Method
 ) -> tuple[Heat, Literal["occlusion", "gradcam", "layercam"]]:
-    """Make a map (h, w) of the places that speak for an output, and name the method that made it."""
-    return occlude(predictor, image, box, place), "occlusion"
+    """Make a map (h, w) over an image of what speaks for an output, and name the method that made it.
+
+    Args:
+        predictor: Of any model.
+        image: Upright RGB image.
+        box: The person that the model reads, which has a part inside the image; None for the image as a whole.
+        place: Of the output.
+        method: auto is occlusion.
+
+    Raises:
+        ConfigError: The method does not fit the model, or needs a package.
+    """
+    if method in ("auto", "occlusion"):
+        return occlude(predictor, image, box, place), "occlusion"
+    views = predictor.facts.views
+    pixels = views.of(image, box)
+    assert pixels is not None
+    found = predictor.backend.activation_maps(pixels, place, method)
+    return _lay_out(found, views.areas(image.width, image.height, box), image), method
+
+
+def _lay_out(maps: Heat, areas: Sequence[Area], image: Image.Image) -> Heat:
+    """Lay the maps of views (V, h, w) over the image, 0 where none of them reaches, and add them up."""
+    across, down = _divide(image, _FINE)
+    found = np.zeros((down, across))
+    for heat, (left, top, right, bottom) in zip(maps, areas, strict=True):
+        rows, columns = heat.shape
+        wide, high = columns / (right - left), rows / (bottom - top)
+        into = (wide * image.width / across, 0, -left * wide, 0, high * image.height / down, -top * high)
+        view = Image.fromarray(heat.astype(np.float32))
+        found += np.asarray(
+            view.transform((across, down), Image.Transform.AFFINE, into, resample=Image.Resampling.BILINEAR)
+        )
+    return found
+
+
+def _divide(image: Image.Image, cells: int) -> tuple[int, int]:
+    """Return the cells along both sides of an image, by those along the longer one."""
+    across, down = (max(_WINDOW, round(cells * side / max(image.size))) for side in image.size)
+    return across, down
 
 
 def occlude(predictor: Predictor, image: Image.Image, box: Box | None, place: int) -> Heat:
@@ -43,7 +83,7 @@ def occlude(predictor: Predictor, image: Image.Image, box: Box | None, place: in
     views = predictor.facts.views
     if box is None:  # a large image only costs time; of a person, all pixels may be needed
         image = image.reduce(max(1, min(image.size) // (_SPARE * views.resized_side)))
-    across, down = (max(_WINDOW, round(_CELLS * side / max(image.size))) for side in image.size)
+    across, down = _divide(image, _CELLS)
     columns, rows = (_edges(side, count) for side, count in zip(image.size, (across, down), strict=True))
     places = [(row, column) for row in range(down - _WINDOW + 1) for column in range(across - _WINDOW + 1)]
     areas = [(columns[column], rows[row], columns[column + _WINDOW], rows[row + _WINDOW]) for row, column in places]
