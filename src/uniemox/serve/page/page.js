@@ -7,7 +7,8 @@ const make = (tag, textContent = "", className = "", ...children) => {
   return made;
 };
 const say = (text) => { $("status").textContent = text; };
-const number = (value, sign = "auto") => value.toLocaleString("en", { maximumFractionDigits: 2, signDisplay: sign });
+const number = (value, signDisplay = "auto") =>
+  value.toLocaleString("en", { maximumFractionDigits: 2, signDisplay }).replace("-", "−");
 const percent = (share) =>
   share > 0 && share < 0.005 ? "< 1 %" : share < 1 && share >= 0.995 ? "> 99 %" : `${Math.round(100 * share)} %`;
 const WORDED = new Set(["name", "index", "path", "time", "row", "box", "reason", "predicted", "confidence",
@@ -36,6 +37,15 @@ async function ask(path, body, tries = 2) {
   return ask(path, body, tries - 1);
 }
 
+function send(path, { file, find, corners }, fields) {
+  const form = new FormData(), { naturalWidth, naturalHeight } = find(".image");
+  const box = corners?.map((share, side) => Math.round(share * (side % 2 ? naturalHeight : naturalWidth)));
+  const people = box ? { boxes: JSON.stringify([box]) } : labels.detects ? { detect: "true" } : {};
+  form.append("files", file, file.name);
+  for (const [name, text] of Object.entries({ ...people, ...fields })) form.append(name, text);
+  return ask(path, form);
+}
+
 function trouble(error) {
   if (!(error instanceof Refused)) throw error;
   const asksKey = error.status === 401;
@@ -53,8 +63,7 @@ async function start() {
   $("model").textContent = `${model}: ${classes.length > 8 ? `${classes.length} labels` : classes.join(", ")}`;
   if (emotion === "evoked") $("question").textContent = "Which emotion does an image evoke?";
   if (emotion === "felt") $("question").textContent = "What does a person in an image seem to feel?";
-  $("notice").textContent = notice;
-  $("notice").hidden = !notice;
+  Object.assign($("notice"), { textContent: notice, hidden: !notice });
   const [bytes, pixels] = [limits.max_bytes, limits.max_pixels].map((size) => number(Math.floor(size / 1e5) / 10));
   $("limits").textContent = `At most ${bytes} MB and ${pixels} megapixels each`;
   return work();
@@ -65,10 +74,7 @@ function add(files) {
     const card = $("card").content.firstElementChild.cloneNode(true), find = (name) => card.querySelector(name);
     const job = { file, card, find, rows: null, corners: null }, image = find(".image");
     find("figcaption").textContent = image.alt = file.name;
-    image.onload = () => {
-      const aspectRatio = image.naturalWidth / image.naturalHeight;
-      Object.assign(find(".frame").style, { aspectRatio, width: `min(100%, ${24 * aspectRatio}rem)` });
-    };
+    image.onload = () => find(".frame").style.setProperty("--shape", image.naturalWidth / image.naturalHeight);
     image.onerror = () => { image.hidden = find(".mark").hidden = true; }; // a format that browsers do not show
     image.src = URL.createObjectURL(file);
     find(".why").onclick = find("select").onchange = find(".box").onclick = () => explain(job);
@@ -88,16 +94,13 @@ async function work() {
   try {
     for (let job; (job = jobs.find((one) => !one.rows));) {
       say(`Looking at image ${jobs.indexOf(job) + 1} of ${jobs.length} …`);
-      const form = new FormData();
-      form.append("files", job.file, job.file.name);
-      if (labels.detects) form.append("detect", "true");
-      try { show(job, ...(await ask("v1/predict", form)).predictions); } catch (error) {
+      try { show(job, ...(await send("v1/predict", job, {})).predictions); } catch (error) {
         if (![413, 415, 422].includes(error.status)) throw error;
         show(job, { reason: error.message }); // this image alone is refused
       }
     }
-    const last = jobs.at(-1)?.rows[0];
-    if (last) say(jobs.length > 1 ? `${jobs.length} images: all done.` : `Done: ${last.reason ?? headline(last)}.`);
+    const [row] = jobs.at(-1)?.rows ?? [];
+    say(jobs.length > 1 ? `${jobs.length} images: all done.` : row ? `Done: ${row.reason ?? headline(row)}.` : "");
   } catch (error) { trouble(error); } finally { isWorking = false; }
 }
 
@@ -161,17 +164,12 @@ function reveal({ find }, isShown) {
 }
 
 async function explain(job) {
-  const { find, file, corners } = job, form = new FormData(), why = find(".why"), image = find(".image");
+  const { find } = job, why = find(".why");
   if (why.disabled) return;
-  form.append("files", file, file.name);
-  form.append("emotion", find("select").value);
-  const box = corners?.map((share, side) => Math.round(share * (side % 2 ? image.naturalHeight : image.naturalWidth)));
-  if (box) form.append("boxes", JSON.stringify([box]));
-  else if (labels.detects) form.append("detect", "true");
   why.disabled = true;
   find(".reasons").replaceChildren(make("p", "Looking for reasons …"));
   try {
-    const found = await ask("v1/explain", form);
+    const found = await send("v1/explain", job, { emotion: find("select").value });
     if (found.map) drawMap(find(".map"), found.map);
     find(".toggle").hidden = !found.map;
     reveal(job, Boolean(found.map));
@@ -184,19 +182,21 @@ async function explain(job) {
 }
 
 function drawMap(canvas, rows) { // orange speaks for the emotion, blue against it
-  const colours = rows.flat().flatMap((share) => [...(share > 0 ? [232, 89, 12] : [28, 100, 210]), 190 * Math.abs(share)]);
-  [canvas.height, canvas.width] = [rows.length, rows[0].length];
-  canvas.getContext("2d").putImageData(new ImageData(Uint8ClampedArray.from(colours), canvas.width), 0, 0);
+  const colour = (share) => [...(share > 0 ? [232, 89, 12] : [28, 100, 210]), Math.abs(190 * share)];
+  const pixels = new ImageData(Uint8ClampedArray.from(rows.flat().flatMap(colour)), rows[0].length);
+  Object.assign(canvas, { width: pixels.width, height: pixels.height }).getContext("2d").putImageData(pixels, 0, 0);
 }
 
-function reasons({ sentence, reason, effects, emotion }) {
-  const texts = [sentence, reason].filter(Boolean).map((text) => make("p", text));
+function reasons({ sentence, reason, effects, emotion, map }) {
+  const legend = map && `Orange places speak for ${emotion}, blue ones against it.`;
+  const found = [legend, sentence, reason].filter(Boolean).map((text) => make("p", text));
   const [ways, parts] = ["way", "hidden"].map((field) => [...new Set(effects.map((one) => one[field]))]);
   const change = (part, way) => effects.find((one) => one.hidden === part && one.way === way)?.changes[emotion] ?? NaN;
   const line = (name, cells) => make("tr", "", "", make("th", name), ...cells.map(([tag, text]) => make(tag, text)));
-  const head = line("hidden", ways.map((way) => ["th", `by ${way}`]));
+  const head = line("", ways.map((way) => ["th", `by ${way}`]));
   const body = parts.map((part) => line(part, ways.map((way) => ["td", number(change(part, way), "exceptZero")])));
-  return parts.length ? [...texts, make("table", "", "", make("caption", `Change of ${emotion}`), head, ...body)] : texts;
+  const caption = make("caption", `Change of ${emotion} when hidden`);
+  return parts.length ? [...found, make("table", "", "", caption, head, ...body)] : found;
 }
 
 function letMark(job) {
@@ -218,15 +218,12 @@ function letMark(job) {
     draw([0.25, 0.1, 0.75, 1]);
     box.focus();
   };
-  frame.onpointerdown = (event) => {
-    from = box.hidden ? null : place(event);
-    if (from) frame.setPointerCapture(event.pointerId);
-  };
+  frame.onpointerdown = (event) => { from = box.hidden ? null : place(event); };
   frame.onpointermove = (event) => {
     const pairs = from && place(event).map((share, side) => [share, from[side]]);
     if (pairs) draw([Math.min, Math.max].flatMap((end) => pairs.map((pair) => end(...pair))));
   };
-  frame.onpointerup = () => { from = null; };
+  frame.onpointerup = frame.onpointerleave = () => { from = null; };
   box.onkeydown = (event) => {
     const step = steps[event.key];
     if (step) draw(job.corners.map((share, side) => share + (event.shiftKey && side < 2 ? 0 : step[side % 2])));
@@ -252,13 +249,7 @@ function table() {
 $("files").onchange = () => { add($("files").files); $("files").value = ""; };
 $("trouble").lastElementChild.onclick = start;
 $("key").onsubmit = (event) => { event.preventDefault(); key = $("secret").value; start(); };
-$("clear").onclick = () => {
-  jobs = [];
-  $("list").replaceChildren();
-  $("results").hidden = true;
-  say("");
-  $("files").focus();
-};
+$("clear").onclick = () => { jobs = []; $("list").replaceChildren(); add([]); $("files").focus(); };
 $("save").onclick = () => {
   const href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
   Object.assign(document.createElement("a"), { href, download: "emotions.csv" }).click();
@@ -267,11 +258,8 @@ for (const { src, alt, parentElement } of document.querySelectorAll("#examples i
   parentElement.onclick = async () => add([new File([await (await fetch(src)).blob()], `${alt}.webp`)]);
 }
 document.onpaste = ({ clipboardData }) => { if (clipboardData.files.length) add(clipboardData.files); };
+const leave = () => $("drop").classList.remove("over");
 document.ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
-document.ondragleave = ({ relatedTarget }) => { if (!relatedTarget) $("drop").classList.remove("over"); };
-document.ondrop = (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  add(event.dataTransfer.files);
-};
+document.ondragleave = ({ relatedTarget }) => { if (!relatedTarget) leave(); };
+document.ondrop = (event) => { event.preventDefault(); leave(); add(event.dataTransfer.files); };
 start();
