@@ -232,7 +232,7 @@ function letMark(job) {
 }
 
 function table() {
-  const rows = jobs.flatMap(({ file, rows }) => (rows ?? []).map(({ probabilities, box, index, ...row }) => {
+  const rows = jobs.flatMap(({ file, rows }) => (rows ?? []).map(({ probabilities, box, index, name, ...row }) => {
     const shares = Object.entries(probabilities ?? {}).map(([name, share]) => [`p_${name}`, share]);
     return { name: file.name, ...row, ...Object.fromEntries(shares), ...box };
   }));
