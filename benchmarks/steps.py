@@ -24,7 +24,6 @@ from ladder import RESULTS, commit_of
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.config.training import LossConfig, ModelConfig, OptimConfig
@@ -32,7 +31,7 @@ from uniemox.data.batch import LabelledBatch, PretrainBatch
 from uniemox.data.transforms import normalize
 from uniemox.losses import reconstruction_loss
 from uniemox.models.classify import build_classifier
-from uniemox.models.encoder import encode_visible, patchify
+from uniemox.models.encoder import encode_visible, explicit_attention, patchify
 from uniemox.models.mae import hide
 from uniemox.models.pretrain import UniEmoX
 from uniemox.models.teacher import Teacher
@@ -49,7 +48,7 @@ Step = Callable[[], Tensor]
 
 
 class InPrecision(nn.Module):
-    """A module under autocast, as Accelerate runs it."""
+    """A module as the engine runs it: under autocast, and in bf16 on a CPU with explicit attention."""
 
     def __init__(self, module: nn.Module, device: torch.device, *, bf16: bool) -> None:
         super().__init__()
@@ -57,7 +56,9 @@ class InPrecision(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Run the module."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        is_explicit = self.bf16 and self.device.type == "cpu"
+        attention = explicit_attention(self.module) if is_explicit else nullcontext()
+        with attention, torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.module(*inputs)
 
 
@@ -194,14 +195,12 @@ def finetuning_arms(count: int, device: torch.device) -> dict[str, Step]:
 
 
 def seconds_of(step: Step, device: torch.device) -> float:
-    """Time a step, with the attention that training takes."""
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with attention:
-        began = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+    """Time a step."""
+    began = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def matrix_rates(device: torch.device, *, side: int = 3072, rounds: int = 5) -> dict[str, float]:

@@ -1,13 +1,16 @@
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
+from timm.models.vision_transformer import Attention
 from torch import nn
 
 from uniemox.models.encoder import (
     build_vit,
     checkpoint_activations,
     encode_visible,
+    explicit_attention,
     fill_like_mae,
     grid_size,
     patch_size,
@@ -216,3 +219,30 @@ def test_checkpoints_change_no_bit_and_keep_less(kind):
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert sum(kept) < sum(all_kept) / 3
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_explicit_attention_computes_the_same_and_ends_with_its_block(bf16):
+    torch.manual_seed(0)
+    vit = build().train()
+    images = torch.randn(2, 3, 32, 32)
+    parts = [part for part in vit.modules() if isinstance(part, Attention)]
+    found = []
+    for attention in (nullcontext, lambda: explicit_attention(vit)):
+        with attention(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            assert {part.fused_attn for part in parts} == {attention is nullcontext}
+            output = vit.forward_features(images).float()
+        gradient = torch.autograd.grad(output.square().sum(), vit.patch_embed.proj.weight)[0]
+        found.append((output.detach(), gradient))
+    assert all(part.fused_attn for part in parts)
+    tolerance = {"rtol": 0.05, "atol": 0.1} if bf16 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(found[0][0], found[1][0], **tolerance)
+    similarity = torch.nn.functional.cosine_similarity(found[0][1].flatten(), found[1][1].flatten(), dim=0)
+    assert similarity > (0.99 if bf16 else 0.99999)
+
+
+def test_an_error_ends_explicit_attention_too():
+    vit = build()
+    with pytest.raises(ValueError, match="stop"), explicit_attention(vit):
+        raise ValueError("stop")
+    assert all(part.fused_attn for part in vit.modules() if isinstance(part, Attention))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from timm.models.vision_transformer import Attention
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -681,3 +682,22 @@ def test_a_compiled_module_shares_the_weights_that_are_kept(make, monkeypatch):
 def test_checkpoints_are_switched_on_where_they_are_asked_for(make):
     assert not make().bare.encoder.grad_checkpointing
     assert make(activation_checkpointing=True).bare.encoder.grad_checkpointing
+
+
+@pytest.mark.parametrize(("precision", "is_explicit"), [("fp32", False), ("bf16", True)])
+def test_steps_on_the_cpu_attend_as_is_quickest_and_scores_between_them_as_everywhere(make, precision, is_explicit):
+    seen = {"step": set(), "score": set()}
+
+    class Watching(ToyTask):
+        def step(self, module, batch):
+            seen["step"].add(engine.bare.attention.fused_attn)
+            return super().step(module, batch)
+
+    def score(engine):
+        seen["score"].add(engine.bare.attention.fused_attn)
+        return engine.kept
+
+    engine = make(precision=precision, task=Watching(), after=score, epochs=2, warmup_epochs=0)
+    engine.bare.attention = Attention(8, num_heads=2)
+    engine.run()
+    assert seen == {"step": {not is_explicit}, "score": {True}}
