@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uniemox.checkpoints.inspection import Inspection
     from uniemox.importers.specs import DatasetSpec
     from uniemox.inference.predictor import Prediction
+    from uniemox.inference.search import Hit
     from uniemox.manifests.findings import Problem
     from uniemox.manifests.population import Population
     from uniemox.manifests.table import Box, Manifest
@@ -139,6 +140,21 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
     if target.units:
         table.caption = _cell(target.units)
     return table
+
+
+def hits_table(hits: Sequence[Hit], *, top_k: int = 3) -> Table:
+    """Show found images, the best match first, with their likeliest emotions."""
+    rows = []
+    for hit in hits:
+        likeliest = ", ".join(f"{name} {percent(share)}" for name, share in hit.prediction.top(top_k))
+        rows.append((hit.path, f"{hit.score:.3f}", likeliest or describe_answer(hit.prediction)))
+    return _make_table(("path", "score", "emotion"), rows, right=("score",))
+
+
+def describe_answer(prediction: Prediction) -> str:
+    """Name what a model says of an image: emotions, or numbers on a scale."""
+    numbers = ((name, value) for name, value in (prediction.answer or {}).items() if isinstance(value, float))
+    return _join(prediction.predicted or [f"{_spell(name)} {value:.2f}" for name, value in numbers])
 
 
 def _spell(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uniemox.checkpoints.notice import use_notice
 from uniemox.errors import DataError
@@ -33,6 +33,16 @@ _ROWS_IN_PYTHON: Final = 1024  # Rows that are made into columns at once
 _ROWS_IN_GROUP: Final = 65_536  # Rows of a row group of Parquet, which is held in memory while it fills
 
 
+class Tabled(Protocol):
+    """What can be a row of a table."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+
+    def cells(self) -> dict[str, Any]:
+        """Return the values by the columns of a table, one of which is `path`."""
+
+
 @dataclass(frozen=True)
 class Form:
     """What a table looks like."""
@@ -42,7 +52,7 @@ class Form:
     about: Mapping[str, str] = field(default_factory=dict)
     """What made the table, as `about_model` says it; of the formats, Parquet alone has a place for it."""
 
-    def write(self, predictions: Iterable[Prediction], path: Path) -> int:
+    def write(self, predictions: Iterable[Tabled], path: Path) -> int:
         """Write the rows to a file, and count them."""
         if self.suffix == ".parquet":
             return self._write_batches(self._batches(predictions), path)
@@ -83,7 +93,7 @@ class Form:
         about = {f"{ABOUT}{name}": text for name, text in self.about.items()}
         return pa.schema([(column.name, column.arrow) for column in self.columns], metadata=about or None)
 
-    def _batches(self, predictions: Iterable[Prediction]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, predictions: Iterable[Tabled]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         cells, schema = (prediction.cells() for prediction in predictions), self._schema()

@@ -1,8 +1,10 @@
-"""A contact sheet: images with the boxes of their people, each beside the crop that a model would see."""
+"""Contact sheets: images with the boxes of their people, each beside the crop that a model would see; or found ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.config.people import PersonConfig
@@ -14,7 +16,7 @@ from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Box, Manifest, Row
 from uniemox.people.regions import choose_box, clip_box, person_region
 from uniemox.report.charts import BLUE, INK, MUTED, RUST, encode
-from uniemox.report.page import Figure, Page, Section, write_page
+from uniemox.report.page import Comparison, Figure, Page, Section, Tile, TileGroup, write_page
 from uniemox.wording import counted, printable
 
 SIDE: Final = 224  # Side of a crop in pixels; a scene is as high
@@ -24,10 +26,10 @@ _LINE: Final = 18
 
 
 class Card(NamedTuple):
-    """One row of a manifest on the sheet."""
+    """One image on the sheet."""
 
-    image: Image.Image  # Scene with boxes, and the crop to its right
-    name: str  # Path of the image, relative to the root
+    image: Image.Image  # Of a manifest's row the scene with boxes, and the crop to its right
+    name: str  # Path of the image; of a row relative to the root
     caption: str  # What is to be seen
 
 
@@ -50,6 +52,49 @@ def make_cards(manifest: Manifest, person: PersonConfig, *, count: int) -> list[
     if not len(manifest):
         raise DataError(f"the manifest of {manifest.facts.name} has no row to show")
     return [_draw(row, manifest.facts.root, person) for row in manifest.spread(count)]
+
+
+class Found(NamedTuple):
+    """An image that a search found."""
+
+    path: Path
+    score: str
+    caption: str  # What is known of it
+
+
+def write_found(found: Sequence[Found], path: Path, *, title: str, summary: str) -> None:
+    """Write found images in their order to a page (`.html`) or one image (`.jpg`, `.png`).
+
+    Raises `DataError` if nothing was found, or the file cannot be written.
+    """
+    if not found:
+        raise DataError(f"nothing was found to show in {path}")
+    images = [_fit(one.path) for one in found]
+    if path.suffix.lower() == ".html":
+        tiles = [
+            Tile(None if image is None else np.asarray(image), str(one.path), one.score, one.caption)
+            for one, image in zip(found, images, strict=True)
+        ]
+        section = Section("Found", "The best match first.", (Comparison((TileGroup("", tiles),)),))
+        write_page(Page(title, summary, (section,)), path)
+        return
+    cards = []
+    for one, image in zip(found, images, strict=True):
+        card = Image.new("RGB", (SIDE, SIDE), "#f6f8fb")
+        if image is not None:
+            card.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
+        cards.append(Card(card, str(one.path), f"{one.score}  {one.caption}"))
+    with write_whole(path, DataError) as beside:
+        _to_image(cards, columns=4).save(beside, "jpeg" if path.suffix.lower() == ".jpg" else "png")
+
+
+def _fit(path: Path) -> Image.Image | None:
+    """Read an image, small; None where it cannot be read any more."""
+    image = read_image(path, shrink_to=SIDE)
+    if isinstance(image, Unreadable):
+        return None
+    image.thumbnail((SIDE, SIDE))
+    return image
 
 
 def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
@@ -111,11 +156,11 @@ def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Pag
     )
 
 
-def _to_image(cards: list[Card]) -> Image.Image:
+def _to_image(cards: list[Card], *, columns: int = 2) -> Image.Image:
     font = ImageFont.load_default(13)
     width, height = cards[0].image.size
     cell = (width + 2 * _GAP, height + 2 * _LINE + 2 * _GAP)
-    columns = min(2, len(cards))
+    columns = min(columns, len(cards))
     sheet = Image.new("RGB", (columns * cell[0], -(-len(cards) // columns) * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
     for index, card in enumerate(cards):
