@@ -32,6 +32,7 @@ from uniemox.manifests.columns import Box as Box
 from uniemox.manifests.columns import attributes_of, boxes_of, build_column, labels_of, lengths_of, single, with_column
 from uniemox.manifests.facts import METADATA_KEY, facts_from_metadata, facts_to_metadata
 from uniemox.manifests.facts import Facts as Facts
+from uniemox.manifests.sharing import SharedTable, map_table
 from uniemox.manifests.splits import SPLITS
 
 _MAX_MATRIX: Final = 2**31  # Bytes of all sets of labels; ten million rows of 200 classes
@@ -64,7 +65,13 @@ class Manifest:
     def __reduce__(self) -> tuple[Any, ...]:
         # Workers of a loader get this. IPC writes no more of a sliced buffer than the slice, compressed; the Arrow
         # objects themselves would bring whole buffers, and the caches below as well.
+        if self._shared.is_worth_it():
+            return _map, (self._shared.descriptor(), self.facts, self.chosen)
         return _unpickle, (_to_ipc(self.table, compression="zstd").to_pybytes(), self.facts, self.chosen)
+
+    @cached_property
+    def _shared(self) -> SharedTable:
+        return SharedTable(self.table)
 
     @cached_property
     def _arrays(self) -> dict[str, pa.Array]:
@@ -196,6 +203,10 @@ def _to_ipc(table: pa.Table, *, compression: str | None = None) -> pa.Buffer:
 
 def _unpickle(data: bytes, facts: Facts, chosen: np.ndarray | None) -> Manifest:
     return Manifest(pa.ipc.open_stream(data).read_all().combine_chunks(), facts, chosen)
+
+
+def _map(descriptor: Any, facts: Facts, chosen: np.ndarray | None) -> Manifest:
+    return Manifest(map_table(descriptor), facts, chosen)
 
 
 def _count(names: pa.ChunkedArray) -> dict[str, int]:
