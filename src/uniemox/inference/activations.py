@@ -1,4 +1,4 @@
-"""GradCAM and LayerCAM of a classifier in torch, by torchcam, on the last block of whatever encoder it has."""
+"""GradCAM and LayerCAM of a classifier in torch, by torchcam."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -26,8 +27,7 @@ class _Layer(NamedTuple):
     """What is hooked."""
 
     name: str
-    prefix: int | None = None  # Tokens before the patches; None for channels of an image (B, D, h, w)
-    grid: tuple[int, int] | None = None  # Rows and columns of patches; None for a square
+    prefix: int | None = None  # Tokens before the square of patches; None for channels of places (B, D, h, w)
 
 
 def activation_maps(
@@ -35,9 +35,9 @@ def activation_maps(
 ) -> npt.NDArray[np.float64]:
     """Compute a map (V, h, w), at least 0, for each view (1, 3, S, S) of an image, of what speaks for an output.
 
-    `gradcam` weighs the channels of the last block by their mean gradients (Selvaraju et al. 2017), `layercam` each
-    activation by its own where that is positive (Jiang et al. 2021). Of a transformer that block's first norm is read,
-    from which class tokens too get what they know (as torchcam's `reshape_transform` needs it).
+    `gradcam` weighs the channels of a layer by their mean gradients (Selvaraju et al. 2017), `layercam` each activation
+    by its own where that is positive (Jiang et al. 2021). The layer is the last of a convolutional network that has
+    places, and the block in the middle of a transformer: in its last, each patch knows the whole image (DECISIONS 135).
 
     Raises:
         ConfigError: torchcam is not installed, or the model has no layer with places that it can hook.
@@ -50,7 +50,7 @@ def activation_maps(
         if layer.prefix is None:
             return tokens
         patches = tokens[:, layer.prefix :].transpose(1, 2)
-        return patches.unflatten(2, layer.grid or (isqrt(patches.shape[2]),) * 2)
+        return patches.unflatten(2, (isqrt(patches.shape[2]), -1))
 
     given = [view.detach().clone().requires_grad_(True) for view in views]
     with torch.enable_grad(), extractor(model, layer.name, reshape_transform=reshape) as cam:
@@ -70,24 +70,21 @@ def _import_torchcam() -> ModuleType | Any:
 
 
 def _find_layer(model: nn.Module, views: Sequence[Tensor]) -> _Layer:
-    """Find the last block: of a transformer of timm's, or of another by its attention, or else the last channels."""
-    names = {module: name for name, module in model.named_modules()}
-    for module in names:
-        if isinstance(module, VisionTransformer):
-            grid = module.patch_embed.grid_size
-            return _Layer(names[module.blocks[-1].norm1], module.num_prefix_tokens, (grid[0], grid[1]))
+    """Find the block in the middle of a transformer, by its attentions, or else the last channels of places."""
     shapes = _shapes(model, views)
-    attentions = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)]
-    if attentions:  # such as open_clip's own towers
-        block = model.get_submodule(attentions[-1].rpartition(".")[0])
-        norms = [names[part] for part in block.children() if isinstance(part, nn.LayerNorm)]
-        tokens = shapes.get(norms[0]) if norms else None
-        if tokens is not None and len(tokens) == 3 and isqrt(tokens[1] - 1) ** 2 == tokens[1] - 1:
-            return _Layer(norms[0], 1)
-    places = [name for name, shape in shapes.items() if len(shape) == 4 and min(shape[2:]) > 1]
-    if not places or attentions:
-        raise ConfigError(f"no layer of {type(model).__name__} has places that torchcam can hook: {_ELSE}")
-    return _Layer(places[-1])
+    modules = dict(model.named_modules())
+    attentions = [name for name, part in modules.items() if isinstance(part, Attention | nn.MultiheadAttention)]
+    if attentions:
+        name = attentions[len(attentions) // 2].rpartition(".")[0]
+        tokens = shapes.get(name, ())
+        prefix = next((part.num_prefix_tokens for part in modules.values() if isinstance(part, VisionTransformer)), 1)
+        if len(tokens) == 3 and isqrt(tokens[1] - prefix) ** 2 == tokens[1] - prefix > 1:
+            return _Layer(name, prefix)
+    else:
+        places = [(name, shape[2:]) for name, shape in shapes.items() if len(shape) == 4 and max(shape[2:]) > 1]
+        if places and len(set(places[-1][1])) == 1:  # else its channels come last
+            return _Layer(places[-1][0])
+    raise ConfigError(f"no layer of {type(model).__name__} has places that torchcam can hook: {_ELSE}")
 
 
 def _shapes(model: nn.Module, views: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:

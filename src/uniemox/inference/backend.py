@@ -46,10 +46,10 @@ class Backend(Protocol):
     def activation_maps(
         self, pixels: npt.NDArray[np.float32], place: int, method: CamMethod
     ) -> npt.NDArray[np.float64]:
-        """Map what in each view of an image (V, 3, S, S) speaks for an output, by the last block: (V, h, w).
+        """Map what in each view of an image (V, 3, S, S) speaks for an output, by a layer: (V, h, w).
 
         Raises:
-            ConfigError: It has no such block, or none that can be read.
+            ConfigError: It has no layer that can be read.
         """
 
 

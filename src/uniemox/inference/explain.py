@@ -100,7 +100,7 @@ def explain_image(
         boxes: The people in it, in pixels of the upright image; None if nobody was looked for.
         method: Of the map.
         emotion: That is explained; None for the answered one.
-        with_map: Whether to make a map, which takes up to 121 passes by occlusion.
+        with_map: Whether to make a map, for which occlusion asks the model up to 50 times.
 
     Raises:
         ConfigError: The model knows no such emotion, or the method does not fit it or needs a package.

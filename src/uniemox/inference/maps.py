@@ -1,6 +1,6 @@
 """Maps of the places that an answer depends on, over the whole image.
 
-Values above 0 speak for an output, those below against it. Occlusion hides one window after another and asks the model
+Values above 0 speak for an emotion, those below against it. Occlusion hides one window after another and asks the model
 as a black box (Zeiler and Fergus 2014, section 2.1).
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uniemox.people.regions import Region
 
 Heat = npt.NDArray[np.float64]
-_CELLS: Final = 12  # Along the longer side of the image
+_CELLS: Final = 8  # Along the longer side of the image
 _FINE: Final = 32  # The same, of what comes from activations
 _WINDOW: Final = 2  # Cells along the side of what is hidden at once; windows are a cell apart
 _SPARE: Final = 2  # Times what an image is resized to: so much of it is kept at least
@@ -76,9 +76,10 @@ def _divide(image: Image.Image, cells: int) -> tuple[int, int]:
 
 
 def occlude(predictor: Predictor, image: Image.Image, box: Box | None, place: int) -> Heat:
-    """Measure how much an output's logit drops where a window of the image is filled with the model's mean colour.
+    """Measure how much an emotion's number drops where a window of the image is filled with the model's mean colour.
 
-    The value of a cell is the mean over the windows that cover it.
+    A window has a quarter of the image's longer side, the next one starts half of its side further, and the value of a
+    cell is the mean over the windows that cover it.
     """
     views = predictor.facts.views
     if box is None:  # a large image only costs time; of a person, all pixels may be needed
@@ -89,7 +90,8 @@ def occlude(predictor: Predictor, image: Image.Image, box: Box | None, place: in
     areas = [(columns[column], rows[row], columns[column + _WINDOW], rows[row + _WINDOW]) for row, column in places]
     mean = MEAN if views.preparation is None else views.preparation.mean
     colour = (round(255 * mean[0]), round(255 * mean[1]), round(255 * mean[2]))
-    before, *after = predictor.logits(_occluded(views, image, box, areas, colour))[:, place]
+    logits = predictor.logits(_occluded(views, image, box, areas, colour))
+    before, *after = predictor.target.numbers(logits)[:, place].tolist()
     drops, counts = np.zeros((down, across)), np.zeros((down, across))
     for (row, column), value in zip(places, after, strict=True):
         cells = np.s_[row : row + _WINDOW, column : column + _WINDOW]

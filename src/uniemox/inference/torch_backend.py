@@ -84,7 +84,7 @@ class TorchBackend:
     def activation_maps(
         self, pixels: npt.NDArray[np.float32], place: int, method: CamMethod
     ) -> npt.NDArray[np.float64]:
-        """Map what in each view of an image (V, 3, S, S) speaks for an output, by the last block: (V, h, w)."""
+        """Map what in each view of an image (V, 3, S, S) speaks for an output, by a layer: (V, h, w)."""
         from uniemox.inference.activations import activation_maps
 
         views = torch.from_numpy(pixels)[:, None].to(self.device).unbind()
