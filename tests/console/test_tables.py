@@ -11,6 +11,7 @@ import pytest
 from uniemox.checkpoints.inspection import Inspection
 from uniemox.console import tables
 from uniemox.inference.predictor import Prediction
+from uniemox.inference.search import Hit
 from uniemox.manifests.findings import Problem
 from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
@@ -76,6 +77,15 @@ def test_ratings_have_no_columns_of_confidences_and_classes(console, text_of):
     assert "%" not in text
     assert "likeliest" not in text
     assert "valence and arousal from -1 to 1" in text
+
+
+def test_found_images_have_their_score_and_what_the_model_says_of_them(console, text_of):
+    ratings = Prediction(Path("b.png"), {"valence": 7.25, "arousal": 3.0})
+    hits = [Hit(0.912, predicted("a.png", {"awe": 0.7, "fear": 0.3})), Hit(0.5, ratings)]
+    console.print(tables.hits_table(hits))
+    text = text_of(console)
+    assert re.search(r"a\.png +│ +0\.912 │ awe 70\.0, fear 30\.0 +│", text)
+    assert re.search(r"b\.png +│ +0\.500 │ valence 7\.25, arousal 3\.00 +│", text)
 
 
 def heads_of(text):

@@ -8,7 +8,7 @@ from uniemox.config.people import PersonConfig
 from uniemox.errors import DataError
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.report.charts import BLUE, RUST
-from uniemox.report.contact import SIDE, make_cards, write_sheet
+from uniemox.report.contact import SIDE, Found, make_cards, write_found, write_sheet
 
 RED, GREEN, GREY = (200, 0, 0), (0, 200, 0), (128, 128, 128)
 TIGHT = PersonConfig(margin=0)
@@ -138,3 +138,24 @@ def test_a_sheet_that_cannot_be_written_is_told_and_leaves_nothing(manifest, tmp
     with pytest.raises(DataError, match="cannot be written"):
         write_sheet(manifest, tmp_path / "out" / name, person=TIGHT, count=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("ending", ["html", "jpg", "png"])
+def test_found_images_are_shown_in_their_order_with_scores(manifest, tmp_path, ending):
+    root = manifest.facts.root
+    found = [Found(root / "two.png", "0.912", "awe"), Found(root / "broken.png", "0.500", "<b>fear</b>")]
+    write_found(found, tmp_path / f"sheet.{ending}", title="Search: <i>", summary="2 images")
+    if ending != "html":
+        with Image.open(tmp_path / f"sheet.{ending}") as sheet:
+            assert sheet.format == {"jpg": "JPEG", "png": "PNG"}[ending]
+            assert sheet.width > 2 * SIDE
+        return
+    text = (tmp_path / "sheet.html").read_text()
+    assert text.index("0.912") < text.index("0.500")
+    assert "<b>fear" not in text
+    assert "<i>" not in text
+
+
+def test_a_sheet_of_nothing_is_refused(tmp_path):
+    with pytest.raises(DataError, match="nothing was found"):
+        write_found([], tmp_path / "sheet.html", title="", summary="")

@@ -107,7 +107,7 @@ class Predictor:
     """Finds awe in every image whose name does not say that it is bad."""
 
     domain = None
-    facts = types.SimpleNamespace(classes=("awe", "fear"), target="single_label")
+    facts = types.SimpleNamespace(classes=("awe", "fear"), target="single_label", emotion="evoked", view="scene")
     asked: dict
     stops = True
     precision = "fp32"
