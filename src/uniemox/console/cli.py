@@ -41,6 +41,7 @@ _MODULES: Final = {
     "probe": "probe",
     "evaluate": "predict",
     "predict": "predict",
+    "search": "search",
     "checkpoint inspect": "checkpoint",
     "checkpoint convert": "checkpoint",
     "checkpoint push": "checkpoint",
