@@ -30,9 +30,10 @@ socket.getaddrinfo = socket.gethostbyname = socket.gethostbyname_ex = look_up
 socket.socket.connect = socket.socket.connect_ex = connect
 """
 RUN = """
-import json, sys
+import json, os, signal, sys, threading
 from uniemox.console.cli import main
 from uniemox.demo import run
+from uniemox.serve import run as service
 from uniemox.manifests.table import Manifest, read_manifest, write_manifest
 
 def unpack_some(folder, unpack=run.unpack):
@@ -45,7 +46,12 @@ def unpack_some(folder, unpack=run.unpack):
 def shorter(kind, values, build=run.build):
     return build(kind, values | {"max_steps": 2, "workers": 0, "optim.batch_size": 16})
 
+def serve_shortly(*words, serve=service.run, **more):
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    return serve(*words, **more)
+
 run.unpack, run.build = unpack_some, shorter  # what the demo does is real, only shorter
+service.run = serve_shortly
 for words in json.load(sys.stdin):
     code = main(words)
     print("code", code, *words[:2], flush=True)
@@ -110,6 +116,7 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["probe", "--backbone", tmp_path / "g", "--data", data, "--out", tmp_path / "probe", *compute],
         ["evaluate", finetuned.model, "--data", data, "--out", tmp_path / "e", *compute],
         ["predict", finetuned.model, painted.root / "test", "--out", tmp_path / "table.csv", *compute],
+        ["report", tmp_path / "table.csv"],
         ["search", finetuned.model, painted.root / "test", "--emotion", "joy", "--index", tmp_path / "index", *compute],
         ["predict", exported, painted.root / "test", "--workers", "2"],
         ["predict", "clip:demo", painted.root / "test", "--taxonomy", "mikels", *compute],
@@ -117,6 +124,7 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["checkpoint", "inspect", pretrained.model],
         ["checkpoint", "convert", foreign, "--dataset", data, "--out", tmp_path / "converted"],
         ["export", finetuned.model, "--out", tmp_path / "exported"],
+        ["serve", exported, "--port", "0"],
         ["demo", "--out", tmp_path / "demo", "--device", "cpu"],
     ]
     named = {" ".join(map(str, words[: 1 + (words[0] in ("data", "checkpoint"))])) for words in commands}

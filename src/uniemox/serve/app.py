@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from uniemox.inference.opening import Named
 from uniemox.inference.predictor import MOST_PEOPLE, Prediction, Predictor
 from uniemox.serve import schema
 from uniemox.serve.batching import Batcher
-from uniemox.serve.gate import Gate
+from uniemox.serve.gate import HEADERS, Gate
 from uniemox.serve.limits import Admission, Ticket, read_body
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.requests import Asked, Given, parse
@@ -133,13 +133,11 @@ class Service:
         return {"model": self.model, "notice": self.notice, **values, "overlay": drawn}
 
     async def _read(self, request: Request, ticket: Ticket, *, max_images: int) -> Asked:
-        if self.is_stopping:
-            raise HTTPException(503, "the service is stopping", {"Retry-After": "5"})
         declared, seconds = request.headers.get("content-length"), self.config.timeout
         body = await read_body(request.stream(), ticket, declared=declared, seconds=seconds)
         kind, query = request.headers.get("content-type", ""), dict(request.query_params)
         read = partial(parse, kind, body, query, max_images=max_images)
-        asked: Asked = await self._in_time(self.batcher.decode(read))
+        asked: Asked = await self._in_time(self.batcher.parse(read))
         ticket.take_images(len(asked.images))
         if asked.options.detect and self.detector is None:
             raise HTTPException(422, "detect is true, but the service was started without a detector")
@@ -174,7 +172,9 @@ class Service:
         try:
             found: tuple[Explanation, str | None] = await self.batcher.explain(work, alone=options.method in _ALONE)
         except (ConfigError, DataError) as error:
-            raise HTTPException(422, str(error)) from None
+            # The error about a layer names the file of the model.
+            unfit = f"method {options.method} does not fit the model, or torchcam is not installed: use occlusion"
+            raise HTTPException(422, unfit if options.method in _ALONE else str(error)) from None
         return found
 
     def _explain_now(
@@ -249,14 +249,14 @@ def build_app(service: Service, *, key: str | None = None) -> FastAPI:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     app.include_router(site())
-    app.add_exception_handler(500, _answer_error)
+    app.add_exception_handler(Exception, _answer_error)
     app.add_middleware(Gate, metrics=service.metrics, key=key)
     return app
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer an error that nobody expected without what it says, which the log has."""
-    del request
-    headers: Mapping[str, str] | None = getattr(error, "headers", None)
-    detail = getattr(error, "detail", "the service failed; its log says why")
-    return JSONResponse({"detail": detail}, 500, headers)
+    """Answer an error that nobody expected without what it says, which the log has; the gate is not passed again."""
+    del request, error
+    response = JSONResponse({"detail": "the service failed; its log says why"}, 500)
+    response.raw_headers.extend(HEADERS.items())
+    return response

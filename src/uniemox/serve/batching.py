@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastapi import HTTPException
 
@@ -72,25 +72,25 @@ class Batcher:
         rows = await asyncio.gather(*(self._answer(reader, index, image) for index, image in enumerate(images)))
         return [row for of_image in rows for row in of_image]
 
-    async def decode(self, read: Callable[..., Result], *args: Any) -> Result:
-        """Run something that decodes or parses in the threads for that."""
-        async with self._turns:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, read, *args)
+    async def parse(self, work: Callable[[], Result]) -> Result:
+        """Run something short in one of the threads that decode."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
     async def explain(self, work: Callable[[], Result], *, alone: bool) -> Result:
         """Run a long explanation beside the predictions, or between them where it must have the model alone."""
         return await asyncio.get_running_loop().run_in_executor(self._model if alone else self._explainer, work)
 
     async def _answer(self, reader: Reader, index: int, image: Named) -> list[Prediction]:
+        loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
-            async with self._has_room:
-                await self._has_room.wait_for(lambda: self._prepared < 2 * self._batch_size)
-            _, samples = await self.decode(reader, (0, index, image))
+            async with self._turns:
+                async with self._has_room:
+                    await self._has_room.wait_for(lambda: self._prepared < 2 * self._batch_size)
+                _, samples = await loop.run_in_executor(self._decoders, reader, (0, index, image))
+                self._prepared += len(samples)
         finally:
             self._decoding -= 1
-        self._prepared += len(samples)
-        loop = asyncio.get_running_loop()
         waiting = [_Waiting(sample, loop.create_future()) for sample in samples]
         for each in waiting:
             self._queue.put_nowait(each)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uniemox.requests")
 """One line of JSON for each request, at level INFO."""
-_HEADERS: Final = {
+HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"cache-control": b"no-store",
@@ -56,7 +56,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = {name for name, _ in message["headers"]}
-                added = [(name, value) for name, value in _HEADERS.items() if name not in given]
+                added = [(name, value) for name, value in HEADERS.items() if name not in given]
                 message["headers"] = [*message["headers"], *added, (b"x-request-id", number.encode())]
             await send(message)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uniemox.serve.requests import JsonBody, Options
 
-_PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGO4bGAAAALiASgvyqi4AAAAAElFTkSuQmCC"
+_PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mO4o6EBAAMQAS0Qc/Z2AAAAAElFTkSuQmCC"
 """A PNG of one pixel."""
 
 
@@ -83,7 +83,7 @@ _PROBLEMS: Final = {
     422: "A request or an image that cannot be read",
     429: "Too many images wait: try again after Retry-After seconds",
     500: "The service failed",
-    503: "The service is stopping, or short of memory",
+    503: "The model is short of memory: try again after Retry-After seconds",
     504: "Not answered in time",
 }
 

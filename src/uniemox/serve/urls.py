@@ -25,8 +25,9 @@ _MAX_REDIRECTS: Final = 3
 _PIECE: Final = 64 * 1024
 _LONGEST: Final = 2048  # Characters of a URL
 _PORTS: Final = {"http": 80, "https": 443}
-_UNICAST: Final = ipaddress.ip_network("2000::/3")  # Public addresses of IPv6; none of those that embed one of IPv4
-_EMBEDDING: Final = (ipaddress.ip_network("2002::/16"), ipaddress.ip_network("2001::/23"))  # 6to4, Teredo and others
+_UNICAST: Final = ipaddress.ip_network("2000::/3")  # All public addresses of IPv6
+_SPECIAL: Final = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/23", "192.0.0.0/24", "192.88.99.0/24")))
+"""Networks of protocols, such as 6to4 and Teredo, which embed addresses of IPv4; Python calls some of them global."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 Allow = Callable[[str, int], bool]
@@ -43,9 +44,9 @@ def is_public(address: str, port: int) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:  # such as one with a zone
         return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        return port in _PORTS.values() and ip in _UNICAST and ip.is_global and not any(ip in net for net in _EMBEDDING)
-    return port in _PORTS.values() and ip.is_global and not ip.is_multicast and not ip.is_reserved
+    is_special = ip.is_multicast or ip.is_reserved or any(ip in network for network in _SPECIAL)
+    is_unicast = ip.version == 4 or ip in _UNICAST
+    return port in _PORTS.values() and ip.is_global and is_unicast and not is_special
 
 
 def fetch(

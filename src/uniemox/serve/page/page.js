@@ -64,8 +64,8 @@ async function start() {
   if (emotion === "evoked") $("question").textContent = "Which emotion does an image evoke?";
   if (emotion === "felt") $("question").textContent = "What does a person in an image seem to feel?";
   Object.assign($("notice"), { textContent: notice, hidden: !notice });
-  const [bytes, pixels] = [limits.max_bytes, limits.max_pixels].map((size) => number(Math.floor(size / 1e5) / 10));
-  $("limits").textContent = `At most ${bytes} MB and ${pixels} megapixels each`;
+  const sizes = `${number(limits.max_bytes / 2 ** 20)} MB and ${Math.floor(limits.max_pixels / 1e6)} megapixels`;
+  $("limits").textContent = `At most ${sizes} each`;
   return work();
 }
 
@@ -75,7 +75,7 @@ function add(files) {
     const job = { file, card, find, rows: null, corners: null }, image = find(".image");
     find("figcaption").textContent = image.alt = file.name;
     image.onload = () => find(".frame").style.setProperty("--shape", image.naturalWidth / image.naturalHeight);
-    image.onerror = () => { image.hidden = find(".mark").hidden = true; }; // a format that browsers do not show
+    image.onerror = () => { find(".frame").hidden = find(".mark").hidden = true; }; // browsers do not show it
     image.src = URL.createObjectURL(file);
     find(".why").onclick = find("select").onchange = find(".box").onclick = () => explain(job);
     find(".toggle").onclick = () => reveal(job, find(".map").hidden);
@@ -188,7 +188,7 @@ function drawMap(canvas, rows) { // orange speaks for the emotion, blue against 
 }
 
 function reasons({ sentence, reason, effects, emotion, map }) {
-  const legend = map && `Orange places speak for ${emotion}, blue ones against it.`;
+  const legend = map && `Orange marks what speaks for ${emotion}, blue what speaks against it.`;
   const found = [legend, sentence, reason].filter(Boolean).map((text) => make("p", text));
   const [ways, parts] = ["way", "hidden"].map((field) => [...new Set(effects.map((one) => one[field]))]);
   const change = (part, way) => effects.find((one) => one.hidden === part && one.way === way)?.changes[emotion] ?? NaN;
