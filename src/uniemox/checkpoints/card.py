@@ -12,6 +12,7 @@ import yaml
 from safetensors import safe_open
 
 from uniemox.checkpoints.domain import FEATURES_NAME
+from uniemox.checkpoints.notice import use_notice
 from uniemox.config.training import Pool
 from uniemox.importers.specs import SPECS
 from uniemox.targets.domain import describe_domain
@@ -253,6 +254,8 @@ def _licence(facts: ModelFacts) -> Iterator[str]:
 
 def _intended(facts: ModelFacts) -> Iterator[str]:
     yield from _INTENDED
+    if notice := use_notice(facts):
+        yield f"**The law.** {notice}"
     yield f"**Limits.** {_LIMITS['clip' if _is_clip(facts) else facts.kind]}"
     if limit := caution(facts):
         yield f"It {limit}."

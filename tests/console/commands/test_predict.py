@@ -360,7 +360,8 @@ def test_the_demo_says_once_on_stderr_that_it_knows_drawings_alone(run, painted)
     code, out, err = run("predict", "demo", picture, picture, "--json", "--device", "cpu")
     assert code == cli.SUCCESS
     assert len(list(map(json.loads, out.splitlines()))) == 2
-    (line,) = err.splitlines()
+    notice, line = err.splitlines()
+    assert notice.startswith("This model says what a depicted person seems to feel.")
     assert line.startswith("warning: demo was trained on drawings alone and knows nothing of ")
     assert "`uniemox finetune`" in line
 
