@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from uniemox.emotions import (
@@ -12,6 +13,7 @@ from uniemox.emotions import (
     MIKELS_ALPHABETICAL,
     TAXONOMIES,
     build_bridge,
+    circumplex,
     look_up,
     match_classes,
     polarity,
@@ -250,3 +252,14 @@ def test_label_knowledge_is_cheap_to_import():
     code = "import sys, uniemox.emotions; print([m for m in ('numpy', 'pyarrow', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_emotions_lie_on_the_circumplex_where_their_polarity_says():
+    """Pleasant is the right half, and what is activated lies above."""
+    for name in (name for taxonomy in TAXONOMIES.values() for name in taxonomy.classes):
+        angle = circumplex(name)
+        if angle is not None and polarity(name) is not None:
+            assert (np.cos(np.radians(angle)) > 0) == (polarity(name) == "positive"), name
+    assert circumplex("Angry") == circumplex("anger") == 99
+    assert 180 < circumplex("sadness") < 270 < circumplex("contentment") < 360
+    assert circumplex("awe") is circumplex("disgust") is None

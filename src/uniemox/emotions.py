@@ -1,4 +1,4 @@
-"""What is known about emotion labels: taxonomies, polarity, bridges between taxonomies.
+"""What is known about emotion labels: taxonomies, polarity, places on the circumplex, bridges between taxonomies.
 
 Names are canonical: lower-case nouns ("anger" for the folder `Angry`). How data sets spell them is resolved by one
 function, `resolve`. Nothing here depends on a data set.
@@ -6,7 +6,7 @@ function, `resolve`. Nothing here depends on a data set.
 Sources. Mikels et al. 2005: Emotional category data on images from the International Affective Image System,
 Behavior Research Methods 37. Shaver et al. 1987: Emotion knowledge: further exploration of a prototype approach, JPSP
 52. Kosti et al. 2020: Context based emotion recognition using EMOTIC dataset, TPAMI 42. Ekman 1992: An argument for
-basic emotions, Cognition & Emotion 6.
+basic emotions, Cognition & Emotion 6. Russell 1980: A circumplex model of affect, JPSP 39.
 """
 
 import difflib
@@ -221,6 +221,38 @@ def polarity(emotion: str) -> Polarity | None:
         Its polarity, or None where it has none or is not known.
     """
     return _POLARITY.get(_concept(emotion))
+
+
+# --- The circumplex --------------------------------------------------------------------------------------------------
+
+# Russell 1980, figure 2: words on a circle, in degrees from pleasant (0) over activated (90) to unpleasant (180) and
+# sleepy (270). Of his 28, those that are an emotion of a taxonomy: happy, excited, astonished, angry, afraid, annoyed,
+# sad, tired, content, serene and pleased.
+_CIRCUMPLEX: Final = {
+    "happiness": 7.8,
+    "excitement": 48.6,
+    "surprise": 69.8,
+    "anger": 99.0,
+    "fear": 116.0,
+    "annoyance": 123.0,
+    "sadness": 207.5,
+    "fatigue": 267.7,
+    "contentment": 323.0,
+    "peace": 328.6,
+    "pleasure": 353.2,
+}
+
+
+def circumplex(emotion: str) -> float | None:
+    """Look up where an emotion lies on Russell's circumplex.
+
+    Args:
+        emotion: Name of a label, in any case.
+
+    Returns:
+        Degrees from pleasant, 90 being activated; None where Russell scaled no word for it, as for awe and disgust.
+    """
+    return _CIRCUMPLEX.get(_concept(emotion))
 
 
 # --- Bridges ---------------------------------------------------------------------------------------------------------

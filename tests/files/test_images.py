@@ -11,6 +11,7 @@ import time
 import types
 import warnings
 import zlib
+from datetime import date
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from uniemox.files.images import (
     decode_picture,
     explain_ending,
     is_image_name,
+    read_date,
     read_file,
     read_image,
     read_size,
@@ -757,3 +759,27 @@ def test_an_image_is_as_large_as_was_admitted():
     assert images.admitted_pixels() == before == images.MAX_PIXELS
     with admitting(10**9):
         assert images.admitted_pixels() == 10**9
+
+
+# Dates
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_the_day_on_which_an_image_was_taken_is_read(tmp_path, ending):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2024:02:29 23:59:59"
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert read_date(tmp_path / f"a.{ending}") == date(2024, 2, 29)
+
+
+@pytest.mark.parametrize("stated", ["", "0000:00:00 00:00:00", "2024:13:01 00:00:00", "yesterday", "2024"])
+def test_a_day_that_is_none_is_no_day(tmp_path, stated):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = stated
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_date(tmp_path / "a.jpg") is None
+
+
+def test_what_is_no_image_was_taken_on_no_day(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    assert read_date(tmp_path / "a.jpg") is read_date(tmp_path / "absent.jpg") is None

@@ -13,7 +13,7 @@ import pytest
 
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable
-from uniemox.files.video import MAX_SIDE, Frame, find_ffmpeg, is_video_name, read_frames
+from uniemox.files.video import MAX_SIDE, Frame, find_ffmpeg, is_video_name, read_frame, read_frames
 
 with_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg on this machine")
 
@@ -32,6 +32,15 @@ def number_of(frame):
 
 
 # With the program of this machine
+
+
+@with_ffmpeg
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_one_frame_is_that_of_all_frames_at_its_time(tmp_path, name):
+    path = make_video(tmp_path / name, options=() if name == "a.mp4" else ("-c:v", "ffv1"))
+    for frame in read_frames(path, fps=2):
+        assert np.abs(read_frame(path, frame.time).mean() - frame.pixels.mean()) < 3
+    assert isinstance(read_frame(path, 100.0), Unreadable)
 
 
 @with_ffmpeg

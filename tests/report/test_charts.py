@@ -203,3 +203,11 @@ def test_charts_leave_pyplot_and_the_style_of_others_alone():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_person_whom_a_row_is_about_is_framed():
+    image = Image.new("RGB", (80, 80), "white")
+    framed = np.asarray(charts.frame(image, [10.0, 10.0, 50.0, 60.0]))
+    assert (framed[10, 10:51] != 255).any(-1).all()
+    assert (framed[30, 30] == 255).all()
+    assert charts.frame(image, [None] * 4) is image

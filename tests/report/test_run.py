@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
-from uniemox.report.run import _with_box, write_evaluation_report, write_run_report
+from uniemox.report.run import write_evaluation_report, write_run_report
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
 
@@ -155,11 +155,3 @@ def test_a_run_of_one_step_is_in_the_singular(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 1, "loss": 1.0}) + "\n")
     (tmp_path / "environment.json").write_text("{}")
     assert ">1 step;" in write_run_report(tmp_path).read_text(encoding="utf-8")
-
-
-def test_the_person_whom_a_row_is_about_is_framed():
-    image = Image.new("RGB", (80, 80), "white")
-    framed = np.asarray(_with_box(image, [10.0, 10.0, 50.0, 60.0]))
-    assert (framed[10, 10:51] != 255).any(-1).all()
-    assert (framed[30, 30] == 255).all()
-    assert _with_box(image, [None] * 4) is image

@@ -26,11 +26,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from uniemox.errors import DAMAGED
@@ -188,6 +189,13 @@ def read_size(file: Path | bytes) -> tuple[int, int] | Unreadable:
     return data if isinstance(data, Unreadable) else _opened(data, _size_of)
 
 
+def read_date(path: Path) -> date | None:
+    """Read the day on which an image was taken, of EXIF before its pixels (DateTimeOriginal), or return None."""
+    data = read_file(path)
+    found = data if isinstance(data, Unreadable) else _opened(data, _date_of)
+    return None if isinstance(found, Unreadable) else found
+
+
 def _opened(data: bytes, use: Callable[[Image.Image], Found | Unreadable]) -> Found | Unreadable:
     """Open an image and do something with it; a damaged one is a reason."""
     name = identify(data)
@@ -304,6 +312,14 @@ def _size_of(image: Image.Image) -> tuple[int, int]:
         width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
     # Of the base class: that of a PNG would decode it.
     return (height, width) if _orientation_of(image, Image.Image.getexif) >= 5 else (width, height)
+
+
+def _date_of(image: Image.Image) -> date | None:
+    try:
+        stated = Image.Image.getexif(image).get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        return date(*map(int, str(stated)[:10].split(":")))  # "2024:05:31 12:00:00"; cameras without a clock write 0
+    except _DAMAGED:
+        return None
 
 
 def _orientation_of(image: Image.Image, read: Callable[[Image.Image], Image.Exif]) -> int:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import IO, Final, NamedTuple
@@ -59,8 +60,17 @@ def find_ffmpeg() -> str:
     return found
 
 
-def read_frames(path: Path, *, fps: float) -> Generator[Frame | Unreadable, None, None]:
-    """Yield the image that a video shows at every 1/fps seconds, from 0; whoever has enough closes it.
+def read_frame(path: Path, time: float) -> npt.NDArray[np.uint8] | Unreadable:
+    """Read the image that a video shows at a time in seconds, as `read_frames` would, without reading all before it."""
+    with closing(read_frames(path, fps=1, start=time)) as frames:
+        found = next(frames)
+    return found if isinstance(found, Unreadable) else found.pixels
+
+
+def read_frames(path: Path, *, fps: float, start: float = 0) -> Generator[Frame | Unreadable, None, None]:
+    """Yield the image that a video shows at every 1/fps seconds; whoever has enough closes it.
+
+    Times count from `start`, in seconds from the start of the video.
 
     Where the video cannot be read, or not to its end, the last item is the reason.
 
@@ -72,7 +82,7 @@ def read_frames(path: Path, *, fps: float) -> Generator[Frame | Unreadable, None
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(
-                _command(program, path, rate), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+                _command(program, path, rate, start), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
             )
         except OSError as error:
             raise DataError(f"{program} cannot be started: {reason_of(error)}") from error
@@ -91,7 +101,7 @@ def read_frames(path: Path, *, fps: float) -> Generator[Frame | Unreadable, None
             yield Unreadable(_explain(said, code, count, path))
 
 
-def _command(program: str, path: Path, rate: Fraction) -> list[str]:
+def _command(program: str, path: Path, rate: Fraction, start: float) -> list[str]:
     """List the words that make ffmpeg write images of a file to its output.
 
     Of the filters, `fps` with these options takes the last image at or before each moment, the first `scale` makes
@@ -105,6 +115,7 @@ def _command(program: str, path: Path, rate: Fraction) -> list[str]:
     return [
         *(program, "-nostdin", "-hide_banner", "-loglevel", "error"),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", _FORMATS, "-max_pixels", str(MAX_PIXELS)),
+        *(("-ss", f"{start:f}") if start else ()),
         *("-i", f"file:{path.absolute()}", "-map", "0:V:0", "-vf", filters),
         *("-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "pipe:1"),
     ]

@@ -1,12 +1,11 @@
 """Pages of what a run folder or an evaluation folder holds, made from its files alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
 
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
@@ -145,7 +144,7 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
         if not isinstance(image, Unreadable):
             answer, truth = target.in_words(row)
             item = GalleryItem(
-                image=np.asarray(_with_box(image, [row.get(edge) for edge in ("x0", "y0", "x1", "y1")])),
+                image=np.asarray(charts.frame(image, [row.get(edge) for edge in ("x0", "y0", "x1", "y1")])),
                 predicted=answer,
                 confidence=row.get("confidence"),
                 true=truth,
@@ -155,13 +154,3 @@ def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryIt
             )
             items.append(item)
     return items
-
-
-def _with_box(image: Image.Image, edges: Sequence[float | None]) -> Image.Image:
-    """Frame the person that a row is about, wide enough to be seen in a small copy."""
-    known = [edge for edge in edges if edge is not None]
-    if len(known) < len(edges):
-        return image
-    framed = image.copy()
-    ImageDraw.Draw(framed).rectangle(known, outline=charts.BLUE, width=max(2, max(image.size) // 80))
-    return framed
