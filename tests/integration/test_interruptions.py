@@ -218,7 +218,7 @@ def test_images_that_vanish_from_val_are_told_when_they_do(own_painted, tmp_path
     wait_for_step(process, out, 8)
     shutil.rmtree(own_painted.root / "val" / "joy")
     told = finish(process)
-    (line,) = [line for line in told.splitlines() if line.startswith("val: ")]
+    (line,) = [line for line in told.splitlines() if line.startswith("val: skipped")]
     assert "skipped 3 of 9 images" in line
     assert "epochs are no longer scored on the same rows" in line
 
