@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from uniemox.config.checks import Range, check
-from uniemox.config.inference import ComputeConfig, Decoding
+from uniemox.config.inference import RunsModel
 from uniemox.config.people import DetectorConfig
 
 CamMethod = Literal["gradcam", "layercam"]
@@ -15,7 +15,7 @@ Method = Literal["auto", "occlusion", CamMethod]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(ComputeConfig, DetectorConfig):
+class ExplainConfig(RunsModel, DetectorConfig):
     """Explaining what in an image a model's answer depends on."""
 
     paths: Sequence[Path] = field(kw_only=False)
@@ -40,9 +40,6 @@ class ExplainConfig(ComputeConfig, DetectorConfig):
     """Table to write: .csv, .jsonl or .parquet, a row for each emotion and for each part that was hidden."""
     overwrite: bool = False
     """Replace the table if it exists, and overlays of the same names."""
-    decoding: Decoding = "exact"
-    """exact decodes all pixels; auto decodes a JPEG at a half, a quarter or an eighth of its size where that suffices
-    and nobody is cut out of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

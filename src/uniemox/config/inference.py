@@ -17,8 +17,8 @@ Decoding = Literal["auto", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeConfig(ZeroShotConfig, ReadsImages, JsonConfig):
-    """Which classifier runs, where and how fast."""
+class RunsModel(ZeroShotConfig, ReadsImages, JsonConfig):
+    """Which classifier runs, and where."""
 
     model: str = field(kw_only=False)
     """A classifier: its folder or its run's, an export, a file of weights, demo, or hf-hub:org/name; or a model that
@@ -29,6 +29,12 @@ class ComputeConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     """auto, cpu, cuda or mps."""
     precision: AskedPrecision = "auto"
     """Arithmetic of the model; auto takes what its folder records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(RunsModel):
+    """Which classifier runs, where and how fast."""
+
     batch_size: Natural = 32
     """Images in one forward pass."""
     workers: Workers = 2
@@ -78,6 +84,12 @@ class PredictConfig(ComputeConfig, DetectorConfig):
     """auto decodes a JPEG at a half, a quarter or an eighth of its size, where that is at least twice what the model
     reads: several times faster, with almost the same answers. exact decodes all pixels, as `evaluate` does; people
     are always cut out of all pixels."""
+    mask_people: bool = False
+    """Hide the people that boxes or a detector give, by filling them from what surrounds them, before anything is
+    predicted; an image then has one row."""
+    explain: bool = False
+    """Add how the number behind the answer changes where the people, and where the scene is hidden (hiding_people,
+    hiding_scene), and whether three ways of hiding agree on the directions (hiding_agrees)."""
     top_k: Natural = 3
     """Number of classes that the printed table shows."""
     json: bool = False
@@ -88,3 +100,7 @@ class PredictConfig(ComputeConfig, DetectorConfig):
         check(bool(self.paths) or self.list is not None, "`paths` must be given")
         check(self.column is None or bool(self.paths), "`column` is about a table of paths: give one")
         check(self.out is not None or not self.resume, "`resume` continues a table: name it with `out`")
+        asks_people = self.boxes is not None or self.detector is not None
+        for name in ("mask_people", "explain"):
+            check(asks_people or not getattr(self, name), f"`{name}` hides people: give `boxes` or `detector`")
+        check(not (self.mask_people and self.explain), "`explain` hides people in turn: omit `mask_people`")

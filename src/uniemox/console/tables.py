@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from uniemox.audit.audit import Audit
     from uniemox.checkpoints.inspection import Inspection
     from uniemox.importers.specs import DatasetSpec
+    from uniemox.inference.explain import Explanation
     from uniemox.inference.predictor import Prediction
     from uniemox.inference.search import Hit
     from uniemox.manifests.findings import Problem
@@ -113,6 +114,9 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
     If one of them is of a person, a column shows the box of each, and likewise the second of a frame, label sets, and a
     note of flags that are up, such as that the model abstains. Numbers have their units under the table.
     """
+    from uniemox.inference.effects import COLUMNS  # NumPy, which help has no need of
+
+    hidden = [column.name for column in COLUMNS if column.kind == "number"]
     words = [column.name for column in target.columns if column.kind in ("text", "texts")]
     further = [name for name in words if name != "predicted" and not name.endswith("likeliest")]
     numbers = [column.name for column in target.columns if column.kind == "number"]
@@ -120,7 +124,7 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
     for prediction in predictions:
         answer, confidence = prediction.answer, prediction.confidence
         if answer is None:
-            cells = ["", "", *("" for _ in further), f"not read: {prediction.reason}", ""]
+            cells = ["", "", *("" for _ in further), f"not read: {prediction.reason}", *("" for _ in hidden), ""]
         else:
             known = [(name, answer.get(name)) for name in numbers]
             parts = [f"{name} {value:.2f}" for name, value in known if value is not None]
@@ -129,10 +133,12 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top(top_k))
             flags = ", ".join(_spell(name.removeprefix("is_")) for name, value in answer.items() if value is True)
             more = (_join(answer.get(name)) for name in further)
-            cells = [", ".join(parts), "" if confidence is None else percent(confidence), *more, likeliest, flags]
+            changes = ["" if answer.get(name) is None else f"{answer[name]:+.3f}" for name in hidden]
+            share = "" if confidence is None else percent(confidence)
+            cells = [", ".join(parts), share, *more, likeliest, *changes, flags]
         moment = "" if prediction.time is None else f"{prediction.time:g} s"
         rows.append([prediction.path, moment, _describe_box(prediction.box), *cells])
-    heads = ["path", "time", "person", "emotion", "%", *map(_spell, further), "likeliest", "note"]
+    heads = ["path", "time", "person", "emotion", "%", *map(_spell, further), "likeliest", *map(_spell, hidden), "note"]
     # Ratings have neither confidences nor classes, pictures no time, and most answers nothing to note.
     used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]
     shown = [[row[place] for place in used] for row in rows]
@@ -140,6 +146,27 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
     if target.units:
         table.caption = _cell(target.units)
     return table
+
+
+def explanations_table(explanations: Sequence[Explanation]) -> Table:
+    """Show how hiding parts of each image changes the number of the explained emotion, or why that is not known."""
+    from uniemox.inference.effects import agree
+    from uniemox.people.hiding import WAYS
+
+    rows: list[list[object]] = []
+    for one in explanations:
+        number = "" if one.answer is None else f"{one.numbers[one.emotion]:.3f}"
+        start = [one.path, "" if one.time is None else f"{one.time:g} s", one.emotion, number]
+        found = one.changes(one.emotion) if one.effects else {}
+        for name, changes in found.items():
+            same = "agree" if agree(changes.values()) else "disagree"
+            rows.append([*start, name, *(f"{changes[way]:+.3f}" for way in WAYS), same])
+        if not found:
+            rows.append([*start, one.reason, *("" for _ in WAYS), ""])
+    heads = ["path", "time", "emotion", "number", "hidden", *WAYS, "the three"]
+    used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]
+    shown = [[row[place] for place in used] for row in rows]
+    return _make_table([heads[place] for place in used], shown, right=("time", "number", *WAYS))
 
 
 def hits_table(hits: Sequence[Hit], *, top_k: int = 3) -> Table:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from uniemox.people.hiding import WAYS, Mask, Way, hide, mark
+from uniemox.targets.columns import Column
 
 if TYPE_CHECKING:
     from uniemox.data.pixels import EvaluationViews
@@ -25,6 +26,8 @@ SCENE: Final = "scene"
 NOT_ASKED: Final = "nobody was looked for: give boxes, or what finds people"
 _NOBODY: Final = "no people in the image"
 _NO_SCENE: Final = "the people cover the whole image"
+COLUMNS: Final = (Column("hiding_people", "number"), Column("hiding_scene", "number"), Column("hiding_agrees", "flag"))
+"""Of a table of predictions that are explained."""
 _LEAST: Final = 0.0005  # Change below which a number stays as it is: the third digit
 
 
@@ -37,16 +40,35 @@ class Effect:
     changes: Mapping[str, float]  # Of each emotion's number, in its units: negative where hiding lowers it
 
 
-def list_hidden(image: Image.Image, people: Sequence[Box]) -> dict[str, Mask] | str:
-    """Mark what is hidden one after another, by name, (H, W) each; or say why nothing can be."""
+class Hidden(NamedTuple):
+    """An image as a model reads it, (V, 3, S, S), and with people and scene hidden in each way; none where none are."""
+
+    before: npt.NDArray[np.float32]
+    variants: tuple[npt.NDArray[np.float32], ...]
+
+
+def list_hidden(image: Image.Image, people: Sequence[Box], *, each: bool = True) -> dict[str, Mask] | str:
+    """Mark what is hidden one after another, by name, (H, W) each; or say why nothing can be.
+
+    That is all people, each of several unless that is not asked for, and all but them.
+    """
     size = {"width": image.width, "height": image.height}
     everyone = mark(people, **size)
     if not everyone.any():
         return _NOBODY
     if everyone.all():
         return _NO_SCENE
-    each = {f"person {place}": mark([box], **size) for place, box in enumerate(people)} if len(people) > 1 else {}
-    return {PEOPLE: everyone, **{name: one for name, one in each.items() if one.any()}, SCENE: ~everyone}
+    one_by_one = enumerate(people) if each and len(people) > 1 else ()
+    marked = {f"person {place}": mark([box], **size) for place, box in one_by_one}
+    return {PEOPLE: everyone, **{name: one for name, one in marked.items() if one.any()}, SCENE: ~everyone}
+
+
+def mask_all(image: Image.Image, people: Sequence[Box]) -> Image.Image | str:
+    """Fill all people of an image from what surrounds them; or say why that is impossible."""
+    everyone = mark(people, width=image.width, height=image.height)
+    if everyone.all():
+        return _NO_SCENE
+    return hide(image, everyone, "neighbours") if everyone.any() else image
 
 
 def make_variants(
@@ -58,6 +80,17 @@ def make_variants(
             pixels = views.of(hide(image, mask, way), box)
             assert pixels is not None  # a box that could be cut before
             yield pixels
+
+
+def summarize(numbers: npt.NDArray[np.float64] | None, place: int) -> dict[str, Any]:
+    """Return the values of `COLUMNS`, from the numbers (7, C) of a `Hidden` image and the place of one of them."""
+    if numbers is None:
+        return dict.fromkeys(column.name for column in COLUMNS)
+    before, *after = numbers[:, place].tolist()
+    people, scene = ([number - before for number in part] for part in (after[: len(WAYS)], after[len(WAYS) :]))
+    means = (sum(people) / len(people), sum(scene) / len(scene))
+    values = (*means, agree(people) and agree(scene))
+    return {column.name: value for column, value in zip(COLUMNS, values, strict=True)}
 
 
 def agree(changes: Iterable[float]) -> bool:

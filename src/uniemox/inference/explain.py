@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,26 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import Unreadable, adopt_image
 from uniemox.inference.effects import NOT_ASKED, Effect, agree, describe, list_hidden, make_variants
 from uniemox.inference.maps import make_map
+from uniemox.inference.opening import Named, list_inputs, open_image
 from uniemox.inference.overlay import overlay as overlay
-from uniemox.inference.predictor import MOST_PEOPLE, Predictor
+from uniemox.inference.predictor import MOST_PEOPLE, Predictor, list_below
 from uniemox.people.hiding import WAYS
+from uniemox.targets.columns import Column
 from uniemox.wording import nearest, one_line
 
 if TYPE_CHECKING:
+    from uniemox.inference.opening import Input
+    from uniemox.inference.predictor import People
     from uniemox.manifests.table import Box
+
+COLUMNS: Final = (
+    *(Column("path", "text"), Column("row", "whole"), Column("time", "number"), Column("hidden", "text")),
+    *(Column(name, "number") for name in ("x0", "y0", "x1", "y1")),
+    *(Column("emotion", "text"), Column("is_explained", "flag"), Column("number", "number")),
+    *(Column(way, "number") for way in WAYS),
+    *(Column("agrees", "flag"), Column("sentence", "text"), Column("reason", "text")),
+)
+"""Of a table of explanations; `blur` and the other ways are changes of the number."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,16 @@ class Explanation:
     path: Path | None = None
     time: float | None = None  # Of a frame of a video, in seconds from its start
     row: int | None = None  # Of the table that names the image, from 0
+    image: Image.Image | None = field(default=None, repr=False, compare=False)  # Upright, for an overlay
 
     @property
     def agrees(self) -> dict[str, bool]:
         """Whether the three ways of hiding each part move the explained emotion in the same direction."""
         return {name: agree(changes.values()) for name, changes in self.changes(self.emotion).items()}
+
+    def without_image(self) -> Explanation:
+        """Return it without the image, which a list of many has no room for."""
+        return replace(self, image=None)
 
     def changes(self, emotion: str) -> dict[str, dict[str, float]]:
         """Return the change of an emotion's number by what is hidden and by the way of hiding it."""
@@ -83,6 +102,71 @@ class Explanation:
         }
 
 
+@dataclass(frozen=True)
+class EffectRow:
+    """A row of a table of explanations: what hiding one part of an image does to one emotion."""
+
+    values: Mapping[str, Any]
+
+    def cells(self) -> dict[str, Any]:
+        """Return the values by column."""
+        return dict(self.values)
+
+    to_dict = cells
+
+
+def list_rows(explanation: Explanation) -> Iterator[EffectRow]:
+    """List the rows of a table with `COLUMNS`: one for each part and emotion, or one that has the reason for none."""
+    one = explanation
+    path = None if one.path is None else str(one.path)
+    start = {"path": path, "row": one.row, "time": one.time, "sentence": one.sentence, "reason": one.reason}
+    blank = dict.fromkeys(column.name for column in COLUMNS) | start
+    if not one.effects:
+        yield EffectRow(blank | {"emotion": one.emotion or None, "number": one.numbers.get(one.emotion)})
+    boxes = {f"person {place}": box for place, box in enumerate(one.people)}
+    for name, number in one.numbers.items() if one.effects else ():
+        for hidden, changes in one.changes(name).items():
+            box = boxes.get(hidden)
+            place = {} if box is None else {"x0": box.x0, "y0": box.y0, "x1": box.x1, "y1": box.y1}
+            found = {"emotion": name, "is_explained": name == one.emotion, "number": number, "hidden": hidden}
+            yield EffectRow(blank | place | found | changes | {"agrees": agree(changes.values())})
+
+
+def explain(
+    predictor: Predictor,
+    inputs: Input | Iterable[Input],
+    *,
+    people: People | None = None,
+    method: Method = "auto",
+    emotion: str | None = None,
+    with_map: bool = True,
+) -> Iterator[Explanation]:
+    """Explain the answers to images, in their order, as `explain_image` does; one that cannot be read has a reason.
+
+    Args:
+        predictor: As `explain_image` takes it.
+        inputs: Images as `Predictor.predict` takes them.
+        people: Boxes of the people in each file by its path, or a detector that finds them; None asks about nobody.
+        method: As `explain_image` takes it.
+        emotion: As `explain_image` takes it.
+        with_map: As `explain_image` takes it.
+    """
+    place = place_of(predictor, emotion)
+    reader = predictor.reader(people)
+    for source in chain.from_iterable(map(list_below, list_inputs(inputs))):
+        path, image = open_image(source, 0)
+        blank = Explanation(path=path)
+        if isinstance(source, Named):
+            blank = replace(blank, time=source.time, row=source.row)
+        boxes = None if isinstance(image, Unreadable) or people is None else reader.find_people(path, image)
+        if isinstance(image, Unreadable):
+            yield replace(blank, reason=image.reason)
+        elif boxes is not None and len(boxes) > MOST_PEOPLE:
+            yield replace(blank, reason=f"{len(boxes)} people are more than {MOST_PEOPLE}")
+        else:
+            yield _explain(predictor, image, boxes, place, method if with_map else None, blank)
+
+
 def explain_image(
     predictor: Predictor,
     image: Image.Image,
@@ -112,7 +196,7 @@ def explain_image(
     place = place_of(predictor, emotion)
     if boxes is not None and len(boxes) > MOST_PEOPLE:
         raise DataError(f"{len(boxes)} people are more than {MOST_PEOPLE}")
-    return _explain(predictor, upright, boxes, place, method if with_map else None)
+    return _explain(predictor, upright, boxes, place, method if with_map else None, Explanation())
 
 
 def place_of(predictor: Predictor, emotion: str | None) -> int | None:
@@ -128,7 +212,12 @@ def place_of(predictor: Predictor, emotion: str | None) -> int | None:
 
 
 def _explain(
-    predictor: Predictor, image: Image.Image, boxes: Sequence[Box] | None, place: int | None, method: Method | None
+    predictor: Predictor,
+    image: Image.Image,
+    boxes: Sequence[Box] | None,
+    place: int | None,
+    method: Method | None,
+    blank: Explanation,
 ) -> Explanation:
     views = predictor.facts.views
     box = _choose(predictor, image, boxes or ())
@@ -138,12 +227,14 @@ def _explain(
     before = predictor.target.numbers(logits)[0]
     place = predictor.target.foremost(before) if place is None else place
     names = predictor.target.classes
-    explanation = Explanation(
+    explanation = replace(
+        blank,
         answer=predictor.target.answers(logits)[0],
         emotion=names[place],
         numbers=dict(zip(names, before.tolist(), strict=True)),
         people=tuple(boxes or ()),
         box=box,
+        image=image,
     )
     if method is not None:
         heat, used = make_map(predictor, image, box, place, method)

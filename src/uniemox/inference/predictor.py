@@ -28,6 +28,7 @@ from uniemox.files.read_ahead import read_ahead
 from uniemox.files.room import ROOM
 from uniemox.files.walk import find_images_below
 from uniemox.inference.backend import Backend, load_backend
+from uniemox.inference.effects import Hidden, list_hidden, make_variants, mask_all, summarize
 from uniemox.inference.opening import URL, Named, list_inputs, open_image
 from uniemox.targets.domain import Domain
 from uniemox.targets.kinds import resolve_target
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from uniemox.people.detectors.detector import Detector
 
     Pixels = npt.NDArray[np.float32]
-    Sample: TypeAlias = tuple["Prediction", Pixels | str]  # A row, and what the model reads or why it reads nothing
+    Sample: TypeAlias = tuple["Prediction", "Pixels | Hidden | str"]
+    """A row, and what the model reads, or reads in turn, or why it reads nothing."""
     People: TypeAlias = Mapping[Path, Sequence[Box]] | Mapping[str, Sequence[Box]] | Detector
 
 log = logging.getLogger(__name__)
@@ -181,6 +183,8 @@ class Predictor:
         inputs: Input | Iterable[Input],
         *,
         people: People | None = None,
+        mask_people: bool = False,
+        explain: bool = False,
         batch_size: int = 32,
         num_workers: int = 0,
     ) -> Iterator[Prediction]:
@@ -197,6 +201,11 @@ class Predictor:
                 arrays of uint8, (H, W, 3). An array (N, H, W, 3) is N images. The path of a folder means the images
                 below it, as `find_images` lists them; all have the folder's `index`.
             people: Boxes of the people in each file by its path, or a detector that finds them.
+            mask_people: Fill the people from what surrounds them before anything is predicted: an image then has one
+                row, which depends on the scene alone and on what boxes do not cover of its people.
+            explain: Answer too how hiding the people and hiding the scene changes the number behind the answer
+                (`hiding_people`, `hiding_scene`: the mean of three ways, negative where it falls), and whether the ways
+                agree on the directions (`hiding_agrees`). Asks the model eight times for each row.
             batch_size: Images in one forward pass.
             num_workers: Threads that decode ahead while the model computes; 0 decodes here.
 
@@ -205,10 +214,15 @@ class Predictor:
 
         Raises:
             DataError: An input is of a type that no image has.
-            ConfigError: The size of a batch or the number of threads is out of range.
+            ConfigError: The size of a batch or the number of threads is out of range, or there are no people to hide.
         """
         groups = self.predict_groups(
-            [list_inputs(inputs)], people=people, batch_size=batch_size, num_workers=num_workers
+            [list_inputs(inputs)],
+            people=people,
+            mask_people=mask_people,
+            explain=explain,
+            batch_size=batch_size,
+            num_workers=num_workers,
         )
         return (prediction for group in groups for prediction in group)
 
@@ -217,6 +231,8 @@ class Predictor:
         groups: Iterable[Iterable[Input]],
         *,
         people: People | None = None,
+        mask_people: bool = False,
+        explain: bool = False,
         batch_size: int = 32,
         num_workers: int = 0,
     ) -> Iterator[Iterator[Prediction]]:
@@ -227,14 +243,14 @@ class Predictor:
         """
         check(batch_size >= 1, f"`batch_size` is {batch_size}, but must be at least 1")
         check(num_workers >= 0, f"`num_workers` is {num_workers}, but must be at least 0")
-        reader = self.reader(people)
+        reader = self.reader(people, mask_people=mask_people, explain=explain)
         places = count()
         given = (
             (number, place, image)
             for number, group in enumerate(groups)
             for source in group
             for place in (next(places),)
-            for image in _below(source)
+            for image in list_below(source)
         )
         read = read_ahead(
             reader,
@@ -284,17 +300,33 @@ class Predictor:
         """Side in pixels that suffices of an image; None decodes all of them."""
         return None if self.decoding == "exact" else _SPARE * self.facts.views.resized_side
 
-    def reader(self, people: People | None = None) -> Reader:
-        """Make what reads and prepares images in threads, for `answer`; `people` as `predict` takes it."""
-        return Reader(self.facts, people, self._enough if people is None else None)
+    def reader(self, people: People | None = None, *, mask_people: bool = False, explain: bool = False) -> Reader:
+        """Make what reads and prepares images in threads, for `answer`; the arguments are those of `predict`."""
+        asked = "mask_people" if mask_people else "explain"
+        check(people is not None or not (mask_people or explain), f"`{asked}` hides people: give `people`")
+        check(not (mask_people and explain), "`explain` hides people in turn: omit `mask_people`")
+        reads_persons = self.facts.view == "person"
+        check(not (mask_people and reads_persons), "the model reads persons, and `mask_people` hides them: omit it")
+        enough = self._enough if people is None else None
+        return Reader(self.facts, people, enough, mask_people=mask_people, explain=explain)
 
     def answer(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """Answer samples of a `reader` in one forward pass, in their order."""
-        answers = iter(self._answers([what for _, what in samples if not isinstance(what, str)]))
-        return [
-            replace(row, reason=what) if isinstance(what, str) else replace(row, answer=next(answers))
-            for row, what in samples
-        ]
+        """Answer samples of a `reader` in one forward pass, and one more for each that is explained, in their order."""
+        read = [what.before if isinstance(what, Hidden) else what for _, what in samples]
+        answers = iter(self._answers([what for what in read if not isinstance(what, str)]))
+        rows = []
+        for row, what in samples:
+            answer = None if isinstance(what, str) else next(answers)
+            if answer is not None and isinstance(what, Hidden):
+                answer |= self._effects_of(what)
+            rows.append(replace(row, answer=answer, reason=what if isinstance(what, str) else None))
+        return rows
+
+    def _effects_of(self, what: Hidden) -> dict[str, Any]:
+        if not what.variants:
+            return summarize(None, 0)
+        numbers = self.target.numbers(self.logits([what.before, *what.variants]))
+        return summarize(numbers, self.target.foremost(numbers[0]))
 
     def logits(self, prepared: Iterable[Pixels], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """Run the model on images prepared by its `facts.views`, (V, 3, S, S) each, as they come: (N, C)."""
@@ -321,8 +353,17 @@ class Predictor:
 class Reader:
     """Reads an image, finds its people, and prepares what the model answers; called from several threads."""
 
-    def __init__(self, facts: ModelFacts, people: People | None, enough: int | None) -> None:
+    def __init__(
+        self,
+        facts: ModelFacts,
+        people: People | None,
+        enough: int | None,
+        *,
+        mask_people: bool = False,
+        explain: bool = False,
+    ) -> None:
         self.facts, self.enough = facts, enough
+        self.masks_people, self.explains = mask_people, explain
         self.people = {Path(path): boxes for path, boxes in people.items()} if isinstance(people, Mapping) else people
         self.num_alone = 0  # Images without a person so far
         self._turn = Lock()
@@ -335,17 +376,30 @@ class Reader:
         blank = Prediction(path, None, index=index)
         if isinstance(source, Named):
             blank = replace(blank, time=source.time, row=source.row)
-        found: list[tuple[Box | None, Pixels | str]]
+        found: list[tuple[Box | None, Pixels | Hidden | str]]
         if isinstance(image, Unreadable):
             found = [(None, image.reason)]
-        elif len(boxes := self._find(path, image)) > MOST_PEOPLE:
+        elif len(boxes := self.find_people(path, image)) > MOST_PEOPLE:
             found = [(None, f"{len(boxes)} people are more than {MOST_PEOPLE}")]
+        elif self.masks_people:
+            masked = mask_all(image, boxes)
+            found = [(None, masked if isinstance(masked, str) else _prepare(self.facts, masked, None))]
         else:
             whole = () if boxes and self.facts.view == "person" else (None,)
-            found = [(box, _prepare(self.facts, image, box)) for box in (*whole, *boxes)]
+            found = [(box, self._prepare(image, box, boxes)) for box in (*whole, *boxes)]
         return group, [(replace(blank, box=box), what) for box, what in found]
 
-    def _find(self, path: Path | None, image: Image.Image) -> Sequence[Box]:
+    def _prepare(self, image: Image.Image, box: Box | None, people: Sequence[Box]) -> Pixels | Hidden | str:
+        pixels = _prepare(self.facts, image, box)
+        if isinstance(pixels, str) or not self.explains:
+            return pixels
+        masks = list_hidden(image, people, each=False)
+        return Hidden(
+            pixels, () if isinstance(masks, str) else tuple(make_variants(self.facts.views, image, box, masks))
+        )
+
+    def find_people(self, path: Path | None, image: Image.Image) -> Sequence[Box]:
+        """Find the people of an upright image, or look up those of its path."""
         with self._turn:  # a detector need not be safe in threads (DECISIONS 59)
             match self.people:
                 case None:
@@ -358,8 +412,8 @@ class Reader:
         return boxes
 
 
-def _below(given: Input) -> Iterable[Input]:
-    """List the images below a folder; what is none is itself."""
+def list_below(given: Input) -> Iterable[Input]:
+    """List the images below a folder; whatever is no folder stands for itself."""
     if not isinstance(given, str | os.PathLike) or given == "" or not is_folder(given):
         return (given,)
     try:

@@ -43,6 +43,16 @@ class Tabled(Protocol):
         """Return the values by the columns of a table, one of which is `path`."""
 
 
+class Row(Protocol):
+    """A row of a table, such as a prediction."""
+
+    def cells(self) -> dict[str, Any]:
+        """Return the values by column; `path` among them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+
+
 @dataclass(frozen=True)
 class Form:
     """What a table looks like."""
@@ -146,13 +156,14 @@ def form_of(
     rows: bool = False,
     is_evaluation: bool = False,
     domain: Domain | None = None,
+    more: Sequence[Column] = (),
     about: Mapping[str, str] | None = None,
 ) -> Form:
     """Describe the table of a file, which names the format by its ending: path, the target's columns, reason.
 
     `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; `times` one for the second of a
     video, `rows` one for the row of the table that named the image, `domain` those of distances from what the model
-    knows. An evaluation has columns for the truth and for the
+    knows, `more` others after them. An evaluation has columns for the truth and for the
     row in the manifest, and none for a reason. `about` is that of `about_model`. Another ending raises `DataError`.
     """
     suffix = out.suffix.lower()
@@ -160,7 +171,7 @@ def form_of(
         raise DataError(f"{out} ends in {out.suffix or 'nothing'}, but must end in .csv, .jsonl or .parquet")
     box = tuple(Column(name, "number") for name in BOX_COLUMNS) if people else ()
     path = Column("path", "text")
-    answers = (*target.columns, *(() if domain is None else domain.columns))
+    answers = (*target.columns, *(() if domain is None else domain.columns), *more)
     if is_evaluation:
         return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *answers), about or {})
     places = [*([Column("row", "whole")] if rows else []), *([Column("time", "number")] if times else [])]

@@ -21,6 +21,7 @@ from uniemox.version import __version__
 from uniemox.wording import counted
 
 if TYPE_CHECKING:
+    from uniemox.config.explain import ExplainConfig
     from uniemox.inference.inputs import Inputs
     from uniemox.inference.parts import Parts
     from uniemox.inference.predictor import People, Prediction, Predictor
@@ -79,7 +80,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         is_live = config.list == STDIN and not config.paths and out is None and config.boxes is None
         live = reader.read_list(STDIN) if is_live else None
         inputs = None if is_live else reader.find(config.paths, config.list)
-        people = _people(inputs, config, terminal)
+        people = find_people(inputs, config, terminal)
         predictor = Predictor.load(
             config.model,
             device=config.device,
@@ -89,16 +90,17 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
             decoding=config.decoding,
         )
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
+        options |= {"mask_people": config.mask_people, "explain": config.explain}
         if inputs is None:
             answers = _answer_each(live or (), partial(predictor.predict, **options), seen)
             failed = yield from _print(answers, predictor.target, config)
         elif out is None:
-            with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
+            with closing(track(seen.over(inputs), inputs, terminal)) as tracked:
                 failed = yield from _print(predictor.predict(tracked, **options), predictor.target, config)
         else:
             parts = _write(inputs, out, predictor, options, config, terminal, seen)
             failed = parts.unreadable
-            yield Answer([out], {"out": out, "pictures" if people is None else "rows": parts.rows})
+            yield Answer([out], {"out": out, "rows" if _has_people(config) else "pictures": parts.rows})
     if inputs is None and not seen.count:
         raise DataError(f"{config.list} names no image")
     if failed:
@@ -118,7 +120,7 @@ class _Count:
             yield image
 
 
-def _track(images: Iterable[Item], inputs: Inputs, terminal: Terminal) -> Generator[Item, None, None]:
+def track(images: Iterable[Item], inputs: Inputs, terminal: Terminal) -> Generator[Item, None, None]:
     """Show progress, if it is known how many images there are."""
     if inputs.total is not None:
         yield from terminal.track(images, total=inputs.total, what="images")
@@ -157,10 +159,14 @@ def _count_finished(out: Path, config: PredictConfig, terminal: Terminal) -> Ans
     from uniemox.inference.tables import count_rows
 
     rows, unread = count_rows(out)
-    has_people = config.detector is not None or config.boxes is not None
     without = f", {unread} of them without an answer" if unread else ""
     terminal.complain(f"{out} is finished: it has {counted(rows, 'row')}{without}; --overwrite makes it again")
-    return Answer([out], {"out": out, "rows" if has_people else "pictures": rows})
+    return Answer([out], {"out": out, "rows" if _has_people(config) else "pictures": rows})
+
+
+def _has_people(config: PredictConfig) -> bool:
+    """Whether a table has rows for people."""
+    return (config.detector is not None or config.boxes is not None) and not config.mask_people
 
 
 def _write(
@@ -173,13 +179,15 @@ def _write(
     seen: _Count,
 ) -> Parts:
     """Make the parts of a table that are missing, and join them; finished parts survive an interruption."""
+    from uniemox.inference.effects import COLUMNS
     from uniemox.inference.parts import Work, choose_part_size, open_parts
     from uniemox.inference.tables import about_model, form_of
 
     people = options["people"]
     about = about_model(config.model, predictor.facts, digest=predictor.digest())
-    columns = {"people": people is not None, "times": inputs.has_times, "rows": inputs.has_rows}
-    form = form_of(out, predictor.target, **columns, domain=predictor.domain, about=about)
+    columns = {"people": _has_people(config), "times": inputs.has_times, "rows": inputs.has_rows}
+    more = COLUMNS if config.explain else ()
+    form = form_of(out, predictor.target, **columns, domain=predictor.domain, more=more, about=about)
     part_size = choose_part_size(inputs.total, config.batch_size)
     identity = _identify(predictor, inputs, people, config, digest=about["digest"])
     work = Work(identity=identity, num_inputs=inputs.total, part_size=part_size)
@@ -188,7 +196,7 @@ def _write(
             terminal.write(f"continuing after {_count_kept(parts)}")
         try:
             started: deque[Any] = deque()
-            with closing(_track(seen.over(inputs), inputs, terminal)) as tracked:
+            with closing(track(seen.over(inputs), inputs, terminal)) as tracked:
                 groups = predictor.predict_groups(_noted(parts.cut(tracked), started), **options)
                 for predictions in groups:
                     parts.keep(started.popleft(), predictions)
@@ -228,6 +236,8 @@ def _identify(
         identity["file of boxes"] = f"SHA-256 {fingerprint(config.boxes)}, {config.box_units}"
     elif people is not None and not isinstance(people, Mapping):
         identity["detector"] = people.source
+    if config.mask_people or config.explain:
+        identity["handling of people"] = "masked" if config.mask_people else "explained"
     return identity
 
 
@@ -242,7 +252,7 @@ def _explain_kept(interrupt: KeyboardInterrupt, parts: Parts) -> str:
     return f"{why}: {_count_kept(parts)} are kept in {parts.folder}. Run the command again with --resume to continue"
 
 
-def _people(inputs: Inputs | None, config: PredictConfig, terminal: Terminal) -> People | None:
+def find_people(inputs: Inputs | None, config: PredictConfig | ExplainConfig, terminal: Terminal) -> People | None:
     """Make what finds people, or read their boxes; None if nobody is asked for."""
     if config.detector is not None:
         return build_asked_detector(config.detector, config, device=config.device)
