@@ -280,7 +280,7 @@ def test_a_busy_service_is_asked_again_and_another_refusal_is_shown_beside_its_i
     page.get_by_text("trying again in 1 s").wait_for()
     page.get_by_role("alert").get_by_text("not answered within 30 s").wait_for()
     assert page.locator("h3").all_inner_texts() == ["Fear", "No answer", "Looking …"]
-    assert page.locator(".sure").nth(1).inner_text() == "no image that is read here"
+    assert page.locator(".sure").nth(1).text_content() == "no image that is read here"
     page.get_by_role("button", name="Try again").click()
     page.locator(".card:not(.waiting)").nth(2).wait_for()
     assert not page.get_by_role("alert").is_visible()
@@ -294,14 +294,14 @@ def test_without_a_connection_the_page_says_so(visit, drawings):
 
 OTHERS = (  # What differs in the description of a model, rows of an answer, and words on the page
     (
-        {"label_set_level": 0.9},
+        {"label_set_level": 0.9, "caution": "was trained on drawings alone"},
         [
             {
                 "predicted": "awe", "confidence": 0.45, "label_set": ["awe", "joy"], "abstains": True,
                 "is_unfamiliar": True, "out_of_domain": 0.7, "probabilities": {"awe": 0.45, "joy": 0.4, "fear": 0.15},
             }
         ],
-        ["Awe", "Unsure, 45 %", "One of awe or joy, at 90 %", "abstains", "Unlike the images"],
+        ["Awe", "Unsure, 45 %", "One of awe or joy, at 90 %", "abstains", "Unlike the images", "trained on drawings"],
     ),
     (
         {},
@@ -311,7 +311,7 @@ OTHERS = (  # What differs in the description of a model, rows of an answer, and
     (
         {"units": "valence and arousal from 1 to 9", "classes": ["valence", "arousal"]},
         [{"valence": 6.123, "arousal": -2.5}],
-        ["Valence 6.12, arousal −2.5", "valence and arousal from 1 to 9"],
+        ["Valence 6.12, arousal −2.5", "Valence and arousal from 1 to 9"],
     ),
     (
         {"units": "valence from 1 to 9"},

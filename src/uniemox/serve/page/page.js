@@ -7,8 +7,8 @@ const make = (tag, textContent = "", className = "", ...children) => {
   return made;
 };
 const say = (text) => { $("status").textContent = text; };
-const number = (value, signDisplay = "auto") =>
-  value.toLocaleString("en", { maximumFractionDigits: 2, signDisplay }).replace("-", "−");
+const number = (value, minimumFractionDigits = 0, signDisplay = "auto") =>
+  value.toLocaleString("en", { minimumFractionDigits, maximumFractionDigits: 2, signDisplay }).replace("-", "−");
 const percent = (share) =>
   share > 0 && share < 0.005 ? "< 1 %" : share < 1 && share >= 0.995 ? "> 99 %" : `${Math.round(100 * share)} %`;
 const WORDED = new Set(["name", "index", "path", "time", "row", "box", "reason", "predicted", "confidence",
@@ -59,13 +59,13 @@ function trouble(error) {
 async function start() {
   $("trouble").hidden = $("key").hidden = true;
   try { labels ??= await ask("v1/labels"); } catch (error) { return trouble(error); }
-  const { limits, classes, notice, emotion, model } = labels;
+  const { limits: { max_bytes: bytes, max_pixels: pixels }, classes, notice, caution, emotion, model } = labels;
   $("model").textContent = `${model}: ${classes.length > 8 ? `${classes.length} labels` : classes.join(", ")}`;
   if (emotion === "evoked") $("question").textContent = "Which emotion does an image evoke?";
   if (emotion === "felt") $("question").textContent = "What does a person in an image seem to feel?";
-  Object.assign($("notice"), { textContent: notice, hidden: !notice });
-  const sizes = `${number(limits.max_bytes / 2 ** 20)} MB and ${Math.floor(limits.max_pixels / 1e6)} megapixels`;
-  $("limits").textContent = `At most ${sizes} each`;
+  const notes = [notice, caution && `This model ${caution}.`].filter(Boolean).join(" ");
+  Object.assign($("notice"), { textContent: notes, hidden: !notes });
+  $("limits").textContent = `At most ${number(bytes / 2 ** 20)} MB and ${Math.floor(pixels / 1e6)} megapixels each`;
   return work();
 }
 
@@ -194,7 +194,7 @@ function reasons({ sentence, reason, effects, emotion, map }) {
   const change = (part, way) => effects.find((one) => one.hidden === part && one.way === way)?.changes[emotion] ?? NaN;
   const line = (name, cells) => make("tr", "", "", make("th", name), ...cells.map(([tag, text]) => make(tag, text)));
   const head = line("", ways.map((way) => ["th", `by ${way}`]));
-  const body = parts.map((part) => line(part, ways.map((way) => ["td", number(change(part, way), "exceptZero")])));
+  const body = parts.map((part) => line(part, ways.map((way) => ["td", number(change(part, way), 2, "exceptZero")])));
   const caption = make("caption", `Change of ${emotion} when hidden`);
   return parts.length ? [...found, make("table", "", "", caption, head, ...body)] : found;
 }
