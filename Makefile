@@ -64,6 +64,7 @@ bench: setup
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/domain.py
+	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/serve.py
 
 build: setup
