@@ -112,6 +112,26 @@ def test_an_explanation_that_cannot_be_made_is_422(connect, red, fields, words):
     assert "secret" not in response.text
 
 
+def test_few_explanations_wait_and_predictions_go_on(connect, make_service, monkeypatch, red):
+    from uniemox.serve import app as module
+
+    monkeypatch.setattr(module, "_MOST_EXPLAINED", 1)
+    service, gate = make_service(), threading.Event()
+    explain_now = service._explain_now
+    service._explain_now = lambda *asked: gate.wait(20) and explain_now(*asked)
+    client, answers = connect(service=service), []
+    first = threading.Thread(target=lambda: answers.append(client.post("/v1/explain", content=red, headers=PNG)))
+    first.start()
+    while not service._num_explained:
+        time.sleep(0.01)
+    refused = client.post("/v1/explain", content=red, headers=PNG)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert client.post("/v1/predict", content=red, headers=PNG).status_code == 200
+    gate.set()
+    first.join()
+    assert answers[0].status_code == 200
+
+
 def test_one_image_is_explained_at_a_time(connect, red):
     client = connect()
     assert client.post("/v1/explain", files=[("files", ("a", red))] * 2).status_code == 413

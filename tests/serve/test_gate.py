@@ -10,7 +10,7 @@ OPEN = ["/health", "/ready", "/", "/openapi.json"]
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer x", "bearer {key}", "Bearer {key}x", "{key}", "é"])
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer x", "Basic {key}", "Bearer {key}x", "{key}", "é"])
 def test_without_the_key_nothing_is_answered(connect, key, method, path, given):
     headers = {} if given is None else {"Authorization": given.format(key=key).encode()}
     response = connect(key=key).request(method, path, headers=headers)
@@ -22,6 +22,18 @@ def test_without_the_key_nothing_is_answered(connect, key, method, path, given):
 @pytest.mark.parametrize("path", OPEN)
 def test_what_shows_nothing_needs_no_key(connect, key, path):
     assert connect(key=key).get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_a_service_below_another_path_is_guarded_as_well(connect, make_service, key, method, path):
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from uniemox.serve.app import build_app
+
+    outer = FastAPI()
+    outer.mount("/below", build_app(make_service(), key=key))
+    assert TestClient(outer).request(method, f"/below{path}").status_code == 401
 
 
 def test_the_key_opens(connect, key, red):

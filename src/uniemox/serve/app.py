@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -23,7 +24,7 @@ from uniemox.inference.opening import Named
 from uniemox.inference.predictor import MOST_PEOPLE, Prediction, Predictor
 from uniemox.serve import schema
 from uniemox.serve.batching import Batcher
-from uniemox.serve.gate import HEADERS, Gate
+from uniemox.serve.gate import HEADERS, Gate, require
 from uniemox.serve.limits import Admission, Ticket, read_body
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.requests import Asked, Given, parse
@@ -32,12 +33,15 @@ from uniemox.serve.urls import fetch
 from uniemox.version import __version__
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from uniemox.config.serve import ServeConfig
     from uniemox.inference.explain import Explanation
     from uniemox.manifests.table import Box
     from uniemox.people.detectors.detector import Detector
 
 _FETCHERS: Final = 8  # URLs that are fetched at once
+_MOST_EXPLAINED: Final = 4  # Explanations at once, each of which takes as long as a hundred images
 _ALONE: Final = ("gradcam", "layercam")  # Methods that change the model while they run
 
 
@@ -47,6 +51,18 @@ def name_of(model: str) -> str:
     if model.startswith("clip:") and is_file:
         return architecture
     return model if ":" in model else Path(model).name or model
+
+
+class InTurn:
+    """A detector that one thread at a time uses (DECISIONS 59)."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.source, self._detector, self._turn = detector.source, detector, Lock()
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Box, ...]]:
+        """Find the people in each image."""
+        with self._turn:
+            return self._detector.detect(images)
 
 
 @dataclass
@@ -65,7 +81,10 @@ class Service:
         self.model, self.notice, self.digest = name_of(config.model), use_notice(facts), self.predictor.digest()
         about = {"model": self.model, "digest": self.digest[:16], "version": __version__}
         self.metrics = Metrics(lambda: self.admission.images, about)
+        self._num_explained = 0
         self._plain = self.predictor.reader()
+        if self.detector is not None:
+            self.detector = InTurn(self.detector)
         self._detecting = None if self.detector is None else self.predictor.reader(self.detector)
 
     @asynccontextmanager
@@ -128,7 +147,13 @@ class Service:
         with self.admission.admit() as ticket:
             asked = await self._read(request, ticket, max_images=1)
             request.state.images = 1
-            explanation, drawn = await self._in_time(self._explain(asked, ticket))
+            if self._num_explained >= _MOST_EXPLAINED:
+                raise self.admission.refuse(f"{_MOST_EXPLAINED} explanations wait already")
+            self._num_explained += 1
+            try:
+                explanation, drawn = await self._in_time(self._explain(asked))
+            finally:
+                self._num_explained -= 1
         values = {name: value for name, value in explanation.to_dict().items() if name != "path"}
         return {"model": self.model, "notice": self.notice, **values, "overlay": drawn}
 
@@ -161,12 +186,10 @@ class Service:
             reader = self.predictor.reader({image.path: found for image, found in zip(images, boxes, strict=True)})
         return await self.batcher.predict(reader, images)
 
-    async def _explain(self, asked: Asked, ticket: Ticket) -> tuple[Explanation, str | None]:
+    async def _explain(self, asked: Asked) -> tuple[Explanation, str | None]:
         boxes, options = asked.boxes(), asked.options
         if boxes is not None and len(boxes[0]) > MOST_PEOPLE:
             raise HTTPException(413, f"{len(boxes[0])} boxes are more than {MOST_PEOPLE}")
-        # As many passes as some batches take; so few explanations wait that all of them are made in time.
-        ticket.take_images(min(self.config.batch_size, self.admission.max_images - 1))
         content = await self._content(asked.images[0])
         work = partial(self._explain_now, content, None if boxes is None else boxes[0], options)
         try:
@@ -222,15 +245,17 @@ def build_app(service: Service, *, key: str | None = None) -> FastAPI:
         redoc_url=None,
     )
 
-    @app.post("/v1/predict", summary="Predict the emotions of images", **schema.PREDICT)
+    guard = require(key)
+
+    @app.post("/v1/predict", summary="Predict the emotions of images", dependencies=guard, **schema.PREDICT)
     async def predict(request: Request) -> JSONResponse:
         return JSONResponse(await service.predict(request))
 
-    @app.post("/v1/explain", summary="Explain the answer to an image", **schema.EXPLAIN)
+    @app.post("/v1/explain", summary="Explain the answer to an image", dependencies=guard, **schema.EXPLAIN)
     async def explain(request: Request) -> JSONResponse:
         return JSONResponse(await service.explain(request))
 
-    @app.get("/v1/labels", summary="Describe the model and the limits", **schema.LABELS)
+    @app.get("/v1/labels", summary="Describe the model and the limits", dependencies=guard, **schema.LABELS)
     async def labels() -> JSONResponse:
         return JSONResponse(service.labels())
 
@@ -244,13 +269,13 @@ def build_app(service: Service, *, key: str | None = None) -> FastAPI:
             return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", summary="Counters for Prometheus", response_class=Response)
+    @app.get("/metrics", summary="Counters for Prometheus", dependencies=guard, response_class=Response)
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     app.include_router(site())
     app.add_exception_handler(Exception, _answer_error)
-    app.add_middleware(Gate, metrics=service.metrics, key=key)
+    app.add_middleware(Gate, metrics=service.metrics)
     return app
 
 

@@ -1,4 +1,4 @@
-"""What every request passes: the key, a number of its own, safe headers, a line in the log, and the counters.
+"""What every request passes: a number of its own, safe headers, a line in the log, and the counters; and the key.
 
 The log has no content: neither images nor names of files, addresses or headers of the client.
 """
@@ -10,9 +10,10 @@ import json
 import logging
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi.responses import JSONResponse
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,8 +28,8 @@ HEADERS: Final = {
     b"cache-control": b"no-store",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }  # Of an answer that has none of its own
-_GUARDED: Final = ("/v1/", "/metrics")
 _SERVER_ERROR = 500
+_BEARER: Final = HTTPBearer(auto_error=False, description="The key that the service was started with")
 
 
 class Gate:
@@ -37,12 +38,10 @@ class Gate:
     Args:
         app: What answers.
         metrics: Counts.
-        key: That requests for answers and metrics must carry; None asks for none.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, key: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app, self._metrics = app, metrics
-        self._expected = None if key is None else f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -61,7 +60,7 @@ class Gate:
             await send(message)
 
         try:
-            await (self.app if self._is_admitted(scope) else _REFUSAL)(scope, receive, send_noted)
+            await self.app(scope, receive, send_noted)
         finally:
             seconds = time.monotonic() - start
             route = getattr(scope.get("route"), "path", "other")
@@ -70,18 +69,17 @@ class Gate:
             images = scope.get("state", {}).get("images", 0)
             _write_line(id=number, route=route, status=status, ms=round(1000 * seconds, 1), images=images)
 
-    def _is_admitted(self, scope: Scope) -> bool:
-        if self._expected is None or not scope["path"].startswith(_GUARDED):
-            return True
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, self._expected)
 
+def require(key: str | None) -> list[Any]:
+    """Make the dependencies of a route that answers only requests with the key; none where there is none."""
 
-_REFUSAL: Final = JSONResponse(
-    {"detail": "this service asks for a key: send the header Authorization: Bearer KEY"},
-    status_code=401,
-    headers={"WWW-Authenticate": "Bearer"},
-)
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        sent = "" if given is None else given.credentials
+        if not hmac.compare_digest(sent.encode(), (key or "").encode()):
+            detail = "this service asks for a key: send the header Authorization: Bearer KEY"
+            raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+
+    return [] if key is None else [Depends(check)]
 
 
 def _write_line(**values: Any) -> None:

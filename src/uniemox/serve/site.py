@@ -1,7 +1,7 @@
 """The page of the service: three files of the package and a few embedded drawings, with headers that confine it."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ def site() -> APIRouter:
     return router
 
 
-def _answer(content: bytes, media: str) -> Callable[[], Response]:
+def _answer(content: bytes, media: str) -> Callable[[], Awaitable[Response]]:
     async def answer() -> Response:
         return Response(content, media_type=media, headers=HEADERS)
 
