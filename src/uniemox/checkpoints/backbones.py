@@ -29,9 +29,9 @@ from uniemox.checkpoints.facts import TIMM_PREFIX, ModelFacts
 from uniemox.checkpoints.layouts import Foreign
 from uniemox.checkpoints.load import describe_start, load_start
 from uniemox.checkpoints.timm_models import quiet_timm
+from uniemox.config.checks import Precision
 from uniemox.config.clip_name import is_clip_name, reword, teacher_of
 from uniemox.config.probe import ProbePool
-from uniemox.config.training import Precision
 from uniemox.data.pixels import Preparation
 from uniemox.errors import DAMAGED, CheckpointError, ConfigError
 from uniemox.files.digest import hash_file

@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Gt, Interval, Len
 
-from uniemox.config.checks import MAX_CLASSES, MAX_DEPTH, MAX_GRID, MAX_HEADS, MAX_PATCH, MAX_SIDE, MAX_WIDTH
+from uniemox.config.checks import MAX_CLASSES, MAX_DEPTH, MAX_GRID, MAX_HEADS, MAX_PATCH, MAX_SIDE, MAX_WIDTH, Precision
 from uniemox.config.people import PersonConfig
-from uniemox.config.training import EncoderSize, FusedBy, Fusion, Pool, Precision, View
+from uniemox.config.training import EncoderSize, FusedBy, Fusion, Pool, View
 from uniemox.data.pixels import EvaluationViews, Preparation
 from uniemox.emotions import Emotion
 from uniemox.errors import CheckpointError, ConfigError, DataError

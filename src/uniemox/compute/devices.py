@@ -14,8 +14,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 from uniemox.compute.processes import num_local_processes, num_processes
+from uniemox.config.checks import Precision
 from uniemox.config.inference import AskedPrecision
-from uniemox.config.training import Precision
 from uniemox.errors import ConfigError, TrainingError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from functools import cache
 from math import inf
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from uniemox.errors import ConfigError
 
@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 64
 MAX_HEADS: Final = 256
 MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
 
+Precision = Literal["fp32", "bf16"]
 Number = TypeVar("Number", int, float)
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, Range, ReadsImages, Workers, check
+from uniemox.config.checks import JsonConfig, Natural, Precision, Range, ReadsImages, Workers, check
 from uniemox.config.people import DetectorConfig
-from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
 
 AskedPrecision = Literal["auto", Precision]

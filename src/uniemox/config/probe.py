@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from uniemox.config.checks import Natural, Positive, Range, ReadsImages, Workers, check
+from uniemox.config.checks import Natural, Positive, Precision, Range, ReadsImages, Workers, check
 from uniemox.config.clip_name import is_clip_name
 from uniemox.config.people import PersonConfig
-from uniemox.config.training import Precision, PromiseConfig, Target, View
+from uniemox.config.training import PromiseConfig, Target, View
 
 ProbeHead = Literal["logistic", "knn", "linear"]
 ProbePool = Literal["cls", "mean", "cls_mean"]

@@ -21,6 +21,7 @@ from uniemox.config.checks import (
     Natural,
     NotNegative,
     Positive,
+    Precision,
     Range,
     ReadsImages,
     Settings,
@@ -37,7 +38,6 @@ FusedBy = Literal["sum", "scaled_sum", "multihead_sum", "attention", "gated_mlp"
 Fusion = Literal["none", FusedBy]
 PersonView = Literal["crop", "scene", "none"]
 View = Literal["scene", "person", "both"]
-Precision = Literal["fp32", "bf16"]
 Pool = Literal["mean", "cls", "cls_mean", "fused"]
 """What the head of a classifier reads: the mean of the patches, the class token, both, or pretraining's fused token."""
 Head = Literal["random", "language"]

@@ -20,7 +20,7 @@ from uniemox.checkpoints.domain import write_features
 from uniemox.checkpoints.facts import SECTION, ModelFacts
 from uniemox.checkpoints.folder import Classifier, replacing
 from uniemox.checkpoints.open import ONNX_NAME, open_model
-from uniemox.config.training import Precision
+from uniemox.config.checks import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError

@@ -21,8 +21,8 @@ from torch import nn
 from uniemox.checkpoints.open import open_model
 from uniemox.checkpoints.zero_shot import is_zero_shot
 from uniemox.compute.devices import computing_in, computing_on
+from uniemox.config.checks import Precision
 from uniemox.config.inference import AskedPrecision
-from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.data.batch import LabelledBatch, batches_of, dead_workers_named, evaluation_loader
 from uniemox.data.dataset import EvaluationDataset

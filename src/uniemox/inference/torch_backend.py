@@ -17,8 +17,8 @@ from uniemox.checkpoints.load import load_model
 from uniemox.checkpoints.notice import announce
 from uniemox.checkpoints.open import Opened
 from uniemox.compute.devices import choose_device, choose_precision, computing_in
+from uniemox.config.checks import Precision
 from uniemox.config.inference import AskedPrecision
-from uniemox.config.training import Precision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.inference.zero_shot import calibrate

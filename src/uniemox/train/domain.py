@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 from accelerate import Accelerator
 
-from uniemox.config.training import Precision
+from uniemox.config.checks import Precision
 from uniemox.inference.evaluate import Measuring, Outputs, Reading
 from uniemox.manifests.table import Manifest, evenly
 from uniemox.targets.domain import MAX_FEATURES, NUM_NEIGHBOURS, Domain

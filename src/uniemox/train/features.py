@@ -26,8 +26,9 @@ from torch.utils.data import Dataset
 
 from uniemox.checkpoints.backbones import Backbone, Loaded
 from uniemox.compute.devices import computing_in
+from uniemox.config.checks import Precision
 from uniemox.config.people import PersonConfig
-from uniemox.config.training import Precision, View
+from uniemox.config.training import View
 from uniemox.data.batch import LabelledBatch, batches_of, dead_workers_named, evaluation_loader
 from uniemox.data.dataset import LabelledSample, Skipped
 from uniemox.data.failures import locating, naming

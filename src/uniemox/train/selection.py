@@ -7,7 +7,8 @@ import numpy as np
 from accelerate import Accelerator
 
 from uniemox.compute.devices import does_bfloat16_well
-from uniemox.config.training import FinetuneConfig, Precision
+from uniemox.config.checks import Precision
+from uniemox.config.training import FinetuneConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.inference.evaluate import Outputs, compute_outputs
 from uniemox.manifests.table import Manifest

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uniemox.compute.signals import StopSignals
 from uniemox.config.inference import EvaluateConfig, PredictConfig
 from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
-from uniemox.console.commands.people import build_asked_detector
 from uniemox.console.display import Terminal, is_main_process
 from uniemox.errors import ConfigError, DataError, exit_code
 from uniemox.version import __version__
@@ -255,6 +254,8 @@ def _explain_kept(interrupt: KeyboardInterrupt, parts: Parts) -> str:
 def find_people(inputs: Inputs | None, config: PredictConfig | ExplainConfig, terminal: Terminal) -> People | None:
     """Make what finds people, or read their boxes; None if nobody is asked for."""
     if config.detector is not None:
+        from uniemox.console.commands.people import build_asked_detector
+
         return build_asked_detector(config.detector, config, device=config.device)
     if config.boxes is None or inputs is None:
         return None

@@ -11,7 +11,6 @@ from typing import Final
 
 from uniemox.config.serve import ServeConfig
 from uniemox.console.commands.command import SUCCESS, Answer, Command
-from uniemox.console.commands.people import build_asked_detector
 from uniemox.console.display import Terminal
 from uniemox.errors import ConfigError
 
@@ -33,6 +32,8 @@ def _serve(config: ServeConfig, terminal: Terminal) -> Generator[Answer, None, i
     with closing(bind(config.host, config.port)) as listener:
         detector = None
         if config.detector is not None:
+            from uniemox.console.commands.people import build_asked_detector
+
             detector = build_asked_detector(config.detector, config, device=config.device)
         with terminal.status(f"loading {config.model}"):
             predictor = Predictor.load(
