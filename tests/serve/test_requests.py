@@ -78,6 +78,8 @@ def test_an_image_of_json_that_is_none_is_a_reason_and_not_the_end(image):
         ("application/json", b'{"images": ["YQ=="], "boxen": 1}', 422),
         ("application/json", b'{"images": ["YQ=="], "boxes": [[[0, 0, 1e999, 1]]]}', 422),
         ("application/json", json.dumps({"images": ["YQ=="] * 5}).encode(), 413),
+        ("application/json", json.dumps({"images": ["YQ=="] * 500}).encode(), 413),
+        ("application/json", json.dumps({"images": ["YQ=="], "boxes": [[[0, 0, 1, 1]] * 300]}).encode(), 413),
         ("image/png", b"", 422),
         ("multipart/form-data", b"x", 422),
         ("multipart/form-data; boundary=b", b"", 422),

@@ -21,7 +21,7 @@ from uniemox.checkpoints.notice import use_notice
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import MAX_PIXELS, Unreadable, decode_image
 from uniemox.inference.opening import Named
-from uniemox.inference.predictor import MOST_PEOPLE, Prediction, Predictor
+from uniemox.inference.predictor import Prediction, Predictor
 from uniemox.serve import schema
 from uniemox.serve.batching import Batcher
 from uniemox.serve.gate import HEADERS, Gate, require
@@ -178,7 +178,7 @@ class Service:
     async def _predict(self, asked: Asked, ticket: Ticket) -> list[Prediction]:
         contents = await asyncio.gather(*map(self._content, asked.images))
         images = [Named(Path(str(place)), content) for place, content in enumerate(contents)]
-        boxes = asked.boxes()
+        boxes = await self.batcher.parse(asked.boxes)
         if boxes is None:
             reader = self._detecting if asked.options.detect and self._detecting else self._plain
         else:
@@ -187,9 +187,7 @@ class Service:
         return await self.batcher.predict(reader, images)
 
     async def _explain(self, asked: Asked) -> tuple[Explanation, str | None]:
-        boxes, options = asked.boxes(), asked.options
-        if boxes is not None and len(boxes[0]) > MOST_PEOPLE:
-            raise HTTPException(413, f"{len(boxes[0])} boxes are more than {MOST_PEOPLE}")
+        boxes, options = await self.batcher.parse(asked.boxes), asked.options
         content = await self._content(asked.images[0])
         work = partial(self._explain_now, content, None if boxes is None else boxes[0], options)
         try:

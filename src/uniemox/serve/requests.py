@@ -27,7 +27,8 @@ _FIELD: Final = "files"  # Of a form that holds images
 _MAX_FIELDS: Final = 16  # Of a form beside its images
 _LONGEST_NAME: Final = 200
 
-Corners = tuple[float, float, float, float]
+_MOST: Final = 256  # Images in a request, whatever the settings, and people in an image
+_People = Annotated[list[tuple[float, float, float, float]], Len(0, _MOST)]
 
 
 class Options(BaseModel):
@@ -35,8 +36,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    boxes: Annotated[list[list[Corners]] | list[Corners] | None, Field(examples=[[[[12, 30, 80, 160]]]])] = Field(
-        None, description="People in each image as (x0, y0, x1, y1) in pixels of the upright image"
+    boxes: Annotated[list[_People] | _People | None, Field(examples=[[[[12, 30, 80, 160]]]])] = Field(
+        None, description="People in each image as (x0, y0, x1, y1) in pixels of the upright image", max_length=_MOST
     )
     detect: bool = Field(False, description="Find the people by the service's detector, if it has one")
     emotion: Annotated[str | None, Len(0, 200)] = Field(None, description="Emotion to explain, if not the predicted")
@@ -56,7 +57,7 @@ class JsonImage(BaseModel):
 class JsonBody(Options):
     """A request in JSON."""
 
-    images: Annotated[list[str | JsonImage], Len(1)] = Field(description="Each in base64, or an object")
+    images: Annotated[list[str | JsonImage], Len(1, _MOST)] = Field(description="Each in base64, or an object")
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _refuse(error: ValidationError) -> HTTPException:
-    """Make 422 of the first error, in one line that quotes nothing of the request."""
+    """Make 422 of the first error, 413 of too many, in one line that quotes nothing of the request."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(map(str, first["loc"]))[:80]
-    return HTTPException(422, printable(one_line(f"{place}: {first['msg']}".removeprefix(": ")))[:300])
+    status = 413 if first["type"] == "too_long" else 422
+    return HTTPException(status, printable(one_line(f"{place}: {first['msg']}".removeprefix(": ")))[:300])
 
 
 def _clean(name: str | None) -> str | None:
