@@ -112,13 +112,18 @@ class _Part:
     def _stamps(self) -> pa.Table:
         return self.read(_STAMPS)
 
-    def stamps(self) -> list[tuple[bytes, Stamp]]:
-        """List the paths and stamps of its rows, in order."""
-        paths, sizes, times = (column.to_pylist() for column in self._stamps.columns)
-        return [(path or b"", Stamp(size, time)) for path, size, time in zip(paths, sizes, times, strict=True)]
+    def paths(self) -> list[bytes]:
+        """List the paths of its rows, in order."""
+        found: list[bytes] = self._stamps["path"].to_pylist()
+        return found
+
+    def stamps(self) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """Yield the paths of its rows, in order, with size and time; as tuples, since there may be a million."""
+        sizes, times = (self._stamps[name].to_pylist() for name in ("size", "modified"))
+        return zip(self.paths(), zip(sizes, times, strict=True), strict=True)
 
     def features(self, rows: Rows) -> Iterator[tuple[Rows, Floats]]:
-        """Yield features (B, D) of some rows, ascending, a block at a time; what is not finite is 0."""
+        """Yield features (B, D) of some rows, ascending, a block at a time."""
         with self._tensors() as tensors:
             stored = tensors.get_slice(_KEY)
             for start in range(0, self.count, _BLOCK):
@@ -127,7 +132,7 @@ class _Part:
                     continue
                 block, wanted = stored[start : min(start + _BLOCK, self.count)], rows[first:last]
                 block = block if len(wanted) == len(block) else block[wanted - start]
-                yield wanted, np.nan_to_num(block.astype(np.float32), nan=0, posinf=0, neginf=0)
+                yield wanted, block.astype(np.float32)
 
     @contextmanager
     def _tensors(self) -> Iterator[Any]:
@@ -198,10 +203,9 @@ class Index:
 
     def choose(self, files: Collection[bytes]) -> None:
         """Let searches be about these files."""
-        paths = {number: (path for path, _ in part.stamps()) for number, part in sorted(self._parts.items())}
         self._rows = {
-            number: np.flatnonzero(np.fromiter((path in files for path in found), np.bool))
-            for number, found in paths.items()
+            number: np.flatnonzero(np.fromiter((path in files for path in part.paths()), np.bool))
+            for number, part in sorted(self._parts.items())
         }
 
     def nearest(self, query: Floats, count: int) -> list[Place]:
@@ -244,7 +248,7 @@ class Index:
                 continue
             try:
                 part = _Part(path, self._schema, self.model.width)
-                part.stamps()
+                part.paths()
             except DataError as error:
                 damaged.append(error)
                 continue
@@ -380,6 +384,7 @@ def stamp_files(paths: Iterable[Path]) -> dict[bytes, tuple[Path, Stamp]]:
 
 def _top_by_numpy(features: Floats, query: Floats, count: int) -> tuple[Rows, Floats]:
     scores = features @ query
+    scores[~np.isfinite(scores)] = 0  # of numbers that were damaged
     places = np.argsort(-scores, kind="stable")[:count]
     return places, scores[places]
 
@@ -388,7 +393,7 @@ def _top_by_faiss(features: Floats, query: Floats, count: int) -> tuple[Rows, Fl
     import faiss
 
     exact = faiss.IndexFlatIP(features.shape[1])
-    exact.add(np.ascontiguousarray(features))
+    exact.add(np.nan_to_num(features, posinf=0, neginf=0))
     scores, places = exact.search(query[None], min(count, len(features)))
     return places[0], scores[0]
 
