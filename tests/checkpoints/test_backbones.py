@@ -1,5 +1,6 @@
 """Backbones by name, against timm and open_clip used by themselves."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -62,7 +63,8 @@ def test_features_of_timm_are_those_of_timm_alone(weights, images, architecture)
     with torch.no_grad():
         tokens = model.forward_features(torch.stack([prepare(image) for image in images]))
         expected = model.forward_head(tokens, pre_logits=True)
-    assert torch.equal(features_of(f"timm:{architecture}={file}", images), expected)
+    # torch 2.8 adds in another order where a weight is aligned otherwise in memory: 2.2e-8 of numbers up to .5.
+    torch.testing.assert_close(features_of(f"timm:{architecture}={file}", images), expected, rtol=0, atol=1e-7)
 
 
 def test_images_are_squashed_where_timm_squashes_them(images):
@@ -76,13 +78,12 @@ def test_images_are_squashed_where_timm_squashes_them(images):
             assert np.array_equal(ours(image), theirs(image).numpy()), name
 
 
-def test_images_in_a_form_that_is_not_known_are_refused():
-    names = timm.list_models(pretrained=True)
-    borders = [name for name in names if timm.get_pretrained_cfg(name).crop_mode == "border"]
-    wide = [name for name in names if len(set(timm.get_pretrained_cfg(name).input_size[1:])) == 2]
-    for name in (borders[0], wide[0]):
-        with pytest.raises(ConfigError, match="made for images in a form that is not known here"):
-            find_backbone(f"timm:{name}")
+@pytest.mark.parametrize("form", [{"crop_mode": "border"}, {"input_size": (3, 224, 256)}], ids=["borders", "wide"])
+def test_images_in_a_form_that_is_not_known_are_refused(form, monkeypatch):
+    odd = dataclasses.replace(timm.get_pretrained_cfg("resnet18"), **form)
+    monkeypatch.setattr(backbones, "get_pretrained_cfg", lambda *_, **__: odd)
+    with pytest.raises(ConfigError, match="made for images in a form that is not known here"):
+        find_backbone("timm:resnet18")
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "cls_mean"])
