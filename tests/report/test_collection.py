@@ -1,6 +1,9 @@
 """The page of a collection, of every kind of answer, and of tables that nobody should trust."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -149,3 +152,25 @@ def test_months_become_years_where_there_are_many(tmp_path, monkeypatch):
     assert ">2004<" in page
     assert "2004-01" not in page
     assert page.index(">2000<") < page.index(">2004<")
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nothing says how much memory a process took")
+def test_a_million_rows_make_a_small_page_in_the_memory_of_few(tmp_path):
+    """What `benchmarks/collection.py` measures, as a bound that no machine should miss."""
+    code = (
+        "import sys, time; from uniemox.console.cli import main; start = time.process_time(); "
+        "assert main(['report', sys.argv[1], '--overwrite']) == 0; "
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')); "
+        "print(time.process_time() - start, int(peak.split()[1]) / 1024)"
+    )
+    found = {}
+    for count in (10_000, 1_000_000):
+        path = tmp_path / f"{count}.parquet"
+        pq.write_table(pa.table(shares_table(tuple("abcdefgh"), count)), path)
+        words = [sys.executable, "-c", code, path]
+        ended = subprocess.run(words, check=True, capture_output=True, text=True)
+        found[count] = [float(number) for number in ended.stdout.splitlines()[-1].split()]
+        assert path.with_suffix(".html").stat().st_size < 5e6
+    assert found[1_000_000][0] < 60
+    assert found[1_000_000][1] < found[10_000][1] + 150  # MB

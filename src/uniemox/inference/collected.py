@@ -172,7 +172,10 @@ def _flatten(line: bytes) -> dict[str, Any]:
 
 def _array(values: list[Any]) -> pa.Array:
     """Make a column of JSON's values; a lone surrogate stands for a byte of a name that is no UTF-8."""
-    return pa.array([_readable(value) if isinstance(value, str) else value for value in values])
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:
+        return pa.array([_readable(value) if isinstance(value, str) else value for value in values])
 
 
 def _readable(text: str) -> str:

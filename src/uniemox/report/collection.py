@@ -33,7 +33,7 @@ _MONTHS: Final = 36  # From more on, years are shown
 _COURSES: Final = 6
 _RANGES: Final = (
     "Ranges are 95 % intervals for more images of the same kind, with the rows of one file taken together. They say "
-    "nothing of the errors of the model, which names an emotion for every image."
+    "nothing of the errors of the model, which answers for every image."
 )
 
 
@@ -233,7 +233,9 @@ def _broken_down(name: str, summary: Summary, found: Collection) -> Section:
         caption = "Share of each emotion; the number of rows to the right."
         blocks.append(Figure(figures.stacks(labels, mix.rows, names, shares), f"Emotions by {name}.", caption, "half"))
     blocks.append(Table(heads, rows, width="half" if blocks else "full"))
-    return Section(section_title(summary, f"By {name}"), _explain(name, part, len(labels), found), blocks)
+    return Section(
+        section_title(summary, f"By {name}"), _explain(name, part, len(labels), found, is_mix=reading.is_mix), blocks
+    )
 
 
 def _with_others(reading: Reading, mix: Mix) -> tuple[list[str], Floats]:
@@ -267,14 +269,15 @@ def _categories(name: str, part: Breakdown) -> tuple[list[str], Clusters]:
     return ([*labels, OTHERS], part.sums.merged([*listed_, rest])) if rest else (labels, part.sums.merged(listed_))
 
 
-def _explain(name: str, part: Breakdown, shown: int, found: Collection) -> str:
+def _explain(name: str, part: Breakdown, shown: int, found: Collection, *, is_mix: bool) -> str:
     total = len(part.codes)
     texts = {
         FOLDER: "The folders that the files are in, without what all paths share.",
         DATE: f"When images were taken, as EXIF says of {_count(found.dated, 'file')} of {show_cell(found.files)}.",
     }
     more = f" The {shown - 1} largest of {show_cell(total)} are shown." if total > shown else ""
-    return f"{texts.get(name, '')}{more} Ranges are of the share of the emotion that is named most often.".strip()
+    ranges = " Ranges are of the share of the emotion that is named most often." if is_mix else ""
+    return f"{texts.get(name, '')}{more}{ranges}".strip()
 
 
 def _compared(sides: Sides, place: int, summary: Summary) -> Section:
@@ -320,7 +323,7 @@ def _followed(summary: Summary) -> Iterator[Section]:
     blocks: list[Block] = []
     for path, course in longest:
         end = int(np.flatnonzero(course.count)[-1]) + 1
-        seconds: Floats = np.arange(end) * course.span
+        seconds = np.arange(end, dtype=np.float64) * course.span
         with np.errstate(invalid="ignore", divide="ignore"):
             values: Floats = course.sums[:end] / course.count[:end, None]
         mix = Mix(course.count[:end], course.count[:end], values, *[values] * 4)

@@ -12,7 +12,8 @@ from uniemox.files.video import is_video_name, read_frame
 from uniemox.inference.collection import Population, Shown, Summary
 from uniemox.report import charts
 from uniemox.report.collection_figures import clock
-from uniemox.report.page import Comparison, Section, Tile, TileGroup
+from uniemox.report.page import Comparison, Section, Table, Tile, TileGroup
+from uniemox.wording import shorten
 
 _TYPICAL: Final = 3  # Images of each emotion
 _GROUPS: Final = 12  # Emotions with typical images, the most frequent
@@ -67,14 +68,18 @@ def show_examples(summary: Summary, images: Images) -> Iterator[Section]:
     kept = [name for name in summary.typical if name in names]  # in the order of the labels
     if reading.is_mix:
         kept.sort(key=reading.names.index)
-    groups = [_group(name, summary.typical[name].rows[:_TYPICAL], images, _sure) for name in kept]
+    groups = [
+        _group(name, summary.typical[name].rows[:_TYPICAL], images, _score if reading.is_mix else _sure)
+        for name in kept
+    ]
     if groups:
         more = len(summary.typical) - len(groups)
         caption = f"The {len(groups)} most frequent of {len(summary.typical)} emotions." if more else ""
-        yield Section(section_title(summary, "Most typical"), reading.has_typical, [Comparison(groups, caption)])
+        title = "Most typical" if reading.is_mix else "Extremes"
+        yield Section(section_title(summary, title), reading.has_typical, [_block(groups, caption)])
     if summary.doubtful.rows:
         group = _group("", summary.doubtful.rows[:_RANKED], images, _sure)
-        yield Section(section_title(summary, "Most ambiguous"), reading.has_doubt, [Comparison([group])])
+        yield Section(section_title(summary, "Most ambiguous"), reading.has_doubt, [_block([group])])
 
 
 def show_strange(population: Population, images: Images) -> Iterator[Section]:
@@ -86,17 +91,33 @@ def show_strange(population: Population, images: Images) -> Iterator[Section]:
             f"{population.measured:,} answers are to images beyond the cutoff of the model: do not rely on them."
         )
         group = _group("", rows[:_RANKED], images, lambda row: f"distance {row.score:.2f}")
-        yield Section("Least familiar", text, [Comparison([group])])
+        yield Section("Least familiar", text, [_block([group])])
 
 
 def _sure(row: Shown) -> str:
     return "" if row.confidence is None else f"{100 * row.confidence:.0f} %"
 
 
+def _score(row: Shown) -> str:
+    return f"{100 * row.score:.0f} %"
+
+
 def _group(title: str, rows: Sequence[Shown], images: Images, describe: Callable[[Shown], str]) -> TileGroup:
     tiles = []
     for row in rows:
         name = row.path if row.time is None else f"{row.path} at {clock(row.time)}"
-        badge, text = (row.answer, describe(row)) if row.answer != title else (describe(row), "")
+        badge, text = (describe(row), "") if title and describe(row) else (shorten(row.answer), describe(row))
         tiles.append(Tile(images.show(row), name, badge, text))
     return TileGroup(title, tiles)
+
+
+def _block(groups: Sequence[TileGroup], caption: str = "") -> Comparison | Table:
+    """Show images side by side, or list their names where none is found."""
+    if any(tile.image is not None for group in groups for tile in group.tiles):
+        return Comparison(groups, caption)
+    rows = [
+        (tile.name, group.title or tile.badge, tile.text if not group.title else tile.badge)
+        for group in groups
+        for tile in group.tiles
+    ]
+    return Table(("file", "answer", ""), rows, f"No image file was found here to be shown. {caption}".strip())
