@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniemox.inference.explain import Explanation
+from uniemox.inference.effects import Explanation
 from uniemox.inference.overlay import overlay
 from uniemox.manifests.table import Box
 

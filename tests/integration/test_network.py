@@ -116,6 +116,7 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["probe", "--backbone", tmp_path / "g", "--data", data, "--out", tmp_path / "probe", *compute],
         ["evaluate", finetuned.model, "--data", data, "--out", tmp_path / "e", *compute],
         ["predict", finetuned.model, painted.root / "test", "--out", tmp_path / "table.csv", *compute],
+        ["explain", exported, painted.root / "test", "--boxes", painted.people, "--overlays", tmp_path / "maps"],
         ["report", tmp_path / "table.csv"],
         ["search", finetuned.model, painted.root / "test", "--emotion", "joy", "--index", tmp_path / "index", *compute],
         ["predict", exported, painted.root / "test", "--workers", "2"],

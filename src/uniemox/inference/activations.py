@@ -50,7 +50,7 @@ def activation_maps(
         if layer.prefix is None:
             return tokens
         patches = tokens[:, layer.prefix :].transpose(1, 2)
-        return patches.unflatten(2, (isqrt(patches.shape[2]), -1))
+        return patches.reshape(*patches.shape[:2], isqrt(patches.shape[2]), -1)
 
     given = [view.detach().clone().requires_grad_(True) for view in views]
     with torch.enable_grad(), extractor(model, layer.name, reshape_transform=reshape) as cam:

@@ -7,7 +7,8 @@ in the person's crop. The model is a black box. Brings no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -118,3 +119,66 @@ def describe(emotion: str, number: float, effects: Iterable[Effect]) -> str:
         parts.append(f"hiding the {name} {verb} {emotion} {change} ({shown})")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an answer to one image depends on, or the reason why there is none."""
+
+    answer: Mapping[str, Any] | None = None  # What the target answers; None for an image that cannot be read
+    emotion: str = ""  # That is explained
+    numbers: Mapping[str, float] = field(default_factory=dict)  # Behind the answer, of each emotion
+    people: Sequence[Box] = ()  # Whose hiding was asked for
+    box: Box | None = None  # The person that the model reads; None where it reads the image as a whole
+    map: npt.NDArray[np.float64] | None = None
+    """(h, w) over the whole image: how much each place speaks for the emotion, or below 0 against it."""
+    method: str | None = None  # That made the map
+    effects: Sequence[Effect] = ()
+    reason: str | None = None  # Why there are no effects, or no answer
+    path: Path | None = None
+    time: float | None = None  # Of a frame of a video, in seconds from its start
+    row: int | None = None  # Of the table that names the image, from 0
+    image: Image.Image | None = field(default=None, repr=False, compare=False)  # Upright, for an overlay
+
+    @property
+    def agrees(self) -> dict[str, bool]:
+        """Whether the three ways of hiding each part move the explained emotion in the same direction."""
+        return {name: agree(changes.values()) for name, changes in self.changes(self.emotion).items()}
+
+    def without_image(self) -> Explanation:
+        """Return it without the image, which a list of many has no room for."""
+        return replace(self, image=None)
+
+    def changes(self, emotion: str) -> dict[str, dict[str, float]]:
+        """Return the change of an emotion's number by what is hidden and by the way of hiding it."""
+        found: dict[str, dict[str, float]] = {}
+        for effect in self.effects:
+            found.setdefault(effect.hidden, {})[effect.way] = effect.changes[emotion]
+        return found
+
+    @property
+    def sentence(self) -> str | None:
+        """What hiding people and scene was measured to do; None without effects."""
+        return describe(self.emotion, self.numbers[self.emotion], self.effects) if self.effects else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `map` is divided by its largest absolute value, `map_scale`."""
+        scale = None if self.map is None else float(np.abs(self.map).max())
+        shown = None if self.map is None else (self.map / (scale or 1.0)).round(4).tolist()
+        places = {"time": self.time, "row": self.row}
+        return {
+            "path": None if self.path is None else str(self.path),
+            **{name: place for name, place in places.items() if place is not None},
+            **({"predicted": None} if self.answer is None else self.answer),
+            "emotion": self.emotion or None,
+            "numbers": dict(self.numbers),
+            "method": self.method,
+            "map": shown,
+            "map_scale": scale,
+            "people": [asdict(box) for box in self.people],
+            "box": None if self.box is None else asdict(self.box),
+            "effects": [asdict(effect) for effect in self.effects],
+            "agrees": self.agrees,
+            "sentence": self.sentence,
+            "reason": self.reason,
+        }

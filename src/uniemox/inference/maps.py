@@ -45,7 +45,7 @@ def make_map(
     Raises:
         ConfigError: The method does not fit the model, or needs a package.
     """
-    if method in ("auto", "occlusion"):
+    if method == "auto" or method == "occlusion":
         return occlude(predictor, image, box, place), "occlusion"
     views = predictor.facts.views
     pixels = views.of(image, box)

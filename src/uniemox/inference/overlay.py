@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from uniemox.wording import printable
 
 if TYPE_CHECKING:
-    from uniemox.inference.explain import Explanation
+    from uniemox.inference.effects import Explanation
     from uniemox.manifests.table import Box
 
     Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
