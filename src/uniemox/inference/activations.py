@@ -37,7 +37,7 @@ def activation_maps(
 
     `gradcam` weighs the channels of a layer by their mean gradients (Selvaraju et al. 2017), `layercam` each activation
     by its own where that is positive (Jiang et al. 2021). The layer is the last of a convolutional network that has
-    places, and the block in the middle of a transformer: in its last, each patch knows the whole image (DECISIONS 135).
+    places, and the block in the middle of a transformer: in its last, each patch knows the whole image (DECISIONS 141).
 
     Raises:
         ConfigError: torchcam is not installed, or the model has no layer with places that it can hook.
