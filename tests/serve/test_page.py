@@ -128,6 +128,7 @@ def test_an_image_is_answered_as_the_library_answers_it(visit, predictor, drawin
     (expected,) = predictor.predict(content)
     give(page, {name: content})
     ranked = expected.top(len(expected.probabilities))
+    assert "knows nothing of photographs" in page.locator("#notice").inner_text()
     card = page.locator(".card")
     assert card.locator("h3").inner_text().lower() == expected.predicted
     assert f"{100 * expected.confidence:.0f} %" in card.locator(".sure").inner_text()

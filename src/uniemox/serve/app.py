@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
+from uniemox.checkpoints.card import caution
 from uniemox.checkpoints.notice import use_notice
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import MAX_PIXELS, Unreadable, decode_image
@@ -118,6 +119,7 @@ class Service:
             "precision": self.predictor.precision,
             "label_set_level": level[0] if level else None,
             "notice": self.notice,
+            "caution": caution(facts) or None,
             "limits": {
                 "max_bytes": config.max_bytes,
                 "max_pixels": config.max_pixels or MAX_PIXELS,

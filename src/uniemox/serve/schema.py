@@ -63,6 +63,7 @@ class Labels(_Open):
     emotion: str | None = Field(description="Whether answers name the emotion evoked in viewers, or felt by a person")
     precision: str
     notice: str | None
+    caution: str | None = Field(description="What the training data did not teach it, after the words This model")
     limits: dict[str, int]
     explains: bool
     detects: bool
