@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # A test worker for each core.
 PARALLEL := -n auto --dist worksteal
-# The oldest matplotlib warns of what the newest pyparsing calls otherwise.
-OLD_WARNINGS := $(foreach module,_fontconfig_pattern _mathtext,-W ignore::DeprecationWarning:matplotlib.$(module))
+# The oldest matplotlib and starlette warn of what the newest pyparsing and anyio call otherwise.
+OLD_MODULES := matplotlib._fontconfig_pattern matplotlib._mathtext starlette.testclient
+OLD_WARNINGS := $(foreach module,$(OLD_MODULES),-W ignore::DeprecationWarning:$(module))
 
 .PHONY: setup demo test fast soak oldest check fmt lint type bench build clean
 
