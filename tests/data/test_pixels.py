@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,41 @@ def test_a_scene_alone_brings_no_arrow():
         "views.cut(Image.new('RGB', (9, 9)), None); assert 'pyarrow' not in sys.modules, 'pyarrow'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Where views lie in an image
+
+
+def test_the_areas_of_views_are_those_worked_by_hand():
+    views = EvaluationViews(
+        size=32, view="both", person=PersonConfig(margin=0), preparation=Preparation(32, crop_share=0.5)
+    )
+    # The short side of 100 becomes 64, of which 32 are kept: 50 pixels of both sides.
+    scene = (75, 25, 125, 75)
+    assert views.areas(200, 100, Box(10, 20, 30, 60)) == [scene, (10, 20, 30, 60)]
+    assert views.areas(200, 100, None) == [scene, scene]
+    squashed = replace(views, preparation=Preparation(32, crop_share=0.5, squash=True), view="scene")
+    assert squashed.areas(200, 100, None) == [(50, 25, 150, 75)]
+    padded = replace(views, person=PersonConfig(margin=0, shape="pad"), view="person")
+    (left, top, right, bottom) = padded.areas(30, 100, Box(0, 0, 30, 100))[0]
+    assert (left, top, right, bottom) == (-35, 0, 65, 100)  # a square of which the image fills the middle
+
+
+def test_what_lies_outside_of_an_area_does_not_change_a_view():
+    views = EvaluationViews(size=16, view="scene", person=PersonConfig())
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    ((left, top, right, bottom),) = views.areas(90, 60, None)
+    spare = 60 / 16 * 2  # reach of the bicubic filter
+    other = Image.new("RGB", image.size)
+    inside = tuple(map(round, (left - spare, max(0, top - spare), right + spare, min(60, bottom + spare))))
+    other.paste(image.crop(inside), inside)
+    assert (views.of(other, None) == views.of(image, None)).all()
+
+
+def test_a_person_of_a_model_of_scenes_is_read_as_an_image_of_its_own():
+    image = Image.new("RGB", (60, 60))
+    image.paste((200, 10, 10), (20, 20, 40, 40))
+    views = EvaluationViews(size=16, view="scene", person=PersonConfig(margin=0))
+    pixels = views.of(image, Box(20, 20, 40, 40))
+    assert (pixels == pixels[:, :, :1, :1]).all()
+    assert views.of(image, Box(90, 90, 99, 99)) is None

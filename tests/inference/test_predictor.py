@@ -878,3 +878,53 @@ def test_of_a_folder_what_systems_keep_is_left_out_and_told_and_what_is_not_read
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jpg", "b.HEIC", "sub/c.JXL"]
     (line,) = caplog.messages
     assert line.startswith(f"skipped 2 folders and files that a system or a program keeps in {tmp_path}: ")
+
+
+# Hiding people
+
+
+def person_in_grey():
+    image = Image.new("RGB", (32, 32), (90, 90, 90))
+    image.paste((255, 0, 0), (4, 4, 12, 12))
+    return image
+
+
+def test_masked_people_are_filled_from_around_them_and_an_image_has_one_row(red_inside, tmp_path):
+    path = tmp_path / "a.png"
+    person_in_grey().save(path)
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "grey.png")
+    people = {path: [Box(4, 4, 12, 12)]}
+    (masked,) = red_inside().predict(path, people=people, mask_people=True)
+    (grey,) = red_inside().predict(tmp_path / "grey.png")
+    assert masked.probabilities == grey.probabilities
+    assert masked.box is None
+    (covered,) = red_inside().predict(path, people={path: [Box(0, 0, 32, 32)]}, mask_people=True)
+    assert (covered.answer, covered.reason) == (None, "the people cover the whole image")
+
+
+def test_an_explained_row_says_what_hiding_people_and_scene_changes(red_inside, tmp_path):
+    path, empty = tmp_path / "a.png", tmp_path / "b.png"
+    person_in_grey().save(path)
+    person_in_grey().save(empty)
+    whole, person, nobody = red_inside().predict([path, empty], people={path: [Box(4, 4, 12, 12)]}, explain=True)
+    assert whole.answer["hiding_people"] < -0.05
+    assert whole.answer["hiding_scene"] == 0
+    assert whole.answer["hiding_agrees"] is True
+    assert person.box == Box(4, 4, 12, 12)
+    assert nobody.answer["hiding_people"] is nobody.answer["hiding_agrees"] is None
+    plain = list(red_inside().predict([path, empty], people={path: [Box(4, 4, 12, 12)]}))
+    assert [one.probabilities for one in plain] == [one.probabilities for one in (whole, person, nobody)]
+
+
+@pytest.mark.parametrize(
+    ("view", "people", "asked", "message"),
+    [
+        ("scene", None, {"mask_people": True}, "`mask_people` hides people: give `people`"),
+        ("scene", None, {"explain": True}, "`explain` hides people: give `people`"),
+        ("scene", {}, {"mask_people": True, "explain": True}, "`explain` hides people in turn: omit `mask_people`"),
+        ("person", {}, {"mask_people": True}, "the model reads persons, and `mask_people` hides them"),
+    ],
+)
+def test_hiding_that_cannot_be_is_refused(red_inside, view, people, asked, message):
+    with pytest.raises(ConfigError, match=message):
+        list(red_inside(view=view).predict(person_in_grey(), people=people, **asked))
