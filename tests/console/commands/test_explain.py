@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-from PIL import Image
 
 from uniemox.console import cli
+from uniemox.files.images import read_image
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_table_sentences_and_overlays_are_made(run, exported, painted, images,
     assert f"{images[0]}: " in out.replace("\n", "")
     drawn = sorted((tmp_path / "maps").iterdir())
     assert len(drawn) == 2
-    assert Image.open(drawn[0]).size[0] == 640
+    assert read_image(drawn[0]).width == 640
     code, _, err = run(*words)
     assert code == cli.WRONG_USE
     assert "maps exists and is not empty" in err
@@ -44,7 +44,7 @@ def test_a_written_table_is_replaced_only_if_that_is_said(run, exported, painted
     table = tmp_path / "table.csv"
     words = ["explain", exported, images[0], "--boxes", painted.people, "--map", "false", "--out", table]
     assert run(*words)[0] == cli.SUCCESS
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     assert {row["hidden"] for row in rows} == {"people", "scene"}
     assert len({row["emotion"] for row in rows}) == 3
     assert len(rows) == 6
