@@ -24,6 +24,7 @@ from PIL import Image
 import uniemox
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.console import cli
+from uniemox.console.commands import people as people_commands
 from uniemox.console.commands import predict as commands
 from uniemox.inference.predictor import Named, Prediction
 from uniemox.inference.tables import SUFFIXES
@@ -173,7 +174,8 @@ def test_predictions_are_a_table_on_stdout(run, predictor):
     assert err == "uniemox: 1 of 2 images could not be read\n"
     compute = {"device": "cpu", "precision": "auto", "batch_size": 32, "num_workers": 2}
     assert predictor.asked.pop("zero_shot") == ZeroShotConfig()
-    assert predictor.asked == {"model": "m", "dataset": None, "people": None, "decoding": "auto", **compute}
+    people = {"people": None, "explain": False, "mask_people": False}
+    assert predictor.asked == {"model": "m", "dataset": None, "decoding": "auto", **people, **compute}
 
 
 def test_predictions_are_a_line_of_json_each(run, predictor):
@@ -286,7 +288,7 @@ def test_what_could_not_be_read_before_an_interrupt_counts(run, predictor, tmp_p
 )
 def test_a_table_is_not_continued_with_other_work(run, predictor, tmp_path, monkeypatch, boxes, changed, told):
     detector = types.SimpleNamespace(source="x.onnx, score 0.5")
-    monkeypatch.setattr(commands, "build_asked_detector", lambda *_, **__: detector)
+    monkeypatch.setattr(people_commands, "build_asked_detector", lambda *_, **__: detector)
     monkeypatch.setattr(commands, "__version__", "0.1.0")
     out = tmp_path / "t.csv"
     run("predict", "m", *names(200, stop=150), "--out", out, "--batch-size", "1")
@@ -564,7 +566,7 @@ def test_boxes_alone_ask_for_people_too_and_a_table_keeps_them(run, predictor, b
 
 def test_a_detector_is_made_as_for_data_people(run, predictor, fake, monkeypatch):
     made = []
-    monkeypatch.setattr(commands, "build_asked_detector", lambda name, *_, **__: made.append(name) or {})
+    monkeypatch.setattr(people_commands, "build_asked_detector", lambda name, *_, **__: made.append(name) or {})
     assert run("predict", "m", "a.png", "--detector", "x.onnx")[0] == cli.SUCCESS
     assert made == ["x.onnx"]
     assert predictor.asked["people"] == {}

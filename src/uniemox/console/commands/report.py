@@ -14,7 +14,7 @@ from uniemox.wording import listed, shorten
 
 
 def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
-    """Make a page about a whole collection from tables of predictions, or from images and a model."""
+    """Report on a whole collection, from tables of predictions or images and a model."""
     from uniemox.inference.collected import open_collected
     from uniemox.inference.collection import check_same, collect, cut_in_two, put_against
     from uniemox.report.collection import collection_page, summarise
