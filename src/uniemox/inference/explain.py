@@ -12,7 +12,8 @@ from PIL import Image
 from uniemox.config.explain import Method
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import Unreadable, adopt_image
-from uniemox.inference.effects import NOT_ASKED, Effect, Explanation, agree, list_hidden, make_variants
+from uniemox.inference.effects import NOT_ASKED, Effect, agree, list_hidden, make_variants
+from uniemox.inference.effects import Explanation as Explanation
 from uniemox.inference.maps import make_map
 from uniemox.inference.opening import Named, list_inputs, open_image
 from uniemox.inference.overlay import overlay as overlay

@@ -73,10 +73,10 @@ def _caption(explanation: Explanation, width: int) -> Image.Image:
     number = explanation.numbers.get(explanation.emotion)
     title = explanation.emotion if number is None else f"{explanation.emotion}  {number:.2f}"
     lines: list[tuple[str, Font, tuple[int, int, int]]] = [(title, large, _INK)]
-    text = explanation.sentence or explanation.reason
-    lines += [(line, small, _INK) for line in _wrap(text or "", small, width - 2 * size)]
+    text = explanation.sentence or explanation.reason or ""
+    lines += [(line, small, _INK) for line in _wrap(text[:1].upper() + text[1:], small, width - 2 * size)]
     if explanation.map is not None:
-        legend = f"orange speaks for {explanation.emotion}, blue against it ({explanation.method})"
+        legend = f"Orange speaks for {explanation.emotion}, blue against it ({explanation.method})"
         lines += [(line, small, _MUTED) for line in _wrap(legend, small, width - 2 * size)]
     heights = [round(1.35 * (font.getbbox("Ag")[3])) for _, font, _ in lines]
     card = Image.new("RGB", (width, sum(heights) + size), _PAPER)
