@@ -767,7 +767,7 @@ def test_an_image_is_as_large_as_was_admitted():
 @pytest.mark.parametrize("ending", ["jpg", "webp"])
 def test_the_day_on_which_an_image_was_taken_is_read(tmp_path, ending):
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2024:02:29 23:59:59"
+    exif[0x8769] = {0x9003: "2024:02:29 23:59:59"}
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{ending}", exif=exif)
     assert read_date(tmp_path / f"a.{ending}") == date(2024, 2, 29)
 
@@ -775,7 +775,7 @@ def test_the_day_on_which_an_image_was_taken_is_read(tmp_path, ending):
 @pytest.mark.parametrize("stated", ["", "0000:00:00 00:00:00", "2024:13:01 00:00:00", "yesterday", "2024"])
 def test_a_day_that_is_none_is_no_day(tmp_path, stated):
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = stated
+    exif[0x8769] = {0x9003: stated}
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
     assert read_date(tmp_path / "a.jpg") is None
 
