@@ -139,7 +139,7 @@ def test_failures_are_counted_by_reason(tmp_path):
 def test_images_are_counted_by_the_month_they_were_taken_in(tmp_path):
     for name, taken in (("a.jpg", "2020:05:01 10:00:00"), ("b.jpg", "2021:01:31 00:00:00"), ("c.jpg", "")):
         exif = Image.Exif()
-        exif.get_ifd(0x8769)[0x9003] = taken
+        exif[0x8769] = {0x9003: taken}
         Image.new("RGB", (8, 8)).save(tmp_path / name, exif=exif)
     one, _ = table(tmp_path / "t.parquet", ["a.jpg", "b.jpg", "c.jpg", "absent.jpg"])
     found = collect([one], by=["date"], root=tmp_path)
