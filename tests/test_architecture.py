@@ -167,6 +167,7 @@ OPENERS = {
     "safe_open": {
         "checkpoints.card",  # of the folder that it is written into
         "checkpoints.domain",  # without torch, of a file whose size was checked
+        "inference.index",  # in blocks, of a file whose header was compared with its table
     },
     "pickle.load": set(),
     "pickle.loads": set(),
