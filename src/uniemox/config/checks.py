@@ -1,7 +1,7 @@
 """Ranges of settings, written in their types, and checks of several settings at once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import inf
@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 64
 MAX_HEADS: Final = 256
 MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
 
+TABLES: Final = (".csv", ".jsonl", ".parquet")  # Endings of tables that commands write
 Precision = Literal["fp32", "bf16"]
 Number = TypeVar("Number", int, float)
 
@@ -103,6 +104,11 @@ def check(holds: bool, message: str) -> None:
     """Raise a `ConfigError` with the message unless the condition holds."""
     if not holds:
         raise ConfigError(message)
+
+
+def check_ending(name: str, path: Path | None, endings: Sequence[str]) -> None:
+    """Raise a `ConfigError` if a setting is a file whose name has another ending, in any case."""
+    check(path is None or path.suffix.lower() in endings, f"{name} is {path}, but must end in {', '.join(endings)}")
 
 
 def check_grid(image_size: int, patch_size: int, *, prefix: str = "") -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from uniemox.config.checks import Range, check
+from uniemox.config.checks import TABLES, Range, check, check_ending
 from uniemox.config.inference import RunsModel
 from uniemox.config.people import DetectorConfig
 
@@ -44,6 +44,7 @@ class ExplainConfig(RunsModel, DetectorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.paths), "`paths` must be given")
+        check_ending("out", self.out, TABLES)
         check(self.map or self.overlays is None, "`overlays` show maps: omit `map` false")
         asks_people = self.boxes is not None or self.detector is not None
         check(self.map or asks_people, "nothing to explain: give `boxes` or `detector`, or omit `map` false")

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from uniemox.config.checks import JsonConfig, Natural, Precision, Range, ReadsImages, Workers, check
+from uniemox.config.checks import (
+    TABLES,
+    JsonConfig,
+    Natural,
+    Precision,
+    Range,
+    ReadsImages,
+    Workers,
+    check,
+    check_ending,
+)
 from uniemox.config.people import DetectorConfig
 from uniemox.config.zero_shot import ZeroShotConfig
 
@@ -99,6 +109,7 @@ class PredictConfig(ComputeConfig, DetectorConfig):
         check(bool(self.paths) or self.list is not None, "`paths` must be given")
         check(self.column is None or bool(self.paths), "`column` is about a table of paths: give one")
         check(self.out is not None or not self.resume, "`resume` continues a table: name it with `out`")
+        check_ending("out", self.out, TABLES)
         asks_people = self.boxes is not None or self.detector is not None
         for name in ("mask_people", "explain"):
             check(asks_people or not getattr(self, name), f"`{name}` hides people: give `boxes` or `detector`")

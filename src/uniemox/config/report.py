@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from uniemox.config.checks import JsonConfig, Natural, ReadsImages, Workers, check
+from uniemox.config.checks import JsonConfig, Natural, ReadsImages, Workers, check, check_ending
 from uniemox.config.inference import PredictConfig
 from uniemox.config.zero_shot import ZeroShotConfig
 
@@ -39,7 +39,7 @@ class ReportConfig(ZeroShotConfig, ReadsImages, JsonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.paths), "`paths` must be given")
-        check(self.out is None or self.out.suffix.lower() == ".html", f"out is {self.out}, but must end in .html")
+        check_ending("out", self.out, (".html",))
         check(self.model is not None or not self.resume, "`resume` continues predictions: name the `model`")
         asked = ", ".join(f"`{name}`" for name in self.asked)
         check(self.model is not None or not asked, f"{asked} are about predictions: name the `model`")

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from uniemox.config.checks import Natural, check
+from uniemox.config.checks import TABLES, Natural, check, check_ending
 from uniemox.config.inference import ComputeConfig
 
 _LONGEST_TEXT: Final = 1000  # Characters; CLIP's towers read 77 tokens
-_TABLES: Final = (".csv", ".jsonl", ".parquet")
-_SHEETS: Final = (".html", ".jpg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,5 @@ class SearchConfig(ComputeConfig):
         if self.text is not None:
             check(bool(self.text.strip()), "text is empty: say what to look for")
             check(len(self.text) <= _LONGEST_TEXT, f"text has more than {_LONGEST_TEXT} characters: shorten it")
-        for name, endings in (("out", _TABLES), ("sheet", _SHEETS)):
-            path = getattr(self, name)
-            known = path is None or path.suffix.lower() in endings
-            check(known, f"{name} is {path}, but must end in {', '.join(endings)}")
+        check_ending("out", self.out, TABLES)
+        check_ending("sheet", self.sheet, (".html", ".jpg", ".png"))

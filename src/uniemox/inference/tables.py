@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uniemox.checkpoints.notice import use_notice
+from uniemox.config.checks import TABLES
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.targets.columns import Column
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from uniemox.targets.target import Target
 
 BOX_COLUMNS: Final = ("x0", "y0", "x1", "y1", "box_score")  # Of a person
-SUFFIXES: Final = (".csv", ".jsonl", ".parquet")  # Endings of the tables that are written
+SUFFIXES: Final = TABLES  # Endings of the tables that are written
 ABOUT: Final = "uniemox."  # Start of the keys of Parquet metadata that say what made a table
 _ROWS_IN_PYTHON: Final = 1024  # Rows that are made into columns at once
 _ROWS_IN_GROUP: Final = 65_536  # Rows of a row group of Parquet, which is held in memory while it fills
@@ -41,16 +42,6 @@ class Tabled(Protocol):
 
     def cells(self) -> dict[str, Any]:
         """Return the values by the columns of a table, one of which is `path`."""
-
-
-class Row(Protocol):
-    """A row of a table, such as a prediction."""
-
-    def cells(self) -> dict[str, Any]:
-        """Return the values by column; `path` among them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from uniemox.config.explain import ExplainConfig
 from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
-from uniemox.console.commands.predict import find_people, track
+from uniemox.console.commands.predict import find_people, load_predictor, track
 from uniemox.console.display import Terminal
 from uniemox.errors import ConfigError, DataError
 
@@ -24,11 +24,7 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
     from uniemox.files.whole import check_vacant
     from uniemox.inference.explain import explain
     from uniemox.inference.inputs import InputReader
-    from uniemox.inference.predictor import Predictor
-    from uniemox.inference.tables import SUFFIXES
 
-    if config.out is not None and config.out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"out is {config.out}, but must end in {', '.join(SUFFIXES)}")
     if config.out is not None and config.out.exists() and not config.overwrite:
         raise ConfigError(f"{config.out} exists; `overwrite` replaces it")
     if config.overlays is not None and not config.overwrite:
@@ -36,13 +32,7 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
     stdin = None if sys.stdin is None else sys.stdin.buffer
     inputs = InputReader(column=config.column, root=config.root, fps=config.fps, stdin=stdin).find(config.paths)
     people = find_people(inputs, config, terminal)
-    predictor = Predictor.load(
-        config.model,
-        device=config.device,
-        dataset=config.dataset,
-        precision=config.precision,
-        zero_shot=config.zero_shot,
-    )
+    predictor = load_predictor(config)
     found = explain(
         predictor,
         track(inputs, inputs, terminal),
@@ -51,22 +41,22 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
         emotion=config.emotion,
         with_map=config.map,
     )
-    told = _Counted(found, config.overlays)
+    counted = _Counted(found, config.overlays)
     if config.out is not None:
-        _write(told, config.out, predictor, config)
-        yield Answer([config.out], {"out": config.out, "pictures": told.count})
+        _write(counted, config.out, predictor, config)
+        yield Answer([config.out], {"out": config.out, "images": counted.count})
     elif config.json:
-        for one in told:
+        for one in counted:
             yield Answer(data=one.to_dict())
     else:
         from uniemox.console.tables import explanations_table
 
-        listed = [one.without_image() for one in told]
+        listed = [one.without_image() for one in counted]
         sentences = [f"{one.path}: {one.sentence}." for one in listed if one.sentence is not None]
         yield Answer([explanations_table(listed), *sentences])
-    if told.failed:
-        terminal.complain(f"{told.failed} of {told.count} images could not be read")
-    return FAILURE if told.failed == told.count else SUCCESS
+    if counted.failed:
+        terminal.complain(f"{counted.failed} of {counted.count} images could not be read")
+    return FAILURE if counted.failed == counted.count else SUCCESS
 
 
 class _Counted:

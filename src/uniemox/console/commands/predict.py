@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from uniemox.compute.signals import StopSignals
-from uniemox.config.inference import EvaluateConfig, PredictConfig
+from uniemox.config.inference import Decoding, EvaluateConfig, PredictConfig, RunsModel
 from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
 from uniemox.console.display import Terminal, is_main_process
 from uniemox.errors import ConfigError, DataError, exit_code
@@ -62,16 +62,11 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
     """Predict emotions for images, folders, archives, videos, lists and tables."""
     from uniemox.inference.inputs import STDIN, InputReader
     from uniemox.inference.parts import check_out
-    from uniemox.inference.predictor import Predictor
-    from uniemox.inference.tables import SUFFIXES
 
     out, seen = config.out, _Count()
-    if out is not None:
-        if out.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"out is {out}, but must end in {', '.join(SUFFIXES)}")
-        if check_out(out, resume=config.resume, overwrite=config.overwrite):
-            yield _count_finished(out, config, terminal)
-            return SUCCESS
+    if out is not None and check_out(out, resume=config.resume, overwrite=config.overwrite):
+        yield _count_finished(out, config, terminal)
+        return SUCCESS
     with nullcontext() if out is None else StopSignals().listening():
         stdin = None if sys.stdin is None else sys.stdin.buffer
         reader = InputReader(column=config.column, root=config.root, fps=config.fps, stdin=stdin)
@@ -80,14 +75,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
         live = reader.read_list(STDIN) if is_live else None
         inputs = None if is_live else reader.find(config.paths, config.list)
         people = find_people(inputs, config, terminal)
-        predictor = Predictor.load(
-            config.model,
-            device=config.device,
-            dataset=config.dataset,
-            precision=config.precision,
-            zero_shot=config.zero_shot,
-            decoding=config.decoding,
-        )
+        predictor = load_predictor(config, decoding=config.decoding)
         options: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers, "people": people}
         options |= {"mask_people": config.mask_people, "explain": config.explain}
         if inputs is None:
@@ -105,6 +93,20 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
     if failed:
         terminal.complain(f"{failed} of {seen.count} images could not be read")
     return FAILURE if failed == seen.count else SUCCESS
+
+
+def load_predictor(config: RunsModel, *, decoding: Decoding = "auto") -> Predictor:
+    """Load the classifier that a command runs; raises what `Predictor.load` raises."""
+    from uniemox.inference.predictor import Predictor
+
+    return Predictor.load(
+        config.model,
+        device=config.device,
+        dataset=config.dataset,
+        precision=config.precision,
+        zero_shot=config.zero_shot,
+        decoding=decoding,
+    )
 
 
 class _Count:

@@ -11,6 +11,7 @@ from typing import Final
 
 from uniemox.config.serve import ServeConfig
 from uniemox.console.commands.command import SUCCESS, Answer, Command
+from uniemox.console.commands.predict import load_predictor
 from uniemox.console.display import Terminal
 from uniemox.errors import ConfigError
 
@@ -24,7 +25,6 @@ def _serve(config: ServeConfig, terminal: Terminal) -> Generator[Answer, None, i
         from uniemox.serve.run import bind, read_key, run, warm_up
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'uniemox[serve]'") from error
-    from uniemox.inference.predictor import Predictor
 
     key = read_key(config.key_file)
     if key is None and config.host not in _LOCAL:
@@ -36,14 +36,7 @@ def _serve(config: ServeConfig, terminal: Terminal) -> Generator[Answer, None, i
 
             detector = build_asked_detector(config.detector, config, device=config.device)
         with terminal.status(f"loading {config.model}"):
-            predictor = Predictor.load(
-                config.model,
-                device=config.device,
-                dataset=config.dataset,
-                precision=config.precision,
-                zero_shot=config.zero_shot,
-                decoding=config.decoding,
-            )
+            predictor = load_predictor(config, decoding=config.decoding)
             warm_up(predictor)
             service = Service(predictor, config, detector)
         host = f"[{config.host}]" if ":" in config.host else config.host
