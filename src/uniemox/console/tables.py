@@ -150,18 +150,16 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
 
 def explanations_table(explanations: Sequence[Explanation]) -> Table:
     """Show how hiding parts of each image changes the number of the explained emotion, or why that is not known."""
-    from uniemox.inference.effects import agree
     from uniemox.people.hiding import WAYS
 
     rows: list[list[object]] = []
     for one in explanations:
         number = "" if one.answer is None else f"{one.numbers[one.emotion]:.3f}"
         start = [one.path, "" if one.time is None else f"{one.time:g} s", one.emotion, number]
-        found = one.changes(one.emotion) if one.effects else {}
-        for name, changes in found.items():
-            same = "agree" if agree(changes.values()) else "disagree"
+        for name, changes in one.changes(one.emotion).items():
+            same = "agree" if one.agrees[name] else "disagree"
             rows.append([*start, name, *(f"{changes[way]:+.3f}" for way in WAYS), same])
-        if not found:
+        if not one.effects:
             rows.append([*start, one.reason, *("" for _ in WAYS), ""])
     heads = ["path", "time", "emotion", "number", "hidden", *WAYS, "the three"]
     used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]

@@ -16,7 +16,6 @@ from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from uniemox.config.explain import CamMethod
 
@@ -60,7 +59,7 @@ def activation_maps(
     return found
 
 
-def _import_torchcam() -> ModuleType | Any:
+def _import_torchcam() -> Any:
     try:
         from torchcam import methods
     except ImportError as error:

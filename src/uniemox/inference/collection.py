@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import read_date
@@ -22,11 +23,10 @@ from uniemox.targets.readings import Reading, given
 from uniemox.wording import counted, name_first, shorten
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from uniemox.targets.scores import Counts, Flags, Floats
 
-FOLDER, DATE, TABLE = "folder", "date", "table"
+FOLDER, DATE, TABLE = KNOWN = "folder", "date", "table"
+"""What answers can be broken down by beside the columns of their tables."""
 OTHERS, EMPTY, UNDATED = "others", "(empty)", "no date"
 _MOST_CATEGORIES: Final = 5000  # Of a breakdown; later ones are others
 _MOST_SUMS: Final = 2**20  # Categories times names
@@ -227,13 +227,13 @@ def collect(tables: Sequence[Collected], *, by: Sequence[str] = (FOLDER,), root:
     """
     for name in by:
         for table in tables:
-            if name not in (FOLDER, DATE, TABLE) and name not in table.columns:
+            if name not in (*KNOWN, *table.columns):
                 raise ConfigError(f"by names {shorten(name)}, but {table.path} has no such column")
     images, people = (Population(_summaries(tables[0].readings, by)) for _ in range(2))
     found = Collection(tables, by, images, people)
     reader = _Reader(found, root)
     for table in tables:
-        for batch in table.batches([name for name in by if name not in (FOLDER, DATE, TABLE)]):
+        for batch in table.batches([name for name in by if name not in KNOWN]):
             reader.read(batch, table)
     names = ", ".join(str(table.path) for table in tables)
     if not found.rows:
@@ -291,7 +291,7 @@ class _Reader:
             if ours.any():
                 chosen = np.flatnonzero(ours)
                 own = {name: (texts, places[chosen]) for name, (texts, places) in labels.items()}
-                rows = batch.filter(_mask(ours))
+                rows = batch.filter(pa.array(ours))
                 self._add(population, rows, [one[chosen] for one in values], files[chosen], own)
 
     def _count_failures(self, batch: pa.RecordBatch, paths: Any, failed: Flags) -> None:
@@ -378,12 +378,6 @@ class _Reader:
         for place, row in zip(places, values[room:], strict=True):
             if place < _POINTS:
                 summary.points[place] = row
-
-
-def _mask(flags: Flags) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(flags)
 
 
 def _count_promises(population: Population, batch: pa.RecordBatch) -> None:

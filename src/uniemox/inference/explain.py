@@ -59,7 +59,7 @@ def list_rows(explanation: Explanation) -> Iterator[EffectRow]:
     if not one.effects:
         yield EffectRow(blank | {"emotion": one.emotion or None, "number": one.numbers.get(one.emotion)})
     boxes = {f"person {place}": box for place, box in enumerate(one.people)}
-    for name, number in one.numbers.items() if one.effects else ():
+    for name, number in one.numbers.items():
         for hidden, changes in one.changes(name).items():
             box = boxes.get(hidden)
             place = {} if box is None else {"x0": box.x0, "y0": box.y0, "x1": box.x1, "y1": box.y1}
@@ -85,6 +85,9 @@ def explain(
         method: As `explain_image` takes it.
         emotion: As `explain_image` takes it.
         with_map: As `explain_image` takes it.
+
+    Raises:
+        ConfigError: As `explain_image`; where an image has no reason instead.
     """
     place = place_of(predictor, emotion)
     reader = predictor.reader(people)

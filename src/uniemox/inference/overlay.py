@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LARGEST: Final = 1024  # Pixels along the longer side of the image; the caption comes below it
 _SMALLEST: Final = 640  # To which a smaller image is enlarged, so that the caption can be read
 _FOR: Final = (232, 89, 12)  # Orange: speaks for the emotion
-_AGAINST: Final = (28, 100, 210)  # Blue: speaks against it; the pair is told apart by colour-blind readers too
+_AGAINST: Final = (28, 100, 210)  # Blue: speaks against it; colour-blind readers distinguish the pair too
 _STRENGTH: Final = 0.75  # Share of the colour at the strongest place
 _PALE: Final = 0.65  # Share of grey in the image below, so that its colours are not taken for the map's
 _INK, _MUTED, _PAPER = (24, 28, 36), (92, 100, 114), (255, 255, 255)

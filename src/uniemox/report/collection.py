@@ -125,7 +125,7 @@ def _overview(found: Collection) -> Section:
     return Section("At a glance", blocks=[*(Notice(text, "warning") for text in notices), Scoreboard(board)])
 
 
-def _shown(reading: Reading, weights: Floats) -> list[int]:
+def _shown(weights: Floats) -> list[int]:
     """Choose the names to show, those with most weight (C,), in their own order."""
     order = np.argsort(-np.nan_to_num(weights), kind="stable")[:_MOST]
     return sorted(order.tolist())
@@ -140,7 +140,7 @@ def _whole(summary: Summary, population: Population, who: str) -> Section:
     """Show what all rows are like."""
     reading = summary.reading
     mix = summary.whole.mix(are_shares=reading.is_mix)
-    places = _shown(reading, mix.mean[0])
+    places = _shown(mix.mean[0])
     names = [reading.names[place] for place in places]
     mean, low, high = (values[0][places] for values in (mix.mean, mix.low, mix.high))
     text = f"{_count(population.rows, 'answer')} to {who}, in {_count(population.files, 'file')}. {_RANGES}"
@@ -265,8 +265,8 @@ def _categories(name: str, part: Breakdown) -> tuple[list[str], Clusters]:
     if name == DATE:
         shown = sorted(shown)
     labels = list(strip_common(shown)) if name == FOLDER else [shorten(label) for label in shown]
-    listed_ = [groups[label] for label in shown]
-    return ([*labels, OTHERS], part.sums.merged([*listed_, rest])) if rest else (labels, part.sums.merged(listed_))
+    codes = [groups[label] for label in shown]
+    return ([*labels, OTHERS], part.sums.merged([*codes, rest])) if rest else (labels, part.sums.merged(codes))
 
 
 def _explain(name: str, part: Breakdown, shown: int, found: Collection, *, is_mix: bool) -> str:
@@ -285,7 +285,7 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
     reading, (first, second) = summary.reading, sides.names
     mix = sides.sums[place].mix(are_shares=reading.is_mix)
     apart = compare(mix, are_shares=reading.is_mix)
-    places = _shown(reading, np.nan_to_num(mix.mean).max(0))
+    places = _shown(np.nan_to_num(mix.mean).max(0))
     names = [reading.names[one] for one in places]
     values = [row[places] for row in (*mix.mean, apart.value, apart.low, apart.high)]
     p = [_probability(one) for one in apart.p[places]]
@@ -301,7 +301,7 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
     )
     blocks: list[Block] = [
         Table(
-            ((reading.is_mix and "emotion") or "rating", f"A, {unit}", f"B, {unit}", "difference", "from", "to", "p"),
+            ("emotion" if reading.is_mix else "rating", f"A, {unit}", f"B, {unit}", "difference", "from", "to", "p"),
             table,
             width="half",
         )

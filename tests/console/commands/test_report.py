@@ -84,7 +84,7 @@ def test_two_folders_are_compared(run, tmp_path, words):
         (["t.parquet", "--compare", "table"], "--compare is table, which has t.parquet: 1 value, but must have two"),
         (
             ["t.parquet", "--compare", "absent.csv"],
-            "--compare is absent.csv, but no table is there, and no column has this name",
+            "--compare is absent.csv, but no file and no column has this name",
         ),
         (["t.parquet", "--out", "x.pdf"], "--out is x.pdf, but must end in .html"),
     ],

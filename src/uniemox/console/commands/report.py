@@ -16,7 +16,7 @@ from uniemox.wording import listed, shorten
 def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     """Report on a whole collection, from tables of predictions or images and a model."""
     from uniemox.inference.collected import open_collected
-    from uniemox.inference.collection import check_same, collect, cut_in_two, put_against
+    from uniemox.inference.collection import KNOWN, check_same, collect, cut_in_two, put_against
     from uniemox.report.collection import collection_page, summarise
     from uniemox.report.page import write_page
 
@@ -29,8 +29,8 @@ def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     if config.compare is not None and Path(config.compare).is_file():
         other = open_collected(Path(config.compare))
     elif config.compare is not None and config.compare not in by:
-        if config.compare not in ("folder", "date", "table", *tables[0].columns):
-            raise ConfigError(f"compare is {config.compare}, but no table is there, and no column has this name")
+        if config.compare not in (*KNOWN, *tables[0].columns):
+            raise ConfigError(f"compare is {config.compare}, but no file and no column has this name")
         by.append(config.compare)
     if config.model is None:  # else the model has said so
         for notice in dict.fromkeys(table.about["notice"] for table in tables if "notice" in table.about):
