@@ -164,7 +164,7 @@ class Service:
         body = await read_body(request.stream(), ticket, declared=declared, seconds=seconds)
         kind, query = request.headers.get("content-type", ""), dict(request.query_params)
         read = partial(parse, kind, body, query, max_images=max_images)
-        asked: Asked = await self._in_time(self.batcher.parse(read))
+        asked: Asked = await self._in_time(self.batcher.decode(read))
         ticket.take_images(len(asked.images))
         if asked.options.detect and self.detector is None:
             raise HTTPException(422, "detect is true, but the service was started without a detector")
@@ -180,7 +180,7 @@ class Service:
     async def _predict(self, asked: Asked, ticket: Ticket) -> list[Prediction]:
         contents = await asyncio.gather(*map(self._content, asked.images))
         images = [Named(Path(str(place)), content) for place, content in enumerate(contents)]
-        boxes = await self.batcher.parse(asked.boxes)
+        boxes = await self.batcher.decode(asked.boxes)
         if boxes is None:
             reader = self._detecting if asked.options.detect and self._detecting else self._plain
         else:
@@ -189,7 +189,7 @@ class Service:
         return await self.batcher.predict(reader, images)
 
     async def _explain(self, asked: Asked) -> tuple[Explanation, str | None]:
-        boxes, options = await self.batcher.parse(asked.boxes), asked.options
+        boxes, options = await self.batcher.decode(asked.boxes), asked.options
         content = await self._content(asked.images[0])
         work = partial(self._explain_now, content, None if boxes is None else boxes[0], options)
         try:

@@ -72,7 +72,7 @@ class Batcher:
         rows = await asyncio.gather(*(self._answer(reader, index, image) for index, image in enumerate(images)))
         return [row for of_image in rows for row in of_image]
 
-    async def parse(self, work: Callable[[], Result]) -> Result:
+    async def decode(self, work: Callable[[], Result]) -> Result:
         """Run something short in one of the threads that decode."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 

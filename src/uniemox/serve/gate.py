@@ -28,7 +28,6 @@ HEADERS: Final = {
     b"cache-control": b"no-store",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }  # Of an answer that has none of its own
-_SERVER_ERROR = 500
 _BEARER: Final = HTTPBearer(auto_error=False, description="The key that the service was started with")
 
 
@@ -48,7 +47,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, number, status = time.monotonic(), uuid.uuid4().hex, _SERVER_ERROR
+        start, number, status = time.monotonic(), uuid.uuid4().hex, 500  # where nothing is sent
 
         async def send_noted(message: Message) -> None:
             nonlocal status
@@ -67,7 +66,8 @@ class Gate:
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             images = scope.get("state", {}).get("images", 0)
-            _write_line(id=number, route=route, status=status, ms=round(1000 * seconds, 1), images=images)
+            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "id": number, "route": route}
+            log.info("%s", json.dumps({**line, "status": status, "ms": round(1000 * seconds, 1), "images": images}))
 
 
 def require(key: str | None) -> list[Any]:
@@ -80,7 +80,3 @@ def require(key: str | None) -> list[Any]:
             raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
 
     return [] if key is None else [Depends(check)]
-
-
-def _write_line(**values: Any) -> None:
-    log.info("%s", json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **values}))

@@ -81,17 +81,17 @@ def run(service: Service, listener: socket.socket, *, key: str | None) -> int | 
     Returns the number of the signal.
     """
     _raise_limit_of_files()
-    timeout = service.config.timeout
+    longest = 3 * service.config.timeout + _HEAD_SECONDS  # to arrive, to be read and to be answered, each in its time
     config = uvicorn.Config(
         build_app(service, key=key),
-        http=functools.partial(Patient, seconds=3 * timeout + _HEAD_SECONDS),  # type: ignore[arg-type]
+        http=functools.partial(Patient, seconds=longest),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(3 * timeout + _HEAD_SECONDS),
+        timeout_graceful_shutdown=math.ceil(longest),
         backlog=_BACKLOG,
     )
     server = _Server(config, service)
