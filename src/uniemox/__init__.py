@@ -1,4 +1,4 @@
-"""The emotion of images: pretraining, fine-tuning, evaluation and prediction with UniEmoX.
+"""The emotion of images: pretraining, fine-tuning, evaluation, prediction and explanation with UniEmoX.
 
 The names below are loaded when they are first used, so `import uniemox` is fast and brings no torch.
 """
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from uniemox.errors import UniEmoXError as UniEmoXError
     from uniemox.importers.importing import import_dataset as import_dataset
     from uniemox.inference.evaluate import evaluate as evaluate
+    from uniemox.inference.explain import Explanation as Explanation
+    from uniemox.inference.explain import explain as explain
+    from uniemox.inference.explain import explain_image as explain_image
     from uniemox.inference.predictor import Prediction as Prediction
     from uniemox.inference.predictor import Predictor as Predictor
     from uniemox.manifests.table import Box as Box
@@ -55,6 +58,7 @@ _MODULES = {
     "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
     "importers.importing": "import_dataset",
     "inference.evaluate": "evaluate",
+    "inference.explain": "Explanation explain explain_image",
     "inference.predictor": "Prediction Predictor",
     "manifests.table": "Box Manifest read_manifest write_manifest",
     "settings": "load_config save_config",

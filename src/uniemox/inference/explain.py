@@ -16,7 +16,6 @@ from uniemox.inference.effects import NOT_ASKED, Effect, agree, list_hidden, mak
 from uniemox.inference.effects import Explanation as Explanation
 from uniemox.inference.maps import make_map
 from uniemox.inference.opening import Named, list_inputs, open_image
-from uniemox.inference.overlay import overlay as overlay
 from uniemox.inference.predictor import MOST_PEOPLE, Predictor, list_below
 from uniemox.people.hiding import WAYS
 from uniemox.targets.columns import Column

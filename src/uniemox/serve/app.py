@@ -150,7 +150,7 @@ class Service:
             asked = await self._read(request, ticket, max_images=1)
             request.state.images = 1
             if self._num_explained >= _MOST_EXPLAINED:
-                raise self.admission.refuse(f"{_MOST_EXPLAINED} explanations wait already")
+                raise self.admission.refuse(f"{_MOST_EXPLAINED} explanations are waiting already")
             self._num_explained += 1
             try:
                 explanation, drawn = await self._in_time(self._explain(asked))
@@ -203,7 +203,8 @@ class Service:
     def _explain_now(
         self, content: bytes | Unreadable, boxes: list[Box] | None, options: Any
     ) -> tuple[Explanation, str | None]:
-        from uniemox.inference.explain import explain_image, overlay
+        from uniemox.inference.explain import explain_image
+        from uniemox.inference.overlay import overlay
 
         image = content if isinstance(content, Unreadable) else decode_image(content)
         if isinstance(image, Unreadable):

@@ -77,7 +77,7 @@ class _Counted:
 
     def _draw(self, one: Explanation, folder: Path) -> None:
         from uniemox.files.whole import write_whole
-        from uniemox.inference.explain import overlay
+        from uniemox.inference.overlay import overlay
 
         assert one.image is not None
         stem = "image" if one.path is None else one.path.stem
