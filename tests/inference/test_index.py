@@ -229,7 +229,7 @@ def test_a_damaged_head_is_an_error_that_names_the_way_out(folder, head):
 def test_a_folder_of_somebody_else_stays_as_it_is(folder, tmp_path):
     folder.mkdir()
     (folder / "letter.txt").touch()
-    with pytest.raises(ConfigError, match=r"letter\.txt, which is no part of an index"):  # noqa: SIM117
+    with pytest.raises(ConfigError, match=r"letter\.txt, which is not part of an index"):  # noqa: SIM117
         with open_index(folder, MODEL, COLUMNS, reindex=True):
             pass
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]

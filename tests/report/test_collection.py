@@ -12,7 +12,7 @@ import pytest
 
 from uniemox.inference.collected import open_collected
 from uniemox.inference.collection import collect, cut_in_two
-from uniemox.report.collection import collection_page, summarise
+from uniemox.report.collection import collection_page, summarize
 from uniemox.report.page import render
 
 EVIL = "<script>alert(1)</script>\u202e&"
@@ -58,7 +58,7 @@ def test_a_page_has_a_section_for_what_a_table_holds(tmp_path):
         "Origin",
     ]
     assert "Mind the law." in page
-    assert summarise(found)["images"][0].keys() == {"awe", "fear", "joy"}
+    assert summarize(found)["images"][0].keys() == {"awe", "fear", "joy"}
     assert "0 of 27 found" in page or "0 of " in page  # of the images, which do not exist
 
 
@@ -81,7 +81,7 @@ def test_what_a_table_holds_is_only_ever_text(tmp_path):
 
 def test_lists_of_emotions_have_shares_that_do_not_add_up(tmp_path):
     page, found = page_of(tmp_path, shares_table(("awe", "fear", "joy"), lists=True), compare="folder")
-    assert sum(one["mean"] for one in summarise(found)["images"][0].values()) == pytest.approx(0.8)
+    assert sum(one["mean"] for one in summarize(found)["images"][0].values()) == pytest.approx(0.8)
     assert "likeliest emotion has the lowest probability" in page
 
 

@@ -269,7 +269,7 @@ def test_a_key_is_asked_for_and_sent(visit, predictor, drawings):
 def test_a_busy_service_is_asked_again_and_another_refusal_is_shown_beside_its_image(visit, address, drawings):
     row = {"name": "x", "index": 0, "predicted": "fear", "confidence": 0.6, "probabilities": {"fear": 0.6, "awe": 0.4}}
     answers = [
-        (429, {"detail": "256 images wait already"}),
+        (429, {"detail": "256 images are waiting already"}),
         (200, {"predictions": [row]}),
         (415, {"detail": "no image that is read here"}),
         (504, {"detail": "not answered within 30 s"}),

@@ -31,7 +31,7 @@ class ExplainConfig(RunsModel, DetectorConfig):
     """Emotion to explain; null takes the predicted one."""
     method: Method = "auto"
     """How the map is made: occlusion hides one place after another and runs on any model; gradcam and layercam read
-    the last block of a model in torch, in one pass (extra explain); auto is occlusion."""
+    one layer of a model in torch, in one pass (extra explain); auto is occlusion."""
     map: bool = True
     """Make a map of the places that the answer depends on."""
     overlays: Path | None = None

@@ -92,7 +92,7 @@ class _Part:
         with open_parquet(path, then=f"; {_AGAIN}") as file:
             self.count = file.metadata.num_rows
             if not file.schema_arrow.equals(schema) or not 0 < self.count <= _MAX_ROWS:
-                raise DataError(f"{path} is no part of this index")
+                raise DataError(f"{path} is not part of this index")
         if width:
             with self._tensors() as tensors:
                 found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
@@ -363,7 +363,7 @@ def _refuse_others(folder: Path) -> None:
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {reason_of(error)}") from error
     if names:
-        raise ConfigError(f"{folder} holds {names[0][:80]}, which is no part of an index: give another `index`")
+        raise ConfigError(f"{folder} holds {names[0][:80]}, which is not part of an index: give another `index`")
 
 
 def stamp_files(paths: Iterable[Path]) -> dict[bytes, tuple[Path, Stamp]]:

@@ -68,7 +68,7 @@ def collection_page(found: Collection, *, title: str, root: Path | None = None, 
     return Page(title, f"{lead}: {_headline(main)}.", sections)
 
 
-def summarise(found: Collection) -> dict[str, object]:
+def summarize(found: Collection) -> dict[str, object]:
     """Return the numbers of the page as plain values for JSON."""
     answers = {"images": found.images, "people": found.people}
     return {

@@ -58,7 +58,7 @@ class Ticket:
         if count > most:
             raise HTTPException(413, f"{count} images and boxes, over the {most} that are taken at once: send fewer")
         if self.admission.images + count > most:
-            raise self.admission.refuse(f"{self.admission.images} images wait already")
+            raise self.admission.refuse(f"{self.admission.images} images are waiting already")
         self.images += count
         self.admission.images += count
 

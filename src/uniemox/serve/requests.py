@@ -89,7 +89,7 @@ class Asked:
 
         found = [[to_box(corners) for corners in boxes] for boxes in people]
         if any(box is None for boxes in found for box in boxes):
-            raise HTTPException(422, "boxes holds one that is no box: give x0 < x1 and y0 < y1 in pixels of the image")
+            raise HTTPException(422, "boxes holds an invalid one: give x0 < x1 and y0 < y1 in pixels of the image")
         return [[box for box in boxes if box is not None] for boxes in found]
 
 

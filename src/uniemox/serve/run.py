@@ -69,7 +69,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def warm_up(predictor: Predictor) -> None:
-    """Run the model once, or raise `CheckpointError`: what cannot answer shall not listen."""
+    """Run the model once, or raise `CheckpointError`: what cannot answer must not listen."""
     (row,) = predictor.predict(np.full((64, 64, 3), 128, np.uint8))
     if row.answer is None:
         raise CheckpointError(f"the model does not answer a grey image: {row.reason}")

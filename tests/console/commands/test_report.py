@@ -82,10 +82,7 @@ def test_two_folders_are_compared(run, tmp_path, words):
         (["."], ". is a folder: name the --model that predicts its images first"),
         (["t.parquet", "--by", "year"], "--by names year, but t.parquet has no such column"),
         (["t.parquet", "--compare", "table"], "--compare is table, which has t.parquet: 1 value, but must have two"),
-        (
-            ["t.parquet", "--compare", "absent.csv"],
-            "--compare is absent.csv, but no file and no column has this name",
-        ),
+        (["t.parquet", "--compare", "absent.csv"], "--compare is absent.csv, but no file and no column has this name"),
         (["t.parquet", "--out", "x.pdf"], "--out is x.pdf, but must end in .html"),
     ],
 )

@@ -17,7 +17,7 @@ def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     """Report on a whole collection, from tables of predictions or images and a model."""
     from uniemox.inference.collected import open_collected
     from uniemox.inference.collection import KNOWN, check_same, collect, cut_in_two, put_against
-    from uniemox.report.collection import collection_page, summarise
+    from uniemox.report.collection import collection_page, summarize
     from uniemox.report.page import write_page
 
     if config.page.exists() and not config.overwrite:
@@ -46,7 +46,7 @@ def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     with terminal.status("making the page"):
         page = collection_page(found, title=f"Emotions of {shorten(title)}", root=config.root, sides=sides)
         write_page(page, config.page)
-    yield Answer([config.page], {"report": config.page, **summarise(found)})
+    yield Answer([config.page], {"report": config.page, **summarize(found)})
 
 
 def _predict(config: ReportConfig, terminal: Terminal) -> Path:
