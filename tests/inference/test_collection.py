@@ -255,3 +255,11 @@ def test_folders_lose_what_they_share():
 def test_a_path_is_a_path(tmp_path):
     one, _ = table(tmp_path / "t.parquet", [str(Path("top") / "x.png"), "C:\\pictures\\y.png", "z.png"])
     assert set(collect([one]).main.summaries[0].parts["folder"].codes) == {"top", "C:/pictures", "."}
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0, 1e12])
+def test_a_time_that_no_video_has_is_none(tmp_path, time):
+    one, _ = table(tmp_path / "t.parquet", ["a.mp4"], time=[time])
+    (summary,) = collect([one]).main.summaries
+    assert [row.time for row in summary.doubtful.rows] == [None]
+    assert not summary.courses

@@ -40,6 +40,7 @@ _COMMON: Final = (
 _ROWS: Final = 2**15  # Of a batch
 _CSV_BLOCK: Final = 2**23  # Bytes; a row must fit into it
 _LONGEST_ABOUT: Final = 600  # Characters of what is kept of a model; anybody may have written it
+_SLACK: Final = 1e-4  # By which a probability may leave its bounds: those of fp16 or written with few digits do
 _LONGEST_LINE: Final = 2**22  # Bytes of a heading, or of a row of JSON
 
 
@@ -195,7 +196,10 @@ def _convert(batch: pa.RecordBatch, column: Column, path: Path) -> pa.Array:
             values = pa.array([None if cell is None else json.loads(cell) for cell in values.to_pylist()], kind)
         if pa.types.is_string(values.type) and column.kind == "flag":
             values = pc.equal(pc.utf8_lower(values), "true")
-        return values if values.type == kind else values.cast(kind)
+        values = values if values.type == kind else values.cast(kind)
+        if column.kind == "share" and pc.any(pc.or_(pc.less(values, -_SLACK), pc.greater(values, 1 + _SLACK))).as_py():
+            raise ValueError("probabilities are from 0 to 1")
+        return values
     except (pa.ArrowException, ValueError, TypeError, RecursionError) as error:
         wanted = {"text": "text", "texts": "lists of texts", "flag": "true or false"}.get(column.kind, "numbers")
         raise DataError(

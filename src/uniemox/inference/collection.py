@@ -396,10 +396,11 @@ def _shower(batch: pa.RecordBatch, reading: Reading, confidence: Floats | None) 
 
     def show(place: int, score: float) -> Shown:
         row = {name: batch.column(name)[place].as_py() for name in (*names, "path", "time", *EDGES)}
+        time = row["time"] if row["time"] is not None and 0 <= row["time"] < _LAST_MOMENT else None
         edges = [row[edge] for edge in EDGES]
         box = None if None in edges else (edges[0], edges[1], edges[2], edges[3])
         sure = None if confidence is None else float(confidence[place])
-        return Shown(row["path"] or "", row["time"], box, reading.in_words(row), sure, score)
+        return Shown(row["path"] or "", time, box, reading.in_words(row), sure, score)
 
     return show
 
