@@ -125,7 +125,6 @@ class Service:
                 "max_pixels": config.max_pixels or MAX_PIXELS,
                 "max_images": config.max_images,
             },
-            "explains": True,
             "detects": self.detector is not None,
             "fetches": config.allow_urls,
         }

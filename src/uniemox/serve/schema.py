@@ -65,7 +65,6 @@ class Labels(_Open):
     notice: str | None
     caution: str | None = Field(description="What the training data did not teach it, after the words This model")
     limits: dict[str, int]
-    explains: bool
     detects: bool
     fetches: bool
 

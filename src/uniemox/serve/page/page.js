@@ -154,7 +154,7 @@ function show(job, row, ...people) {
   if (row.reason) return;
   find(".hints").replaceChildren(...hints(row, people));
   find(".numbers").replaceChildren(...charts(row));
-  find(".ask").hidden = !labels.explains;
+  find(".ask").hidden = false;
   find("select").replaceChildren(...labels.classes.map((name) => new Option(name, name, false, name === own)));
 }
 
