@@ -42,7 +42,7 @@ def test_both_views_of_a_classifier_have_maps(method):
     model = TwoViewClassifier(encoder, "attention").eval()
     found = activation_maps(model, list(torch.rand(2, 1, 3, 32, 32)), 0, method)
     assert found.shape == (2, 4, 4)
-    assert found.min() >= 0
+    assert found.max(axis=(1, 2)).min() > 0
     assert not model.training
 
 

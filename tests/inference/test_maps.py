@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from uniemox.errors import ConfigError
@@ -36,8 +37,8 @@ def test_occlusion_equals_a_case_worked_by_hand(red_inside):
 
 @pytest.mark.slow
 def test_occlusion_equals_that_of_captum(red_inside):
-    torch = pytest.importorskip("torch")
-    captum = pytest.importorskip("captum.attr")
+    from captum.attr import Occlusion  # slow to import
+
     predictor = red_inside((3, 7, 18, 13))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     pixels = torch.from_numpy(predictor.facts.views.of(image, None)[0])[None]
@@ -45,7 +46,7 @@ def test_occlusion_equals_that_of_captum(red_inside):
     def numbers(batch):
         return torch.from_numpy(predictor.target.numbers(predictor.backend.logits(batch[:, None].numpy())))
 
-    found = captum.Occlusion(numbers).attribute(
+    found = Occlusion(numbers).attribute(
         pixels, sliding_window_shapes=(3, 8, 8), strides=(3, 4, 4), baselines=0, target=0
     )
     cells = found[0, 0].numpy()[::4, ::4]
