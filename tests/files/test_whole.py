@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import uniemox
-from uniemox.errors import DataError
+from uniemox.errors import ConfigError, DataError
 from uniemox.files import whole
-from uniemox.files.whole import is_unfinished, replace_folder, write_whole
+from uniemox.files.whole import check_absent, is_unfinished, replace_folder, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -293,3 +293,12 @@ def test_a_writer_waits_for_one_that_clears_its_place(tmp_path, monkeypatch):
         clearing[0].join()
         (beside / "t.txt").write_text("new")
     assert names(tmp_path) == ["target"]
+
+
+def test_a_file_that_exists_is_in_the_way_unless_it_is_to_be_overwritten(path):
+    check_absent(path, overwrite=False)
+    check_absent(None, overwrite=False)
+    write(path)
+    check_absent(path, overwrite=True)
+    with pytest.raises(ConfigError, match=r"t\.txt exists; `overwrite` replaces it"):
+        check_absent(path, overwrite=False)

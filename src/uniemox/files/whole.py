@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from uniemox.errors import UniEmoXError
+from uniemox.errors import ConfigError, UniEmoXError
 from uniemox.files.writing import explained
 
 _UNFINISHED: Final = ".writing"
@@ -77,12 +77,18 @@ def replace_folder(
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def check_vacant(out: Path, error: type[UniEmoXError], *, otherwise: str = "") -> None:
+def check_vacant(out: Path, error: type[UniEmoXError], *, name: str = "out", otherwise: str = "") -> None:
     """Raise an error unless a path is absent or an empty folder; `otherwise` follows "choose another `out`"."""
     if out.is_dir() and any(out.iterdir()):
-        raise error(f"{out} exists and is not empty: choose another `out`{otherwise}")
+        raise error(f"{out} exists and is not empty: choose another `{name}`{otherwise}")
     if out.exists() and not out.is_dir():
-        raise error(f"{out} is a file, not a folder: choose another `out`")
+        raise error(f"{out} is a file, not a folder: choose another `{name}`")
+
+
+def check_absent(file: Path | None, *, overwrite: bool) -> None:
+    """Raise a `ConfigError` if a file exists that was not to be overwritten."""
+    if file is not None and file.exists() and not overwrite:
+        raise ConfigError(f"{file} exists; `overwrite` replaces it")
 
 
 def is_unfinished(path: Path) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.digest import hash_file
 from uniemox.files.locking import is_locked, locked
-from uniemox.files.whole import is_unfinished, write_whole
+from uniemox.files.whole import check_absent, is_unfinished, write_whole
 from uniemox.files.writing import explain_failure
 from uniemox.inference.tables import Form
 from uniemox.wording import reason_of, shorten
@@ -237,8 +237,7 @@ def _decide(out: Path, *, resume: bool, overwrite: bool) -> tuple[Work, dict[int
         if resume:
             return left
         raise ConfigError(f"{folder} holds parts of an interrupted run: continue it with `resume`, or {_AGAIN}")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; `overwrite` replaces it")
+    check_absent(out, overwrite=overwrite)
     return None
 
 

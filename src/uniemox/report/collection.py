@@ -22,7 +22,7 @@ from uniemox.report import charts
 from uniemox.report import collection_figures as figures
 from uniemox.report.collection_images import Images, section_title, show_examples, show_strange
 from uniemox.report.page import Block, Cell, Figure, Notice, Page, Score, Scoreboard, Section, Table, show_cell
-from uniemox.targets.clusters import Clusters, Mix, compare
+from uniemox.targets.clusters import Clusters, compare
 from uniemox.targets.readings import Reading
 from uniemox.targets.scores import Floats, Scatter
 from uniemox.version import __version__
@@ -229,7 +229,7 @@ def _broken_down(name: str, summary: Summary, found: Collection) -> Section:
         heads = (name, "rows", *(f"mean {dimension}" for dimension in reading.names))
     blocks: list[Block] = []
     if reading.adds_up:
-        names, shares = _with_others(reading, mix)
+        names, shares = _with_others(reading, mix.rows, mix.mean)
         caption = "Share of each emotion; the number of rows to the right."
         blocks.append(Figure(figures.stacks(labels, mix.rows, names, shares), f"Emotions by {name}.", caption, "half"))
     blocks.append(Table(heads, rows, width="half" if blocks else "full"))
@@ -238,10 +238,10 @@ def _broken_down(name: str, summary: Summary, found: Collection) -> Section:
     )
 
 
-def _with_others(reading: Reading, mix: Mix) -> tuple[list[str], Floats]:
-    """Choose the emotions of a chart of few colours, and sum up the others."""
-    mean = np.nan_to_num(mix.mean)
-    weights = mix.rows @ np.abs(mean)
+def _with_others(reading: Reading, rows: Floats, mean: Floats) -> tuple[list[str], Floats]:
+    """Choose the emotions of a chart of few colours from means (K, C) over rows (K,), and sum up the others."""
+    mean = np.nan_to_num(mean)
+    weights = rows @ np.abs(mean)
     places = sorted(np.argsort(-weights, kind="stable")[:11].tolist())
     names, shares = [reading.names[place] for place in places], mean[:, places]
     if len(places) < len(reading.names) and reading.adds_up:
@@ -326,8 +326,7 @@ def _followed(summary: Summary) -> Iterator[Section]:
         seconds = np.arange(end, dtype=np.float64) * course.span
         with np.errstate(invalid="ignore", divide="ignore"):
             values: Floats = course.sums[:end] / course.count[:end, None]
-        mix = Mix(course.count[:end], course.count[:end], values, *[values] * 4)
-        names, shown = _with_others(reading, mix)
+        names, shown = _with_others(reading, course.count[:end], values)
         shown[course.count[:end] == 0] = np.nan
         chart = figures.course(seconds, names, shown, are_shares=reading.adds_up)
         frames = _count(course.count.sum(), "frame")

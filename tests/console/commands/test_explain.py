@@ -70,6 +70,7 @@ def test_bad_images_are_counted_and_only_bad_ones_fail(run, exported, images, tm
         (["--emotion", "rage"], "--emotion is rage, but the model knows awe, fear, joy"),
         (["--method", "layercam"], "whose layers --method layercam cannot read: use occlusion"),
         (["--out", "table.txt"], "--out is table.txt, but must end in .csv, .jsonl, .parquet"),
+        (["--overlays", "."], "exists and is not empty: choose another --overlays, or give --overwrite"),
     ],
 )
 def test_wrong_use_is_one_line_that_names_flags(run, exported, images, words, message):

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
 def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, None, int]:
     """Explain answers: where in an image, and whether by its people or its scene."""
-    from uniemox.files.whole import check_vacant
+    from uniemox.files.whole import check_absent, check_vacant
     from uniemox.inference.explain import explain
     from uniemox.inference.inputs import InputReader
 
-    if config.out is not None and config.out.exists() and not config.overwrite:
-        raise ConfigError(f"{config.out} exists; `overwrite` replaces it")
+    check_absent(config.out, overwrite=config.overwrite)
     if config.overlays is not None and not config.overwrite:
-        check_vacant(config.overlays, ConfigError, otherwise=" for `overlays`, or give `overwrite`")
+        check_vacant(config.overlays, ConfigError, name="overlays", otherwise=", or give `overwrite`")
     stdin = None if sys.stdin is None else sys.stdin.buffer
     inputs = InputReader(column=config.column, root=config.root, fps=config.fps, stdin=stdin).find(config.paths)
     people = find_people(inputs, config, terminal)

@@ -15,13 +15,13 @@ from uniemox.wording import listed, shorten
 
 def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     """Report on a whole collection, from tables of predictions or images and a model."""
+    from uniemox.files.whole import check_absent
     from uniemox.inference.collected import open_collected
     from uniemox.inference.collection import KNOWN, check_same, collect, cut_in_two, put_against
     from uniemox.report.collection import collection_page, summarize
     from uniemox.report.page import write_page
 
-    if config.page.exists() and not config.overwrite:
-        raise ConfigError(f"{config.page} exists; `overwrite` replaces it")
+    check_absent(config.page, overwrite=config.overwrite)
     paths = config.paths if config.model is None else [_predict(config, terminal)]
     tables = [open_collected(path) for path in paths]
     check_same(tables)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from uniemox.compute.signals import StopSignals
 from uniemox.config.search import SearchConfig
 from uniemox.console.commands.command import Answer, Command
-from uniemox.errors import ConfigError, DataError, exit_code
+from uniemox.errors import DataError, exit_code
 from uniemox.wording import counted, shorten
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 def _search(config: SearchConfig, terminal: Terminal) -> Iterator[Answer]:
     """Find images by a text, by another image, or by an emotion."""
+    from uniemox.files.whole import check_absent
     from uniemox.inference.index import open_index, stamp_files
     from uniemox.inference.predictor import find_images
     from uniemox.inference.search import Searcher
 
-    for name in ("out", "sheet"):
-        path = getattr(config, name)
-        if path is not None and path.exists() and not config.overwrite:
-            raise ConfigError(f"{path} exists; `overwrite` replaces it")
+    for path in (config.out, config.sheet):
+        check_absent(path, overwrite=config.overwrite)
     with StopSignals().listening():
         files = stamp_files(find_images(config.paths))
         searcher = Searcher.load(
