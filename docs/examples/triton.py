@@ -2,7 +2,8 @@
 
     python docs/examples/triton.py exported repository --name emotions --storage s3://models/repository
 
-Not run against either: a test reads the files by the published schemas. The server then takes prepared pixels and gives
+Not run against either. A test parses Triton's file by the fields of its published schema; KServe's file was not checked
+against its schema. The server then takes prepared pixels and gives
 logits; preparing images, and turning logits into answers, stays with the caller (`facts.views`, `target.answers`).
 """
 
