@@ -1,12 +1,15 @@
 """What hiding parts of an image does to an answer."""
 
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from uniemox.inference import effects
 from uniemox.inference.effects import COLUMNS, Effect, agree, describe, list_hidden, mask_all, summarize
 from uniemox.manifests.table import Box
-from uniemox.people.hiding import WAYS
+from uniemox.people.hiding import WAYS, mark
 
 IMAGE = Image.new("RGB", (20, 10), (9, 9, 9))
 
@@ -17,6 +20,20 @@ def test_people_each_of_several_and_the_scene_are_hidden_in_turn():
     assert (hidden["people"] == (hidden["person 0"] | hidden["person 1"])).all()
     assert (hidden["scene"] == ~hidden["people"]).all()
     assert hidden["person 0"].sum() == 16
+
+
+def test_the_masks_of_a_crowd_take_the_memory_of_one(monkeypatch):
+    held = []
+
+    def count(*asked, **size):
+        marked = mark(*asked, **size)
+        held.append(weakref.ref(marked))
+        return marked
+
+    monkeypatch.setattr(effects, "mark", count)
+    hidden = list_hidden(IMAGE, [Box(0, 0, x, 9) for x in range(1, 20)])
+    assert len(hidden) == 21
+    assert all(mask.any() and sum(one() is not None for one in held) < 5 for mask in hidden.values())
 
 
 def test_one_person_is_the_people():

@@ -132,6 +132,24 @@ def test_few_explanations_wait_and_predictions_go_on(connect, make_service, monk
     assert answers[0].status_code == 200
 
 
+def test_an_explanation_that_runs_out_of_time_stops(connect, make_service, backend, red):
+    service = make_service(timeout=1)
+    client = connect(service=service)
+    backend.gate.clear()
+    boxes = [[place, 0, place + 1, 20] for place in range(20)]  # 20 people and more in 3 ways: batches of 32
+    asked = {"files": {"files": ("a", red)}, "data": {"boxes": str(boxes)}}
+    assert client.post("/v1/explain", **asked).status_code == 504
+    backend.gate.set()
+    time.sleep(0.2)
+    assert len(backend.batches) <= 1  # what it was waiting for
+    assert client.post("/v1/explain", content=red, headers=PNG).status_code == 200
+
+
+def test_an_emotion_that_turns_the_direction_of_writing_is_named_by_its_escapes(connect, red):
+    answer = connect().post("/v1/explain", files={"files": ("a", red)}, data={"emotion": "joy\u202e"})
+    assert "joy\\u202e" in answer.json()["detail"]
+
+
 def test_one_image_is_explained_at_a_time(connect, red):
     client = connect()
     assert client.post("/v1/explain", files=[("files", ("a", red))] * 2).status_code == 413

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pytest
 from fastapi import HTTPException
 
 from uniemox.inference.opening import Named
 from uniemox.inference.predictor import Predictor
-from uniemox.serve.batching import Batcher
+from uniemox.serve.batching import Batcher, Wanted
 from uniemox.serve.limits import Admission
 from uniemox.serve.metrics import Metrics
 
@@ -137,3 +140,21 @@ def test_an_explanation_runs_beside_predictions(backend, red):
         return is_running
 
     assert with_batcher(backend, work)
+
+
+def test_an_explanation_that_nobody_waits_for_stops_among_its_images(backend):
+    given_up, read = Event(), []
+
+    def images():
+        for place in range(10):
+            read.append(place)
+            yield np.zeros((1, 3, 16, 16), np.float32)
+            if place == 4:
+                given_up.set()
+
+    assert len(Wanted(Predictor(backend), Event()).logits(images())) == 10
+    given_up.clear()
+    read.clear()
+    with pytest.raises(CancelledError):
+        Wanted(Predictor(backend), given_up).logits(images(), batch_size=2)
+    assert (read, backend.batches[-2:]) == ([0, 1, 2, 3, 4, 5], [2, 2])

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 
 from uniemox.serve.limits import Admission, read_body
 
@@ -55,6 +56,19 @@ def test_a_body_that_drips_is_refused_in_time():
     with pytest.raises(HTTPException) as refused:
         read(Admission(10, 100), *[b"a"] * 50, seconds=0.05, pause=0.02)
     assert refused.value.status_code == 408
+
+
+def test_a_client_that_leaves_is_no_failure():
+    async def broken():
+        yield b"a"
+        raise ClientDisconnect
+
+    async def run():
+        with Admission(10, 100).admit() as ticket:
+            await read_body(broken(), ticket, declared=None, seconds=5)
+
+    with pytest.raises(HTTPException, match="the client left"):
+        asyncio.run(run())
 
 
 def test_all_bodies_together_are_limited():

@@ -48,20 +48,38 @@ class Hidden(NamedTuple):
     variants: tuple[npt.NDArray[np.float32], ...]
 
 
-def list_hidden(image: Image.Image, people: Sequence[Box], *, each: bool = True) -> dict[str, Mask] | str:
-    """Mark what is hidden one after another, by name, (H, W) each; or say why nothing can be.
+class Masks(Mapping[str, Mask]):
+    """What is hidden by name, (H, W) each, marked when it is asked for: those of a crowd would take gigabytes."""
+
+    def __init__(self, people: Sequence[Box], everyone: Mask, *, each: bool) -> None:
+        self._everyone = everyone
+        self._people = {f"person {place}": box for place, box in enumerate(people) if each}
+        self._names = (PEOPLE, *(name for name in self._people if self[name].any()), SCENE)
+
+    def __getitem__(self, name: str) -> Mask:
+        if name in (PEOPLE, SCENE):
+            return self._everyone if name == PEOPLE else ~self._everyone
+        height, width = self._everyone.shape
+        return mark([self._people[name]], width=width, height=height)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def list_hidden(image: Image.Image, people: Sequence[Box], *, each: bool = True) -> Masks | str:
+    """Mark what is hidden one after another; or say why nothing can be.
 
     That is all people, each of several unless that is not asked for, and all but them.
     """
-    size = {"width": image.width, "height": image.height}
-    everyone = mark(people, **size)
+    everyone = mark(people, width=image.width, height=image.height)
     if not everyone.any():
         return _NOBODY
     if everyone.all():
         return _NO_SCENE
-    one_by_one = enumerate(people) if each and len(people) > 1 else ()
-    marked = {f"person {place}": mark([box], **size) for place, box in one_by_one}
-    return {PEOPLE: everyone, **{name: one for name, one in marked.items() if one.any()}, SCENE: ~everyone}
+    return Masks(people, everyone, each=each and len(people) > 1)
 
 
 def mask_all(image: Image.Image, people: Sequence[Box]) -> Image.Image | str:

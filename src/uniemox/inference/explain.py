@@ -19,7 +19,7 @@ from uniemox.inference.opening import Named, list_inputs, open_image
 from uniemox.inference.predictor import MOST_PEOPLE, Predictor, list_below
 from uniemox.people.hiding import WAYS
 from uniemox.targets.columns import Column
-from uniemox.wording import nearest, one_line
+from uniemox.wording import nearest, shorten
 
 if TYPE_CHECKING:
     from uniemox.inference.opening import Input
@@ -143,7 +143,7 @@ def place_of(predictor: Predictor, emotion: str | None) -> int | None:
         return None
     if emotion not in known:
         raise ConfigError(
-            f"emotion is {one_line(emotion)[:80]}, but the model knows {', '.join(known)}{nearest(emotion, known)}"
+            f"emotion is {shorten(emotion)}, but the model knows {', '.join(known)}{nearest(emotion, known)}"
         )
     return known.index(emotion)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -24,7 +24,7 @@ from uniemox.files.images import MAX_PIXELS, Unreadable, decode_image
 from uniemox.inference.opening import Named
 from uniemox.inference.predictor import Prediction, Predictor
 from uniemox.serve import schema
-from uniemox.serve.batching import Batcher
+from uniemox.serve.batching import Batcher, Wanted
 from uniemox.serve.gate import HEADERS, Gate, require
 from uniemox.serve.limits import Admission, Ticket, read_body
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
@@ -32,6 +32,7 @@ from uniemox.serve.requests import Asked, Given, parse
 from uniemox.serve.site import site
 from uniemox.serve.urls import fetch
 from uniemox.version import __version__
+from uniemox.wording import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -190,17 +191,20 @@ class Service:
     async def _explain(self, asked: Asked) -> tuple[Explanation, str | None]:
         boxes, options = await self.batcher.decode(asked.boxes), asked.options
         content = await self._content(asked.images[0])
-        work = partial(self._explain_now, content, None if boxes is None else boxes[0], options)
+        given_up = Event()
+        work = partial(self._explain_now, content, None if boxes is None else boxes[0], options, given_up)
         try:
             found: tuple[Explanation, str | None] = await self.batcher.explain(work, alone=options.method in _ALONE)
         except (ConfigError, DataError) as error:
             # The error about a layer names the file of the model.
             unfit = f"method {options.method} does not fit the model, or torchcam is not installed: use occlusion"
-            raise HTTPException(422, unfit if options.method in _ALONE else str(error)) from None
+            raise HTTPException(422, unfit if options.method in _ALONE else printable(str(error))) from None
+        finally:
+            given_up.set()  # no thread goes on for a request that ran out of time
         return found
 
     def _explain_now(
-        self, content: bytes | Unreadable, boxes: list[Box] | None, options: Any
+        self, content: bytes | Unreadable, boxes: list[Box] | None, options: Any, given_up: Event
     ) -> tuple[Explanation, str | None]:
         from uniemox.inference.explain import explain_image
         from uniemox.inference.overlay import overlay
@@ -210,7 +214,8 @@ class Service:
             raise DataError(f"the image cannot be read: {image.reason}")
         if boxes is None and self.detector is not None:
             boxes = list(self.detector.detect([image])[0])
-        found = explain_image(self.predictor, image, boxes=boxes, method=options.method, emotion=options.emotion)
+        predictor = Wanted(self.predictor, given_up)
+        found = explain_image(predictor, image, boxes=boxes, method=options.method, emotion=options.emotion)
         if found.map is None:
             return found, None
         file = io.BytesIO()

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
+from threading import Event
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastapi import HTTPException
 
+from uniemox.inference.predictor import Predictor
+
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from uniemox.inference.opening import Named
-    from uniemox.inference.predictor import Prediction, Predictor, Reader, Sample
+    from uniemox.inference.predictor import Pixels, Prediction, Reader, Sample
     from uniemox.serve.limits import Admission
     from uniemox.serve.metrics import Metrics
 
@@ -31,6 +37,29 @@ _MEMORY: Final = 0.2  # Share of the newest batch in the average time of an imag
 class _Waiting(NamedTuple):
     sample: Sample
     answer: asyncio.Future[Prediction]
+
+
+class Wanted(Predictor):
+    """A predictor that stops among the images of an explanation, once nobody waits for it any more.
+
+    Args:
+        predictor: Whose model and target these are.
+        given_up: Set by another thread.
+    """
+
+    def __init__(self, predictor: Predictor, given_up: Event) -> None:
+        super().__init__(predictor.backend, target=predictor.target, decoding=predictor.decoding)
+        self._given_up = given_up
+
+    def logits(self, prepared: Iterable[Pixels], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """Run the model as `Predictor.logits` does, or raise `CancelledError`."""
+        return super().logits(self._while_wanted(prepared), batch_size=batch_size)
+
+    def _while_wanted(self, prepared: Iterable[Pixels]) -> Iterator[Pixels]:
+        for pixels in prepared:
+            if self._given_up.is_set():
+                raise CancelledError
+            yield pixels
 
 
 class Batcher:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 
 _MOST_BYTES: Final = 256 * 1024**2  # Of all bodies that are held at once, or four of the largest
 _LONGEST_WAIT: Final = 60  # Seconds that a client is asked to wait
@@ -82,7 +83,8 @@ async def read_body(parts: AsyncIterable[bytes], ticket: Ticket, *, declared: st
         seconds: Time in which all of it must arrive.
 
     Raises:
-        HTTPException: 413 for too many bytes, 408 for too much time, 429 where there is no room.
+        HTTPException: 413 for too many bytes, 408 for too much time, 429 where there is no room, 400 for a client
+            that left.
     """
     if declared is not None and declared.isdecimal() and int(declared[:20]) > ticket.admission.max_body:
         raise HTTPException(413, f"the body has {declared[:20]} bytes, over the limit of {ticket.admission.max_body}")
@@ -92,6 +94,8 @@ async def read_body(parts: AsyncIterable[bytes], ticket: Ticket, *, declared: st
             async for part in parts:
                 ticket.take_bytes(len(part))
                 body += part
+    except ClientDisconnect:
+        raise HTTPException(400, "the client left before the body ended") from None
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {seconds:g} s") from None
     return bytes(body)
