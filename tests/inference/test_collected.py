@@ -120,8 +120,8 @@ def test_what_is_no_file_is_refused(tmp_path):
     ("row", "complaint"),
     [
         ("x,awe,high,1", "confidence that does not hold numbers"),
-        ("x,awe,95,.95", "confidence that does not hold numbers .probabilities are from 0 to 1"),
-        ("x,awe,1,-inf", "p_awe that does not hold numbers"),
+        ("x,awe,95,.95", "confidence that does not hold probabilities from 0 to 1"),
+        ("x,awe,1,-inf", "p_awe that does not hold probabilities"),
         ("x,awe,1", "cannot read"),
         ("x,awe,1,1,1", "cannot read"),
     ],

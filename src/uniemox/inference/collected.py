@@ -197,14 +197,14 @@ def _convert(batch: pa.RecordBatch, column: Column, path: Path) -> pa.Array:
         if pa.types.is_string(values.type) and column.kind == "flag":
             values = pc.equal(pc.utf8_lower(values), "true")
         values = values if values.type == kind else values.cast(kind)
-        if column.kind == "share" and pc.any(pc.or_(pc.less(values, -_SLACK), pc.greater(values, 1 + _SLACK))).as_py():
-            raise ValueError("probabilities are from 0 to 1")
-        return values
     except (pa.ArrowException, ValueError, TypeError, RecursionError) as error:
         wanted = {"text": "text", "texts": "lists of texts", "flag": "true or false"}.get(column.kind, "numbers")
         raise DataError(
             f"{path} has a column {shorten(column.name)} that does not hold {wanted} ({reason_of(error)})"
         ) from error
+    if column.kind == "share" and pc.any(pc.or_(pc.less(values, -_SLACK), pc.greater(values, 1 + _SLACK))).as_py():
+        raise DataError(f"{path} has a column {shorten(column.name)} that does not hold probabilities from 0 to 1")
+    return values
 
 
 def _decode(values: pa.Array) -> pa.Array:
