@@ -150,7 +150,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     for name in ("pipe", "zero", "."):
         with pytest.raises(DataError, match="is not a file"):
             read_text(tmp_path / name)
-    with pytest.raises(DataError, match=r"cannot read .*absent: no such file"):
+    with pytest.raises(DataError, match=r"cannot read .*absent: no such file or directory; check the path"):
         read_text(tmp_path / "absent")
 
 

@@ -128,7 +128,8 @@ def damage_named(path: Path | str, kinds: tuple[type[Exception], ...] = (OSError
     try:
         yield
     except kinds as error:
-        raise DataError(f"cannot read {path}: {reason_of(error)}; get the file again") from error
+        then = "check the path" if isinstance(error, FileNotFoundError) else "get the file again"
+        raise DataError(f"cannot read {path}: {reason_of(error)}; {then}") from error
 
 
 def _find_separator(text: str, path: Path) -> str:

@@ -33,7 +33,7 @@ _MONTHS: Final = 36  # From more on, years are shown
 _COURSES: Final = 6
 _RANGES: Final = (
     "Ranges are 95 % intervals for more images of the same kind, with the rows of one file taken together. They say "
-    "nothing of the errors of the model, which answers for every image."
+    "nothing of the errors of the model."
 )
 
 
@@ -112,7 +112,7 @@ def _overview(found: Collection) -> Section:
     sure = main.summaries[0].sure
     if sure.sum():
         low = np.searchsorted(sure.cumsum(), sure.sum() / 2) / len(sure)
-        board.append(Score("median confidence", f"{low:.2f} to {low + 1 / len(sure):.2f}"))
+        board.append(Score("median confidence", f"{low:.2f} to {low + 1 / len(sure):.2f}", "between these two"))
     if main.promised:
         board.append(Score("abstained", f"{100 * main.abstained / main.promised:.1f} %", "too unsure to answer"))
     if main.sets:
@@ -272,7 +272,7 @@ def _categories(name: str, part: Breakdown) -> tuple[list[str], Clusters]:
 def _explain(name: str, part: Breakdown, shown: int, found: Collection, *, is_mix: bool) -> str:
     total = len(part.codes)
     texts = {
-        FOLDER: "The folders that the files are in, without what all paths share.",
+        FOLDER: "The folder of each file, less what all paths have in common.",
         DATE: f"When images were taken, as EXIF says of {_count(found.dated, 'file')} of {show_cell(found.files)}.",
     }
     more = f" The {shown - 1} largest of {show_cell(total)} are shown." if total > shown else ""

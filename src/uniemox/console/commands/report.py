@@ -10,7 +10,7 @@ from uniemox.config.report import ReportConfig
 from uniemox.console.commands.command import Answer, Command
 from uniemox.console.display import Terminal
 from uniemox.errors import ConfigError
-from uniemox.wording import listed, shorten
+from uniemox.wording import listed, one_line, shorten
 
 
 def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
@@ -34,7 +34,7 @@ def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
         by.append(config.compare)
     if config.model is None:  # else the model has said so
         for notice in dict.fromkeys(table.about["notice"] for table in tables if "notice" in table.about):
-            terminal.complain(notice)
+            terminal.write(one_line(notice))
     with terminal.status("reading the tables"):
         found = collect(tables, by=by, root=config.root)
         sides = None
