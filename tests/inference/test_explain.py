@@ -72,7 +72,7 @@ def test_an_unknown_emotion_is_named_with_those_that_are_known(red_inside):
 @pytest.mark.parametrize(
     ("boxes", "reason"),
     [
-        (None, "nobody was looked for: give boxes, or what finds people"),
+        (None, "people and scene were not compared: no boxes and no detector given"),
         ((), "no people in the image"),
         ((Box(0, 0, 32, 32),), "the people cover the whole image"),
     ],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PEOPLE: Final = "people"
 SCENE: Final = "scene"
-NOT_ASKED: Final = "nobody was looked for: give boxes, or what finds people"
+NOT_ASKED: Final = "people and scene were not compared: no boxes and no detector given"
 _NOBODY: Final = "no people in the image"
 _NO_SCENE: Final = "the people cover the whole image"
 COLUMNS: Final = (Column("hiding_people", "number"), Column("hiding_scene", "number"), Column("hiding_agrees", "flag"))
