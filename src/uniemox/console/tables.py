@@ -139,10 +139,7 @@ def predictions_table(predictions: Sequence[Prediction], target: Target, *, top_
         moment = "" if prediction.time is None else f"{prediction.time:g} s"
         rows.append([prediction.path, moment, _describe_box(prediction.box), *cells])
     heads = ["path", "time", "person", "emotion", "%", *map(_spell, further), "likeliest", *map(_spell, hidden), "note"]
-    # Ratings have neither confidences nor classes, pictures no time, and most answers nothing to note.
-    used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]
-    shown = [[row[place] for place in used] for row in rows]
-    table = _make_table([heads[place] for place in used], shown, right=("time", "person", "%"))
+    table = _without_empty_columns(heads, rows, right=("time", "person", "%"))
     if target.units:
         table.caption = _cell(target.units)
     return table
@@ -162,9 +159,14 @@ def explanations_table(explanations: Sequence[Explanation]) -> Table:
         if not one.effects:
             rows.append([*start, one.reason, *("" for _ in WAYS), ""])
     heads = ["path", "time", "emotion", "number", "hidden", *WAYS, "the three"]
+    return _without_empty_columns(heads, rows, right=("time", "number", *WAYS))
+
+
+def _without_empty_columns(heads: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str]) -> Table:
+    # Ratings have neither confidences nor classes, images no time, and most answers nothing to note.
     used = [place for place, head in enumerate(heads) if head in ("path", "emotion") or any(row[place] for row in rows)]
     shown = [[row[place] for place in used] for row in rows]
-    return _make_table([heads[place] for place in used], shown, right=("time", "number", *WAYS))
+    return _make_table([heads[place] for place in used], shown, right=right)
 
 
 def hits_table(hits: Sequence[Hit], *, top_k: int = 3) -> Table:
