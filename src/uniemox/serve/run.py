@@ -149,11 +149,11 @@ class Patient(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read; only a whole head moves the time that is left."""
         super().data_received(data)
-        self._look()
+        if self._answers() != self._is_busy:
+            self._watch()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        self._is_busy = False
         super().on_response_complete()
         self._watch()
 
@@ -163,13 +163,11 @@ class Patient(H11Protocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
-    def _look(self) -> None:
-        is_busy = self.cycle is not None and not self.cycle.response_complete
-        if is_busy != self._is_busy:
-            self._watch()
+    def _answers(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
-        self._is_busy = self.cycle is not None and not self.cycle.response_complete
+        self._is_busy = self._answers()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(self._seconds if self._is_busy else _HEAD_SECONDS, self.transport.abort)
