@@ -263,3 +263,11 @@ def test_a_time_that_no_video_has_is_none(tmp_path, time):
     (summary,) = collect([one]).main.summaries
     assert [row.time for row in summary.doubtful.rows] == [None]
     assert not summary.courses
+
+
+@pytest.mark.usefixtures("rows_at_once")
+def test_files_are_counted_once_however_their_rows_are_sorted(tmp_path):
+    sorted_, _ = table(tmp_path / "a.parquet", ["a.mp4"] * 9 + ["b.mp4"] * 9)
+    mixed, _ = table(tmp_path / "b.parquet", ["a.mp4", "b.mp4"] * 9)
+    assert [(found.files, found.scattered) for found in map(collect, ([sorted_], [mixed]))] == [(2, 0), (2, 16)]
+    assert collect([sorted_, sorted_]).scattered == 2

@@ -62,6 +62,13 @@ def test_a_page_has_a_section_for_what_a_table_holds(tmp_path):
     assert "0 of 27 found" in page or "0 of " in page  # of the images, which do not exist
 
 
+def test_a_table_that_is_not_sorted_by_file_says_that_its_ranges_are_too_narrow(tmp_path):
+    columns = shares_table(("awe", "fear"))
+    assert "ranges are too narrow" not in page_of(tmp_path, columns)[0]
+    page, _ = page_of(tmp_path, columns | {"path": ["a.mp4", "b.mp4"] * 20})
+    assert "several tables (38 times)" in page
+
+
 def test_nothing_is_fetched_from_anywhere(tmp_path):
     page, _ = page_of(tmp_path, shares_table(("awe", "fear")))
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)

@@ -156,6 +156,7 @@ class Collection:
     failed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)  # Some paths with their reasons
+    scattered: int = 0  # Runs of rows whose file had others before, apart from them or in another table
     dated: int = 0  # Files that were asked for their date and have one
 
     @property
@@ -235,6 +236,7 @@ def collect(tables: Sequence[Collected], *, by: Sequence[str] = (FOLDER,), root:
     for table in tables:
         for batch in table.batches([name for name in by if name not in KNOWN]):
             reader.read(batch, table)
+    reader.recount()
     names = ", ".join(str(table.path) for table in tables)
     if not found.rows:
         raise DataError(f"{names} has no row, so there is nothing to report")
@@ -267,6 +269,7 @@ class _Reader:
         self._seen = {id(population): -1 for population in (found.images, found.people)}
         self._labels: dict[str, str] = {}  # Of the last file
         self._lot = np.random.default_rng(0)
+        self._keys: list[Counts] = []  # Hashes of the paths, each where its rows begin: 8 MB for a million
 
     def read(self, batch: pa.RecordBatch, table: Collected) -> None:
         """Add the rows of a batch."""
@@ -280,6 +283,7 @@ class _Reader:
         files = self._file + is_new.cumsum()
         found.rows += len(batch)
         found.files += int(is_new.sum())
+        self._keys.append(np.fromiter(map(hash, paths[is_new]), np.int64))
         readings = [summary.reading for summary in found.images.summaries]
         values = [reading.values(batch) for reading in readings]
         answered = ~np.logical_or.reduce([np.isnan(one).any(1) for one in values])
@@ -293,6 +297,12 @@ class _Reader:
                 own = {name: (texts, places[chosen]) for name, (texts, places) in labels.items()}
                 rows = batch.filter(pa.array(ours))
                 self._add(population, rows, [one[chosen] for one in values], files[chosen], own)
+
+    def recount(self) -> None:
+        """Count files once whose rows are not beside each other, after the last batch."""
+        if self._keys:
+            self.found.scattered = self.found.files - len(np.unique(np.concatenate(self._keys)))
+            self.found.files -= self.found.scattered
 
     def _count_failures(self, batch: pa.RecordBatch, paths: Any, failed: Flags) -> None:
         found = self.found

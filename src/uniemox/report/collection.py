@@ -31,6 +31,10 @@ from uniemox.wording import listed, name_first, shorten
 _MOST: Final = 20  # Emotions, and categories, that are shown; the others are summed up
 _MONTHS: Final = 36  # From more on, years are shown
 _COURSES: Final = 6
+_SCATTERED: Final = (
+    "Rows of the same file are not beside each other, or stand in several tables ({:,} times), and are taken for rows "
+    "of different files: ranges are too narrow. Sort the tables by path, and report each image once."
+)
 _RANGES: Final = (
     "Ranges are 95 % intervals for more images of the same kind, with the rows of one file taken together. They say "
     "nothing of the errors of the model."
@@ -122,6 +126,8 @@ def _overview(found: Collection) -> Section:
             Score("unfamiliar", f"{100 * main.unfamiliar / main.measured:.1f} %", "unlike the training images")
         )
     notices = dict.fromkeys(table.about["notice"] for table in found.tables if "notice" in table.about)
+    if found.scattered:
+        notices[_SCATTERED.format(found.scattered)] = None
     return Section("At a glance", blocks=[*(Notice(text, "warning") for text in notices), Scoreboard(board)])
 
 
