@@ -119,3 +119,19 @@ def test_boxes_are_given_for_each_image_or_not_at_all():
     for bad in ("[[]]", "[[0, 0, 5, 5]]", "[[], [[5, 5, 0, 0]]]"):
         with pytest.raises(HTTPException, match="boxes"):
             read(*form(images, {"boxes": bad})).boxes()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "status", "words"),
+    [
+        ([[0, 0, 1, 1]] * 300, 413, "at most 256"),
+        ([[0, 0, "x", 1]], 422, "of one image.0.2: Input should be a valid number"),
+        ([[[0, 0, 1]]], 422, "of each image.0.0.3: Field required"),
+        ([[[0, 0, 1, 1]]] * 300, 413, "at most 256"),
+    ],
+)
+def test_a_wrong_box_is_named_by_its_place(boxes, status, words):
+    with pytest.raises(HTTPException) as refused:
+        read("application/json", json.dumps({"images": ["YQ=="], "boxes": boxes}).encode())
+    assert refused.value.status_code == status
+    assert words in refused.value.detail

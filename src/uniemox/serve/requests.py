@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from annotated_types import Len
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -31,13 +31,26 @@ _MOST: Final = 256  # Images in a request, whatever the settings, and people in 
 _People = Annotated[list[tuple[float, float, float, float]], Len(0, _MOST)]
 
 
+def _tag(boxes: Any) -> str:
+    """Tell boxes of one image from lists of them, so that an error is about what was meant."""
+    first = boxes[0] if isinstance(boxes, list) and boxes else None
+    is_of_one = isinstance(first, list) and first and not isinstance(first[0], list)
+    return "of one image" if is_of_one else "of each image"
+
+
+_Boxes = Annotated[
+    Annotated[list[_People], Len(0, _MOST), Tag("of each image")] | Annotated[_People, Tag("of one image")],
+    Discriminator(_tag),
+]
+
+
 class Options(BaseModel):
     """What a request may ask beside its images; in a form or after the address, lists are written in JSON."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    boxes: Annotated[list[_People] | _People | None, Field(examples=[[[[12, 30, 80, 160]]]])] = Field(
-        None, description="People in each image as (x0, y0, x1, y1) in pixels of the upright image", max_length=_MOST
+    boxes: Annotated[_Boxes | None, Field(examples=[[[[12, 30, 80, 160]]]])] = Field(
+        None, description="People in each image as (x0, y0, x1, y1) in pixels of the upright image"
     )
     detect: bool = Field(False, description="Find the people by the service's detector, if it has one")
     emotion: Annotated[str | None, Len(0, 200)] = Field(None, description="Emotion to explain, if not the predicted")
