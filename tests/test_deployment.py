@@ -197,6 +197,7 @@ def test_a_replica_of_ray_answers_as_the_service_does(exported):
 
 
 @pytest.mark.soak
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of ray itself
 def test_ray_serves_the_example(exported):
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'ray[serve]'")
     import urllib.request
