@@ -12,7 +12,8 @@ from uniemox.errors import ConfigError
     ("given", "message"),
     [
         ({"paths": ()}, "`paths` must be given"),
-        ({"map": False}, "nothing to explain: give `boxes` or `detector`, or omit `map` false"),
+        ({}, "nothing to show: give `overlays` for maps, and `boxes` or `detector`"),
+        ({"map": False, "json": True}, "nothing to show"),
         ({"map": False, "boxes": Path("b"), "overlays": Path("o")}, "`overlays` show maps"),
     ],
 )
@@ -22,5 +23,15 @@ def test_settings_that_explain_nothing_are_refused(given, message):
     assert message in str(error.value)
 
 
-def test_people_alone_are_enough():
-    assert not ExplainConfig(model="m", paths=[Path("a.png")], map=False, boxes=Path("b.csv")).map
+@pytest.mark.parametrize(
+    ("given", "shows_maps"),
+    [
+        ({"boxes": Path("b.csv")}, False),
+        ({"boxes": Path("b.csv"), "out": Path("t.csv")}, False),
+        ({"boxes": Path("b.csv"), "json": True, "map": False}, False),
+        ({"json": True}, True),
+        ({"overlays": Path("o")}, True),
+    ],
+)
+def test_maps_are_made_where_they_are_shown(given, shows_maps):
+    assert ExplainConfig(model="m", paths=[Path("a.png")], **given).shows_maps == shows_maps

@@ -47,4 +47,10 @@ class ExplainConfig(RunsModel, DetectorConfig):
         check_ending("out", self.out, TABLES)
         check(self.map or self.overlays is None, "`overlays` show maps: omit `map` false")
         asks_people = self.boxes is not None or self.detector is not None
-        check(self.map or asks_people, "nothing to explain: give `boxes` or `detector`, or omit `map` false")
+        show = "give `overlays` for maps, and `boxes` or `detector` to ask whether people or scene count"
+        check(asks_people or self.shows_maps, f"nothing to show: {show}")
+
+    @property
+    def shows_maps(self) -> bool:
+        """Whether maps are made: where they are asked for and shown."""
+        return self.map and (self.overlays is not None or self.json)

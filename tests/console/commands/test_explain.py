@@ -25,6 +25,7 @@ def test_a_table_sentences_and_overlays_are_made(run, exported, painted, images,
     drawn = sorted((tmp_path / "maps").iterdir())
     assert len(drawn) == 2
     assert read_image(drawn[0]).width == 640
+    assert out.rstrip().replace("\n", "").endswith(str(tmp_path / "maps"))
     code, _, err = run(*words)
     assert code == cli.WRONG_USE
     assert "maps exists and is not empty" in err
@@ -54,22 +55,23 @@ def test_a_written_table_is_replaced_only_if_that_is_said(run, exported, painted
     assert run(*words, "--overwrite")[0] == cli.SUCCESS
 
 
-def test_bad_images_are_counted_and_only_bad_ones_fail(run, exported, images, tmp_path):
+def test_bad_images_are_counted_and_only_bad_ones_fail(run, exported, painted, images, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    code, out, err = run("explain", exported, bad, images[0])
+    code, out, err = run("explain", exported, bad, images[0], "--boxes", painted.people)
     assert code == cli.SUCCESS
     assert "not an image" in out
     assert "1 of 2 images could not be read" in err
-    assert run("explain", exported, bad)[0] == cli.FAILURE
+    assert run("explain", exported, bad, "--json")[0] == cli.FAILURE
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--emotion", "rage"], "--emotion is rage, but the model knows awe, fear, joy"),
-        (["--method", "layercam"], "whose layers --method layercam cannot read: use occlusion"),
-        (["--out", "table.txt"], "--out is table.txt, but must end in .csv, .jsonl, .parquet"),
+        ([], "nothing to show: give --overlays for maps, and --boxes or --detector"),
+        (["--json", "--emotion", "rage"], "--emotion is rage, but the model knows awe, fear, joy"),
+        (["--json", "--method", "layercam"], "whose layers --method layercam cannot read: use occlusion"),
+        (["--json", "--out", "table.txt"], "--out is table.txt, but must end in .csv, .jsonl, .parquet"),
         (["--overlays", "."], "exists and is not empty: choose another --overlays, or give --overwrite"),
     ],
 )

@@ -38,12 +38,12 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
         people=people,
         method=config.method,
         emotion=config.emotion,
-        with_map=config.map,
+        with_map=config.shows_maps,
     )
     counted = _Counted(found, config.overlays)
     if config.out is not None:
         _write(counted, config.out, predictor, config)
-        yield Answer([config.out], {"out": config.out, "images": counted.count})
+        yield Answer([config.out, config.overlays], {"out": config.out, "images": counted.count})
     elif config.json:
         for one in counted:
             yield Answer(data=one.to_dict())
@@ -52,7 +52,7 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
 
         listed = [one.without_image() for one in counted]
         sentences = [f"{one.path}: {one.sentence}." for one in listed if one.sentence is not None]
-        yield Answer([explanations_table(listed), *sentences])
+        yield Answer([explanations_table(listed), *sentences, config.overlays])
     if counted.failed:
         terminal.complain(f"{counted.failed} of {counted.count} images could not be read")
     return FAILURE if counted.failed == counted.count else SUCCESS
