@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
+from itertools import permutations
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from uniemox.config.training import Target as Kind
 from uniemox.errors import ConfigError, DataError
 from uniemox.inference.explain import COLUMNS, explain, explain_image, list_rows
 from uniemox.inference.predictor import Predictor
 from uniemox.inference.tables import Form
 from uniemox.manifests.table import Box
 from uniemox.people.hiding import WAYS
+from uniemox.targets.kinds import build_target
 
 PERSON = Box(4, 4, 12, 12)
 
@@ -157,3 +161,32 @@ def test_an_export_is_explained_without_torch(exported, painted):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "6 set()\n"
+
+
+CLASSES, DIMENSIONS = ("red", "other", "more"), ("valence", "arousal")
+KINDS = [(kind,) for kind in get_args(Kind)] + list(permutations(get_args(Kind), 2))
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="+".join)
+def test_the_answers_of_every_kind_of_model_are_explained(red_inside, kinds):
+    """The first output of the first kind follows the person's red, so hiding the person lowers it and nothing else."""
+    target = build_target(list(kinds))
+    names = [DIMENSIONS if kind == "valence_arousal" else CLASSES for kind in kinds]
+    if len(kinds) == 1:
+        target = target.bind(names[0])
+    else:
+        target = target._join(part.bind(own) for part, own in zip(target.parts, names, strict=True))
+    backend = red_inside((4, 4, 12, 12)).backend
+    kept, two = target.to_facts(), backend.logits
+    backend.facts.classes, backend.facts.target = target.classes, target.name
+    backend.facts.kept = {"thresholds": kept["thresholds"], **kept.get("numbers", {})}
+    backend.logits = lambda pixels: np.pad(two(pixels), ((0, 0), (0, target.num_outputs - 2))) / 6
+    found = explain_image(Predictor(backend), person_in_grey(), boxes=[PERSON])
+    assert found.emotion == target.classes[0]
+    assert list(found.numbers) == list(target.classes)
+    assert max(found.changes(found.emotion)["people"].values()) < 0
+    assert set(found.changes(found.emotion)["scene"].values()) == {0.0}
+    assert found.sentence.startswith(f"Hiding the people lowers {found.emotion} from ")
+    assert np.unravel_index(found.map.argmax(), found.map.shape) in {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert json.loads(json.dumps(found.to_dict()))["predicted" if "predicted" in found.answer else "emotion"]
+    assert len(list(list_rows(found))) == 2 * len(target.classes)
