@@ -67,6 +67,8 @@ bench: setup
 	$(BIN)/python benchmarks/domain.py
 	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/collection.py
 
 build: setup
 	$(BIN)/python -m build
