@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.inference import collected
-from uniemox.inference.collected import open_collected
+from uniemox.inference import stored_tables
+from uniemox.inference.stored_tables import open_stored
 from uniemox.inference.collection import (
     Course,
     Ranking,
@@ -20,7 +20,6 @@ from uniemox.inference.collection import (
     collect,
     cut_in_two,
     put_against,
-    strip_common,
 )
 
 CLASSES = ("awe", "fear", "joy")
@@ -38,12 +37,12 @@ def table(path, paths, *, seed=0, about=None, **more):
     }
     found = pa.table(columns | more)
     pq.write_table(found.replace_schema_metadata({f"uniemox.{key}": text for key, text in (about or {}).items()}), path)
-    return open_collected(path), found
+    return open_stored(path), found
 
 
 @pytest.fixture(params=[2**15, 7])
 def rows_at_once(request, monkeypatch):
-    monkeypatch.setattr(collected, "_ROWS", request.param)
+    monkeypatch.setattr(stored_tables, "_ROWS", request.param)
 
 
 def shares_of(summary):
@@ -128,7 +127,7 @@ def test_failures_are_counted_by_reason(tmp_path):
         ]
     )
     pq.write_table(pa.table({**rows.to_pydict(), **cut, "reason": reasons}), tmp_path / "t.parquet")
-    found = collect([open_collected(tmp_path / "t.parquet")])
+    found = collect([open_stored(tmp_path / "t.parquet")])
     assert found.failed == 5
     assert found.reasons == {"empty file": 3, "not an image": 2}
     assert found.failures == [("0.png", "empty file"), ("12.png", "not an image")]
@@ -186,7 +185,7 @@ def test_tables_that_answer_otherwise_are_refused(tmp_path):
     first, _ = table(tmp_path / "a.parquet", ["a"])
     pq.write_table(pa.table({"path": ["a"], "valence": [1.0], "arousal": [2.0]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="answer with different emotions or ratings"):
-        check_same([first, open_collected(tmp_path / "b.parquet")])
+        check_same([first, open_stored(tmp_path / "b.parquet")])
 
 
 def test_nothing_to_report_is_refused(tmp_path):
@@ -197,7 +196,7 @@ def test_nothing_to_report_is_refused(tmp_path):
     shares = {f"p_{name}": pa.nulls(2, pa.float64()) for name in CLASSES}
     pq.write_table(pa.table({**failed, **shares, "reason": ["empty file"] * 2}), tmp_path / "f.parquet")
     with pytest.raises(DataError, match=r"no answer in its 2 rows, most often \(2\): empty file"):
-        collect([open_collected(tmp_path / "f.parquet")])
+        collect([open_stored(tmp_path / "f.parquet")])
     with pytest.raises(ConfigError, match=r"by names era, but .*t.parquet has no such column"):
         collect([one], by=["era"])
 
@@ -207,7 +206,7 @@ def test_ratings_are_averaged_and_some_are_kept_to_be_drawn(tmp_path):
     ratings = np.random.default_rng(0).uniform(-1, 1, (4000, 2))
     columns = {"path": [f"{i}.png" for i in range(4000)], "valence": ratings[:, 0], "arousal": ratings[:, 1]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    (summary,) = collect([open_collected(tmp_path / "t.parquet")]).main.summaries
+    (summary,) = collect([open_stored(tmp_path / "t.parquet")]).main.summaries
     assert summary.whole.mix(are_shares=False).mean[0] == pytest.approx(ratings.mean(0))
     assert summary.points.shape == (1500, 2)
     assert {tuple(row) for row in summary.points.tolist()} <= {tuple(row) for row in ratings.tolist()}
@@ -243,13 +242,6 @@ def test_many_folders_are_summed_up_as_others(tmp_path, monkeypatch):
     part = collect([one]).main.summaries[0].parts["folder"]
     assert len(part.codes) == 65
     assert part.sums.rows[part.codes["others"]] == 36
-
-
-def test_folders_lose_what_they_share():
-    assert list(strip_common(["a/b/c", "a/b/d/e"])) == ["c", "d/e"]
-    assert list(strip_common(["a/b", "a/b/c"])) == ["b", "b/c"]
-    assert list(strip_common(["a/b"])) == ["a/b"]
-    assert list(strip_common([".", "x"])) == [".", "x"]
 
 
 def test_a_path_is_a_path(tmp_path):

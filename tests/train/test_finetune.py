@@ -22,7 +22,7 @@ from uniemox.config.training import ConfidenceConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
 from uniemox.files.digest import hash_file
-from uniemox.inference.evaluate import compute_outputs
+from uniemox.inference.outputs import compute_outputs
 from uniemox.models.encoder import resample_positions
 from uniemox.targets.single_label import SingleLabel
 from uniemox.train.events import Message

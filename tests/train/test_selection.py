@@ -9,7 +9,7 @@ import torch
 import uniemox.train.selection as selection_module
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.load import load_model
-from uniemox.inference.evaluate import Outputs
+from uniemox.inference.outputs import Outputs
 from uniemox.train.engine import Engine
 from uniemox.train.finetune import finetune
 from uniemox.train.selection import Selection

@@ -7,7 +7,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 
 from uniemox.config.checks import Precision
-from uniemox.inference.evaluate import Measuring, Outputs, Reading
+from uniemox.inference.outputs import Measuring, Outputs, Reading
 from uniemox.manifests.table import Manifest, evenly
 from uniemox.targets.domain import MAX_FEATURES, NUM_NEIGHBOURS, Domain
 from uniemox.train.events import Message

@@ -21,7 +21,8 @@ from uniemox.config.probe import ProbeConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import admitting
 from uniemox.files.whole import check_vacant, write_whole
-from uniemox.inference.evaluate import Outputs, write_evaluation
+from uniemox.inference.evaluate import write_evaluation
+from uniemox.inference.outputs import Outputs
 from uniemox.manifests.table import Manifest, digest, read_manifest
 from uniemox.settings import RUN_CONFIG, save_config
 from uniemox.targets.intervals import groups_of

@@ -10,7 +10,7 @@ from uniemox.compute.devices import does_bfloat16_well
 from uniemox.config.checks import Precision
 from uniemox.config.training import FinetuneConfig
 from uniemox.data.pixels import EvaluationViews
-from uniemox.inference.evaluate import Outputs, compute_outputs
+from uniemox.inference.outputs import Outputs, compute_outputs
 from uniemox.manifests.table import Manifest
 from uniemox.targets.scores import Metric
 from uniemox.targets.target import Target

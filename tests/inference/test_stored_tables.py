@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniemox.errors import DataError
-from uniemox.inference.collected import open_collected
+from uniemox.inference.stored_tables import open_stored
 from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import SUFFIXES, write_predictions
 from uniemox.manifests.table import Box
@@ -41,7 +41,7 @@ def written(path, target, *, domain=None):
 def test_what_was_written_is_read(tmp_path, ending, kind):
     path = tmp_path / f"table{ending}"
     answers = written(path, kind(CLASSES), domain=Domain(np.eye(10, dtype=np.float16)))
-    table = open_collected(path)
+    table = open_stored(path)
     (batch,) = table.batches()
     (reading,) = table.readings
     shown = [os.fsencode(name).decode("utf-8", "replace") for name in NAMES]
@@ -63,16 +63,16 @@ def test_a_table_of_failures_alone_names_what_it_has(tmp_path, ending):
     write_predictions([Prediction(Path("bad.png"), None, "empty file")], path, SingleLabel(CLASSES))
     if ending == ".jsonl":  # its rows name no class
         with pytest.raises(DataError, match="not a table of predictions"):
-            open_collected(path)
+            open_stored(path)
     else:
-        assert [batch["predicted"].null_count for batch in open_collected(path).batches()] == [1]
+        assert [batch["predicted"].null_count for batch in open_stored(path).batches()] == [1]
 
 
 def test_any_other_column_is_read_as_text(tmp_path):
     path = tmp_path / "table.parquet"
     columns = {"path": ["a", "b"], "predicted": ["awe", "awe"], "confidence": [1.0, 1.0], "p_awe": [1.0, 1.0]}
     pq.write_table(pa.table(columns | {"year": [1999, 2001]}), path)
-    (batch,) = open_collected(path).batches(["year"])
+    (batch,) = open_stored(path).batches(["year"])
     assert batch["year"].to_pylist() == ["1999", "2001"]
 
 
@@ -80,7 +80,7 @@ def test_what_made_a_table_is_kept_and_bounded(tmp_path):
     path = tmp_path / "table.parquet"
     about = {"model": "demo", "notice": "x" * 9000}
     write_predictions([], path, SingleLabel(CLASSES), about=about)
-    table = open_collected(path)
+    table = open_stored(path)
     assert table.about["model"] == "demo"
     assert len(table.about["notice"]) <= 600
 
@@ -92,6 +92,8 @@ def test_what_made_a_table_is_kept_and_bounded(tmp_path):
         ("a.csv", b"", "has no headings"),
         ("a.csv", b"a,a\n", "two columns called a"),
         ("a.csv", b"path,label\nx,awe\n", "it must have the columns path, and predicted"),
+        ("a.csv", b"path;predicted;confidence;p_awe\nx;awe;1;1\n", "semicolons separate its cells: save it with commas"),
+        ("a.csv", b"path\tpredicted\n", "tabs separate its cells"),
         ("a.jsonl", b"", "it has none"),
         ("a.jsonl", b"[1]\n", "a line is no object"),
         ("a.jsonl", b"{\n", "cannot read"),
@@ -104,16 +106,16 @@ def test_what_is_no_table_of_predictions_is_refused_in_one_line(tmp_path, name, 
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(DataError, match=complaint) as found:
-        open_collected(path)
+        open_stored(path)
     assert "\n" not in str(found.value)
 
 
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="no file at"):
-        open_collected(tmp_path / "absent.csv")
+        open_stored(tmp_path / "absent.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="is a folder: name the `model`"):
-        open_collected(tmp_path / "folder.csv")
+        open_stored(tmp_path / "folder.csv")
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,18 @@ def test_rows_that_hold_something_else_are_refused(tmp_path, row, complaint):
     path = tmp_path / "a.csv"
     path.write_text(f"path,predicted,confidence,p_awe\n{row}\n")
     with pytest.raises(DataError, match=complaint):
-        list(open_collected(path).batches())
+        list(open_stored(path).batches())
 
 
 def test_cells_that_are_no_lists_are_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("path,predicted,likeliest,confidence,p_awe\nx,awe,awe,1,1\n")
     with pytest.raises(DataError, match="predicted that does not hold lists of texts"):
-        list(open_collected(path).batches())
+        list(open_stored(path).batches())
 
 
 def test_a_line_without_an_end_is_not_read_whole(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"path": "' + b"x" * 2**23)
     with pytest.raises(DataError, match="a line is longer than"):
-        open_collected(path)
+        open_stored(path)
