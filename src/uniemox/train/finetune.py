@@ -20,7 +20,8 @@ from uniemox.data.batch import collate_labelled
 from uniemox.data.dataset import AugmentedDataset
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import ConfigError
-from uniemox.inference.evaluate import Measuring, Outputs, write_evaluation
+from uniemox.inference.evaluate import write_evaluation
+from uniemox.inference.outputs import Measuring, Outputs
 from uniemox.manifests.table import Manifest, digest, read_manifest
 from uniemox.models.classify import (
     AnyClassifier,
