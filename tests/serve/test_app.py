@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from uniemox.files.images import Unreadable
 from uniemox.inference.predictor import Predictor
 from uniemox.serve.app import name_of
+from uniemox.serve.requests import Options
 
 PNG = {"Content-Type": "image/png"}
 
@@ -34,7 +36,7 @@ def test_every_kind_of_request_gets_the_answer_of_python(connect, backend, red):
         (row,) = found["predictions"]
         assert {name: row[name] for name in expected.answer} == dict(expected.answer)
         assert (row["index"], row["reason"], row["box"]) == (0, None, None)
-    assert [r.json()["predictions"][0]["name"] for r in answers] == ["image 0", "a.png", "image 0", "a.png"]
+    assert [r.json()["predictions"][0]["name"] for r in answers] == ["image", "a.png", "image", "a.png"]
 
 
 def test_among_several_images_an_unreadable_one_is_a_row(connect, red, blue):
@@ -145,6 +147,25 @@ def test_an_explanation_that_runs_out_of_time_stops(connect, make_service, backe
     assert client.post("/v1/explain", content=red, headers=PNG).status_code == 200
 
 
+def test_nothing_is_decoded_for_an_explanation_that_nobody_waits_for(make_service, red, monkeypatch):
+    from uniemox.serve import app as module
+
+    given_up, decoded = threading.Event(), []
+    monkeypatch.setattr(module, "decode_image", lambda content: decoded.append(content))
+    given_up.set()
+    with pytest.raises(CancelledError):
+        make_service()._explain_now(red, None, Options(), given_up)
+    assert decoded == []
+
+
+def test_the_people_of_an_explanation_wait_in_the_queue_too(connect, red):
+    client = connect(queue=4)
+    for count, status in ((3, 200), (4, 413)):
+        asked = {"files": {"files": ("a", red)}, "data": {"boxes": str([[0, 0, 9, 9]] * count)}}
+        for path in ("/v1/predict", "/v1/explain"):
+            assert client.post(path, **asked).status_code == status
+
+
 def test_an_emotion_that_turns_the_direction_of_writing_is_named_by_its_escapes(connect, red):
     answer = connect().post("/v1/explain", files={"files": ("a", red)}, data={"emotion": "joy\u202e"})
     assert "joy\\u202e" in answer.json()["detail"]
@@ -154,6 +175,15 @@ def test_one_image_is_explained_at_a_time(connect, red):
     client = connect()
     assert client.post("/v1/explain", files=[("files", ("a", red))] * 2).status_code == 413
     assert client.post("/v1/explain", content=b"text", headers=PNG).status_code == 422
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v2/predict", 404), ("GET", "/v1/predict", 405)])
+def test_an_address_that_is_none_is_answered_in_a_sentence(connect, method, path, status):
+    answer = connect().request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["detail"].startswith(("nothing is at this address:", "this address takes another method:"))
+    assert ("allow" in answer.headers) == (status == 405)
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_labels_describe_the_model_and_the_limits(connect):

@@ -158,3 +158,7 @@ def test_an_explanation_that_nobody_waits_for_stops_among_its_images(backend):
     with pytest.raises(CancelledError):
         Wanted(Predictor(backend), given_up).logits(images(), batch_size=2)
     assert (read, backend.batches[-2:]) == ([0, 1, 2, 3, 4, 5], [2, 2])
+    read.clear()
+    with pytest.raises(CancelledError):  # before the first is made
+        Wanted(Predictor(backend), given_up).logits(images())
+    assert read == []

@@ -36,6 +36,15 @@ def test_the_examples_are_answered_as_the_file_describes(connect, api):
     Labels.model_validate(client.get("/v1/labels").json())
 
 
+def test_an_empty_list_of_boxes_fits_the_file(api):
+    """It is a list of boxes, and one of such lists: a schema by `oneOf` would refuse it."""
+    for path in ("/v1/predict", "/v1/explain"):
+        content = api["paths"][path]["post"]["requestBody"]["content"]
+        boxes = content["application/json"]["schema"]["properties"]["boxes"]
+        assert "oneOf" not in json.dumps(content)
+        assert [kind.get("minItems", 0) for kind in boxes["anyOf"][0]["anyOf"]] == [0, 0]
+
+
 def try_requests(service, count):
     """Send requests that schemathesis makes from the file; return their statuses."""
     import schemathesis

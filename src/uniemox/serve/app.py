@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 _FETCHERS: Final = 8  # URLs that are fetched at once
 _MOST_EXPLAINED: Final = 4  # Explanations at once, each of which takes as long as a hundred images
 _ALONE: Final = ("gradcam", "layercam")  # Methods that change the model while they run
+_UNKNOWN: Final = {
+    404: "nothing is at this address: openapi.json lists those that there are",
+    405: "this address takes another method: openapi.json lists them",
+}
 
 
 def name_of(model: str) -> str:
@@ -74,7 +78,7 @@ class Service:
     predictor: Predictor
     config: ServeConfig
     detector: Detector | None = None
-    fetch: Any = fetch  # Of the same arguments; tests put another one here
+    fetch: Callable[..., bytes | Unreadable] = fetch  # Tests put another one here
     is_stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -141,7 +145,7 @@ class Service:
         self.metrics.images.labels("answered").inc(len(asked.images) - unreadable)
         if len(asked.images) == 1 and unreadable:
             raise HTTPException(422, f"the image cannot be read: {rows[0].reason}")
-        predictions = [_to_dict(row, asked.images[row.index or 0]) for row in rows]
+        predictions = [_to_dict(row, asked) for row in rows]
         return {"model": self.model, "notice": self.notice, "predictions": predictions}
 
     async def explain(self, request: Request) -> dict[str, Any]:
@@ -153,7 +157,7 @@ class Service:
                 raise self.admission.refuse(f"{_MOST_EXPLAINED} explanations are waiting already")
             self._num_explained += 1
             try:
-                explanation, drawn = await self._in_time(self._explain(asked))
+                explanation, drawn = await self._in_time(self._explain(asked, ticket))
             finally:
                 self._num_explained -= 1
         values = {name: value for name, value in explanation.to_dict().items() if name != "path"}
@@ -180,16 +184,20 @@ class Service:
     async def _predict(self, asked: Asked, ticket: Ticket) -> list[Prediction]:
         contents = await asyncio.gather(*map(self._content, asked.images))
         images = [Named(Path(str(place)), content) for place, content in enumerate(contents)]
-        boxes = await self.batcher.decode(asked.boxes)
+        boxes = await self._boxes(asked, ticket)
         if boxes is None:
             reader = self._detecting if asked.options.detect and self._detecting else self._plain
         else:
-            ticket.take_images(sum(map(len, boxes)))
             reader = self.predictor.reader({image.path: found for image, found in zip(images, boxes, strict=True)})
         return await self.batcher.predict(reader, images)
 
-    async def _explain(self, asked: Asked) -> tuple[Explanation, str | None]:
-        boxes, options = await self.batcher.decode(asked.boxes), asked.options
+    async def _boxes(self, asked: Asked, ticket: Ticket) -> list[list[Box]] | None:
+        boxes = await self.batcher.decode(asked.boxes)
+        ticket.take_images(sum(map(len, boxes or ())))
+        return boxes
+
+    async def _explain(self, asked: Asked, ticket: Ticket) -> tuple[Explanation, str | None]:
+        boxes, options = await self._boxes(asked, ticket), asked.options
         content = await self._content(asked.images[0])
         given_up = Event()
         work = partial(self._explain_now, content, None if boxes is None else boxes[0], options, given_up)
@@ -209,12 +217,14 @@ class Service:
         from uniemox.inference.explain import explain_image
         from uniemox.inference.overlay import overlay
 
+        predictor = Wanted(self.predictor, given_up)
+        predictor.check()
         image = content if isinstance(content, Unreadable) else decode_image(content)
         if isinstance(image, Unreadable):
             raise DataError(f"the image cannot be read: {image.reason}")
+        predictor.check()
         if boxes is None and self.detector is not None:
             boxes = list(self.detector.detect([image])[0])
-        predictor = Wanted(self.predictor, given_up)
         found = explain_image(predictor, image, boxes=boxes, method=options.method, emotion=options.emotion)
         if found.map is None:
             return found, None
@@ -233,10 +243,11 @@ class Service:
         return found
 
 
-def _to_dict(row: Prediction, image: Given) -> dict[str, Any]:
+def _to_dict(row: Prediction, asked: Asked) -> dict[str, Any]:
     values = row.to_dict()
     del values["path"]
-    return {"index": row.index, "name": image.name or f"image {row.index}", **values}
+    unnamed = "image" if len(asked.images) == 1 else f"image {row.index}"
+    return {"index": row.index, "name": asked.images[row.index or 0].name or unnamed, **values}
 
 
 def build_app(service: Service, *, key: str | None = None) -> FastAPI:
@@ -279,9 +290,16 @@ def build_app(service: Service, *, key: str | None = None) -> FastAPI:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     app.include_router(site())
+    for status in _UNKNOWN:
+        app.add_exception_handler(status, _answer_unknown)
     app.add_exception_handler(Exception, _answer_error)
     app.add_middleware(Gate, metrics=service.metrics)
     return app
+
+
+async def _answer_unknown(request: Request, error: Any) -> Response:
+    del request
+    return JSONResponse({"detail": _UNKNOWN[error.status_code]}, error.status_code, error.headers)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

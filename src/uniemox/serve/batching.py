@@ -55,11 +55,17 @@ class Wanted(Predictor):
         """Run the model as `Predictor.logits` does, or raise `CancelledError`."""
         return super().logits(self._while_wanted(prepared), batch_size=batch_size)
 
+    def check(self) -> None:
+        """Raise `CancelledError` if nobody waits any more."""
+        if self._given_up.is_set():
+            raise CancelledError
+
     def _while_wanted(self, prepared: Iterable[Pixels]) -> Iterator[Pixels]:
+        self.check()
         for pixels in prepared:
-            if self._given_up.is_set():
-                raise CancelledError
+            self.check()
             yield pixels
+            self.check()  # before the next is made
 
 
 class Batcher:

@@ -56,8 +56,8 @@ class Ticket:
     def take_images(self, count: int) -> None:
         """Take room for images and the people in them, or raise 429; more than there ever is room for raises 413."""
         most = self.admission.max_images
-        if count > most:
-            raise HTTPException(413, f"{count} images and boxes, over the {most} that are taken at once: send fewer")
+        if (own := self.images + count) > most:
+            raise HTTPException(413, f"{own} images and boxes, over the {most} that are taken at once: send fewer")
         if self.admission.images + count > most:
             raise self.admission.refuse(f"{self.admission.images} images are waiting already")
         self.images += count

@@ -44,10 +44,16 @@ _Boxes = Annotated[
 ]
 
 
+def _take_either(schema: dict[str, Any]) -> None:
+    """Describe boxes by `anyOf`: an empty list is of both kinds, and pydantic writes `oneOf`."""
+    boxes = schema["properties"]["boxes"]["anyOf"][0]
+    boxes["anyOf"] = boxes.pop("oneOf")
+
+
 class Options(BaseModel):
     """What a request may ask beside its images; in a form or after the address, lists are written in JSON."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra=_take_either)
 
     boxes: Annotated[_Boxes | None, Field(examples=[[[[12, 30, 80, 160]]]])] = Field(
         None, description="People in each image as (x0, y0, x1, y1) in pixels of the upright image"
