@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PEOPLE: Final = "people"
 SCENE: Final = "scene"
 NOT_ASKED: Final = "people and scene were not compared: no boxes and no detector given"
+UNLISTED: Final = "people and scene were not compared: the boxes that are given name no such image"
 _NOBODY: Final = "no people in the image"
 _NO_SCENE: Final = "the people cover the whole image"
 COLUMNS: Final = (Column("hiding_people", "number"), Column("hiding_scene", "number"), Column("hiding_agrees", "flag"))

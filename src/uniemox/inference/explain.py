@@ -12,7 +12,7 @@ from PIL import Image
 from uniemox.config.explain import Method
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import Unreadable, adopt_image
-from uniemox.inference.effects import NOT_ASKED, Effect, agree, list_hidden, make_variants
+from uniemox.inference.effects import NOT_ASKED, UNLISTED, Effect, agree, list_hidden, make_variants
 from uniemox.inference.effects import Explanation as Explanation
 from uniemox.inference.maps import make_map
 from uniemox.inference.opening import Named, list_inputs, open_image
@@ -95,10 +95,13 @@ def explain(
         blank = Explanation(path=path)
         if isinstance(source, Named):
             blank = replace(blank, time=source.time, row=source.row)
-        boxes = None if isinstance(image, Unreadable) or people is None else reader.find_people(path, image)
         if isinstance(image, Unreadable):
             yield replace(blank, reason=image.reason)
-        elif boxes is not None and len(boxes) > MOST_PEOPLE:
+            continue
+        is_listed = not isinstance(reader.people, dict) or path in reader.people
+        blank = blank if is_listed else replace(blank, reason=UNLISTED)
+        boxes = reader.find_people(path, image) if people is not None and is_listed else None
+        if boxes is not None and len(boxes) > MOST_PEOPLE:
             yield replace(blank, reason=f"{len(boxes)} people are more than {MOST_PEOPLE}")
         else:
             yield _explain(predictor, image, boxes, place, method if with_map else None, blank)
@@ -176,7 +179,7 @@ def _explain(
     if method is not None:
         heat, used = make_map(predictor, image, box, place, method)
         explanation = replace(explanation, map=heat, method=used)
-    hidden = NOT_ASKED if boxes is None else list_hidden(image, boxes)
+    hidden = blank.reason or NOT_ASKED if boxes is None else list_hidden(image, boxes)
     if isinstance(hidden, str):
         return replace(explanation, reason=hidden)
     variants = [(name, way) for name in hidden for way in WAYS]

@@ -48,7 +48,7 @@ class _Part:
 
     inputs: int
     rows: int
-    unreadable: int  # Images that could not be read
+    unreadable: int  # Images that got no answer
     sha256: str
 
 
@@ -123,7 +123,7 @@ class Parts:
 
     @property
     def unreadable(self) -> int:
-        """Images of the finished parts that could not be read."""
+        """Images of the finished parts that got no answer."""
         return sum(part.unreadable for part in self._finished.values())
 
     @property

@@ -54,7 +54,7 @@ def _explain(config: ExplainConfig, terminal: Terminal) -> Generator[Answer, Non
         sentences = [f"{one.path}: {one.sentence}." for one in listed if one.sentence is not None]
         yield Answer([explanations_table(listed), *sentences, config.overlays])
     if counted.failed:
-        terminal.complain(f"{counted.failed} of {counted.count} images could not be read")
+        terminal.complain(f"{counted.failed} of {counted.count} images got no answer")
     return FAILURE if counted.failed == counted.count else SUCCESS
 
 
