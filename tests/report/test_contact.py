@@ -7,10 +7,10 @@ from PIL import Image
 from uniemox.config.people import PersonConfig
 from uniemox.errors import DataError
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
-from uniemox.report.charts import BLUE, RUST
+from uniemox.report.charts import BLUE
 from uniemox.report.contact import SIDE, Found, make_cards, write_found, write_sheet
 
-RED, GREEN, GREY = (200, 0, 0), (0, 200, 0), (128, 128, 128)
+RED, GREEN, GREY, WHITE = (200, 0, 0), (0, 200, 0), (128, 128, 128), (255, 255, 255)
 TIGHT = PersonConfig(margin=0)
 
 
@@ -48,7 +48,7 @@ def test_a_card_shows_the_boxes_and_the_crop_of_the_chosen_one(manifest, choice,
     scene = card.image.crop((0, 0, card.image.width - SIDE, SIDE))
     crop = card.image.crop((card.image.width - SIDE, 0, card.image.width, SIDE))
     assert colours(crop) == {colour}
-    assert {rgb(BLUE), rgb(RUST)} <= colours(scene)
+    assert {rgb(BLUE), WHITE} <= colours(scene)
 
 
 def test_a_card_says_what_is_to_be_seen(manifest):
@@ -104,7 +104,7 @@ def test_a_picture_holds_every_card(manifest, tmp_path):
         card = make_cards(manifest, TIGHT, count=1)[0].image
         assert sheet.width > 2 * card.width
         assert sheet.height > 2 * card.height
-        assert {rgb(BLUE), rgb(RUST), RED} <= colours(sheet.convert("RGB"))
+        assert {rgb(BLUE), RED} <= colours(sheet.convert("RGB"))
 
 
 def test_a_name_of_any_letters_and_length_can_be_shown(tmp_path):
@@ -144,14 +144,14 @@ def test_a_sheet_that_cannot_be_written_is_told_and_leaves_nothing(manifest, tmp
 def test_found_images_are_shown_in_their_order_with_scores(manifest, tmp_path, ending):
     root = manifest.facts.root
     found = [Found(root / "two.png", "0.912", "awe"), Found(root / "broken.png", "0.500", "<b>fear</b>")]
-    write_found(found, tmp_path / f"sheet.{ending}", title="Search: <i>", summary="2 images")
+    write_found(found, tmp_path / f"sheet.{ending}", title="Search: <i>", summary="2 images", notice="Mind the law.")
     if ending != "html":
         with Image.open(tmp_path / f"sheet.{ending}") as sheet:
             assert sheet.format == {"jpg": "JPEG", "png": "PNG"}[ending]
             assert sheet.width > 2 * SIDE
         return
     text = (tmp_path / "sheet.html").read_text()
-    assert text.index("0.912") < text.index("0.500")
+    assert text.index("Mind the law.") < text.index("0.912") < text.index("0.500")
     assert "<b>fear" not in text
     assert "<i>" not in text
 

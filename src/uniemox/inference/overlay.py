@@ -33,7 +33,7 @@ def overlay(image: Image.Image, explanation: Explanation) -> Image.Image:
     shown = image.resize((width, height), Image.Resampling.LANCZOS)
     if explanation.map is not None:
         shown = _heat(shown, explanation.map)
-    _draw_boxes(shown, explanation.people, explanation.box, scale)
+    outline(shown, explanation.people, explanation.box, scale)
     caption = _caption(explanation, max(width, _SMALLEST // 2))
     page = Image.new("RGB", (caption.width, height + caption.height), _PAPER)
     page.paste(shown, ((page.width - width) // 2, 0))
@@ -53,17 +53,22 @@ def _heat(image: Image.Image, heat: np.ndarray) -> Image.Image:
     return Image.fromarray((below * (1 - weight) + colour * weight).round().astype(np.uint8))
 
 
-def _draw_boxes(image: Image.Image, people: Sequence[Box], chosen: Box | None, scale: float) -> None:
-    """Outline the people, white in a dark edge; the one that the model reads is thicker."""
+def outline(
+    image: Image.Image, people: Sequence[Box], chosen: Box | None, scale: float, *, colour: str = "white"
+) -> None:
+    """Outline people, white in a dark edge, and the one that a model reads thicker, perhaps in another colour.
+
+    Their boxes are in pixels of an image that was scaled to this one.
+    """
     draw, line = ImageDraw.Draw(image), max(2, max(image.size) // 320)
     for box in (*people, *([chosen] if chosen is not None else [])):
         x0, y0 = (max(0, round(low * scale)) for low in (box.x0, box.y0))
         x1, y1 = (min(side, round(high * scale)) - 1 for side, high in zip(image.size, (box.x1, box.y1), strict=True))
         if x1 <= x0 or y1 <= y0:
             continue
-        inner = line * (2 if box is chosen else 1)
+        inner, ink = (2 * line, colour) if box is chosen else (line, "white")
         draw.rectangle((x0, y0, x1, y1), outline=_INK, width=inner + 2)
-        draw.rectangle((x0 + 1, y0 + 1, max(x0 + 1, x1 - 1), max(y0 + 1, y1 - 1)), outline=_PAPER, width=inner)
+        draw.rectangle((x0 + 1, y0 + 1, max(x0 + 1, x1 - 1), max(y0 + 1, y1 - 1)), outline=ink, width=inner)
 
 
 def _caption(explanation: Explanation, width: int) -> Image.Image:

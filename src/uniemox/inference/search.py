@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from uniemox.checkpoints.facts import ModelFacts, read_facts
 from uniemox.checkpoints.open import Opened, open_model
-from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.emotions import resolve
 from uniemox.errors import ConfigError, DataError
@@ -98,25 +97,16 @@ class Searcher:
         self.predictor = Predictor(self._embedding, target=predictor.target, decoding=predictor.decoding)
 
     @classmethod
-    def load(
-        cls,
-        model: str | Path,
-        *,
-        device: str = "auto",
-        dataset: str | None = None,
-        precision: AskedPrecision = "auto",
-        zero_shot: ZeroShotConfig | None = None,
-    ) -> Searcher:
-        """Load a model; arguments and errors are those of `Predictor.load`.
+    def load(cls, model: str | Path, *, zero_shot: ZeroShotConfig | None = None, **options: Any) -> Searcher:
+        """Load a model; arguments, `options` too, and errors are those of `Predictor.load`.
 
         A zero-shot model that is given no classes answers with those of Mikels beside its features.
         """
         opened = open_model(model)
         asked = zero_shot or ZeroShotConfig()
-        if not (asked.classes or asked.taxonomy or dataset) and _has_no_classes(opened):
+        if not (asked.classes or asked.taxonomy or options.get("dataset")) and _has_no_classes(opened):
             log.info("%s has no classes of its own, so its answers are those of `taxonomy` %s", model, _USUAL)
             asked = replace(asked, taxonomy=_USUAL)
-        options: dict[str, Any] = {"device": device, "dataset": dataset, "precision": precision}
         return cls(opened, Predictor.load(model, zero_shot=asked, **options), asked)
 
     @cached_property

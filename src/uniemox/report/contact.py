@@ -12,11 +12,12 @@ from uniemox.data.pixels import Preparation, cut_region
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.whole import write_whole
+from uniemox.inference.overlay import outline
 from uniemox.manifests.population import count_people
-from uniemox.manifests.table import Box, Manifest, Row
+from uniemox.manifests.table import Manifest, Row
 from uniemox.people.regions import choose_box, clip_box, person_region
-from uniemox.report.charts import BLUE, INK, MUTED, RUST, encode
-from uniemox.report.page import Comparison, Figure, Page, Section, Tile, TileGroup, write_page
+from uniemox.report.charts import BLUE, INK, MUTED, encode
+from uniemox.report.page import Comparison, Figure, Notice, Page, Section, Tile, TileGroup, write_page
 from uniemox.wording import counted, printable
 
 SIDE: Final = 224  # Side of a crop in pixels; a scene is as high
@@ -62,10 +63,10 @@ class Found(NamedTuple):
     caption: str  # What is known of it
 
 
-def write_found(found: Sequence[Found], path: Path, *, title: str, summary: str) -> None:
-    """Write found images in their order to a page (`.html`) or one image (`.jpg`, `.png`).
+def write_found(found: Sequence[Found], path: Path, *, title: str, summary: str, notice: str | None = None) -> None:
+    """Write found images in their order to a page (`.html`), with the notice of their model, or one image.
 
-    Raises `DataError` if nothing was found, or the file cannot be written.
+    Such an image is a `.jpg` or `.png`. Raises `DataError` if nothing was found, or the file cannot be written.
     """
     if not found:
         raise DataError(f"nothing was found to show in {path}")
@@ -75,7 +76,8 @@ def write_found(found: Sequence[Found], path: Path, *, title: str, summary: str)
             Tile(None if image is None else np.asarray(image), str(one.path), one.score, one.caption)
             for one, image in zip(found, images, strict=True)
         ]
-        section = Section("Found", "The best match first.", (Comparison((TileGroup("", tiles),)),))
+        warnings = () if notice is None else (Notice(notice, "warning"),)
+        section = Section("Found", "The best match first.", (*warnings, Comparison((TileGroup("", tiles),))))
         write_page(Page(title, summary, (section,)), path)
         return
     cards = []
@@ -107,7 +109,10 @@ def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     boxes = [clipped for box in row.boxes if (clipped := clip_box(box, width=width, height=height)) is not None]
     chosen = choose_box(boxes, person.choice, width=width, height=height)
     region = person_region(boxes, person, width=width, height=height)
-    scene = _draw_boxes(image, boxes, chosen)
+    scale = min(_SCENE_WIDTH / image.width, SIDE / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    scene = image.resize(size, Image.Resampling.LANCZOS)
+    outline(scene, boxes, chosen, scale, colour=BLUE)
     card.paste(scene, ((_SCENE_WIDTH - scene.width) // 2, (SIDE - scene.height) // 2))
     # Where nobody is, the scene as evaluation cuts it.
     crop = cut_region(image, region, size=SIDE, shape=person.shape) if region else Preparation(SIDE).cut(image)
@@ -118,21 +123,6 @@ def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     score = "" if chosen.score is None else f", score {chosen.score:.2f}"
     size = f"{chosen.x1 - chosen.x0:.0f} by {chosen.y1 - chosen.y0:.0f} pixels"
     return Card(card, name, f"{counted(len(boxes), 'person', several='people')}{score}, {size}")
-
-
-def _draw_boxes(image: Image.Image, boxes: list[Box], chosen: Box | None) -> Image.Image:
-    scale = min(_SCENE_WIDTH / image.width, SIDE / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    scene = image.resize(size, Image.Resampling.LANCZOS)
-    across, down = scene.width / image.width, scene.height / image.height
-    draw = ImageDraw.Draw(scene)
-    frames = [(box, RUST, 2) for box in boxes if box != chosen]
-    frames += [(chosen, BLUE, 3)] if chosen is not None else []
-    for box, colour, line in frames:
-        left, top = int(box.x0 * across), int(box.y0 * down)
-        right, bottom = max(left, int(box.x1 * across) - 1), max(top, int(box.y1 * down) - 1)
-        draw.rectangle((left, top, right, bottom), outline=colour, width=line)
-    return scene
 
 
 def _to_page(manifest: Manifest, cards: list[Card], person: PersonConfig) -> Page:

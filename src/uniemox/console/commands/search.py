@@ -101,11 +101,13 @@ def _answer(
     if config.out is not None:
         searcher.write(hits, config.out)
     if config.sheet is not None:
+        from uniemox.checkpoints.notice import use_notice
         from uniemox.report.contact import Found, write_found
 
         found = [Found(hit.path, f"{hit.score:.3f}", describe_answer(hit.prediction)) for hit in hits if hit.path]
         summary = f"{counted(len(found), 'image')} of {num_images:,}, by {config.model}."
-        write_found(found, config.sheet, title=f"Search: {shorten(what)}", summary=summary)
+        notice = use_notice(searcher.predictor.facts)
+        write_found(found, config.sheet, title=f"Search: {shorten(what)}", summary=summary, notice=notice)
     data = {
         "query": what,
         "images": num_images,
