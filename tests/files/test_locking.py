@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def hold(path):
     )
     assert process.stdout.readline() == b"held\n"
     return process
+
+
+def test_a_lock_is_waited_for_as_long_as_that_is_asked(path, caplog):
+    caplog.set_level("INFO")
+    with hold(path) as process:
+        with pytest.raises(BlockingIOError), locked(path, patience=0.3):
+            pass
+        assert caplog.text.count(f"waiting for {path}, which process {process.pid} on ") == 1
+        threading.Timer(0.2, process.kill).start()
+        with locked(path, patience=60):
+            assert process.wait() != 0
 
 
 def test_a_lock_keeps_other_processes_out_until_its_own_ends(path):

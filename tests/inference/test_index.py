@@ -237,7 +237,8 @@ def test_a_folder_of_somebody_else_stays_as_it_is(folder, tmp_path):
         pass
 
 
-def test_two_runs_do_not_write_one_index(folder):
+def test_two_runs_do_not_write_one_index(folder, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
     with open_index(folder, MODEL, COLUMNS), pytest.raises(DataError, match="in use by another search"):  # noqa: SIM117
         with open_index(folder, MODEL, COLUMNS):
             pass

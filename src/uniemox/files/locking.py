@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,22 +19,22 @@ from uniemox.wording import one_line
 
 log = logging.getLogger(__name__)
 
+_PAUSE: Final = 0.1  # Seconds between two looks at a lock that is waited for
 _held: Final = set[tuple[int, int]]()  # Device and number of the files that this process has locked
 _change: Final = Lock()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file, which is made with its folder if absent; the block may remove both.
+
+    Whoever holds it is waited for so many seconds.
 
     Raises:
         BlockingIOError: It is held; `strerror` says by which process, as the file does.
         OSError: The file cannot be made.
     """
-    with _change:
-        handle = _take(path)
-        key = _key(os.fstat(handle))
-        _held.add(key)
+    handle, key = _take_in_turn(path, time.monotonic() + patience)
     try:
         os.truncate(handle, 0)
         os.write(handle, f"{os.getpid()} on {platform.node()}".encode())
@@ -59,6 +60,24 @@ def is_locked(path: Path) -> bool:
         finally:
             os.close(handle)
     return False
+
+
+def _take_in_turn(path: Path, until: float) -> tuple[int, tuple[int, int]]:
+    is_waiting = False
+    while True:
+        try:
+            with _change:
+                handle = _take(path)
+                key = _key(os.fstat(handle))
+                _held.add(key)
+                return handle, key
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                raise
+            if not is_waiting:
+                log.info("waiting for %s, which process %s holds", path, error.strerror)
+        is_waiting = True
+        time.sleep(_PAUSE)
 
 
 def _take(path: Path) -> int:

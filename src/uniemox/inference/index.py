@@ -49,6 +49,7 @@ _KEY: Final = "features"
 _AGAIN: Final = "make it again with `reindex`"
 _LARGE: Final = 65_536  # Rows from which a part is not merged any more: 64 MB of features at a width of 512
 _MOST_SMALL: Final = 16  # Smaller parts that may stay as they are
+_PATIENCE: Final = 60.0  # Seconds that another search is waited for
 _BLOCK: Final = 8192  # Features in memory at once
 _MAX_ROWS: Final = 2**21  # Of a part that anybody may have written
 _MANY: Final = 1_000_000  # Images from which faiss is asked for
@@ -312,11 +313,11 @@ def open_index(
 
     Raises:
         ConfigError: The index is of another model, or damaged, or the folder is somebody else's.
-        DataError: Another run holds it, or it cannot be written.
+        DataError: Another run holds it for more than a minute, or it cannot be written.
     """
     _refuse_others(folder)
     try:
-        with locked(folder / _LOCK):
+        with locked(folder / _LOCK, patience=_PATIENCE):
             _prepare(folder, model, reindex=reindex)
             yield Index(folder, model, columns)
     except BlockingIOError as error:
