@@ -11,16 +11,8 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.inference import stored_tables
+from uniemox.inference.collection import Course, Ranking, Shown, check_same, collect, cut_in_two, put_against
 from uniemox.inference.stored_tables import open_stored
-from uniemox.inference.collection import (
-    Course,
-    Ranking,
-    Shown,
-    check_same,
-    collect,
-    cut_in_two,
-    put_against,
-)
 
 CLASSES = ("awe", "fear", "joy")
 
@@ -179,6 +171,36 @@ def test_a_table_is_put_against_one_of_another_model(tmp_path):
     for place, rows in enumerate((before, after)):
         counts = Counter(rows["predicted"].to_pylist())
         assert mix.mean[place] == pytest.approx([counts[name] / len(rows) for name in CLASSES])
+
+
+def test_files_of_both_tables_are_compared_in_pairs(tmp_path):
+    """Frames of the same videos: the error is that of a bootstrap of videos, far below that of independent ones."""
+    lot = np.random.default_rng(5)
+    videos = np.repeat(np.arange(200), lot.integers(1, 6, 200))
+    fear = lot.random(200)[videos] + lot.normal(0, 0.05, (2, len(videos))) > 0.5
+    paths = [f"{video}.mp4" for video in videos]
+    for name, own in zip("ab", fear, strict=True):
+        shares = np.where(own, 0.9, 0.1)
+        columns = {"path": paths, "predicted": np.where(own, "fear", "joy"), "confidence": np.full(len(paths), 0.9)}
+        pq.write_table(pa.table(columns | {"p_fear": shares, "p_joy": 1 - shares}), tmp_path / f"{name}.parquet")
+    first, second = (open_stored(tmp_path / f"{name}.parquet") for name in "ab")
+    sides = put_against(first, collect([second], keeps_files=True))
+    assert sides.shared == 200
+    mix, (correlation,) = sides.sums[0].mix(are_shares=True), sides.correlations
+    apart = np.sqrt((mix.error**2).sum(0) - 2 * correlation * mix.error.prod(0))
+    drawn = []
+    for _ in range(2000):
+        weights = np.bincount(lot.integers(0, 200, 200), minlength=200)[videos]
+        drawn.append(((fear[1].astype(int) - fear[0]) * weights).sum() / weights.sum())
+    assert apart == pytest.approx(np.std(drawn), rel=0.1)
+    assert apart.max() < mix.error.min() / 2
+
+
+def test_other_files_are_compared_as_independent(tmp_path):
+    first, _ = table(tmp_path / "a.parquet", [f"a/{i}.png" for i in range(30)])
+    second, _ = table(tmp_path / "b.parquet", [f"b/{i}.png" for i in range(40)])
+    sides = put_against(first, collect([second], keeps_files=True))
+    assert (sides.shared, sides.correlations[0].tolist()) == (0, [0, 0, 0])
 
 
 def test_tables_that_answer_otherwise_are_refused(tmp_path):

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from uniemox.inference.collected import open_collected
 from uniemox.inference.collection import collect, cut_in_two
-from uniemox.report.collection import collection_page, summarize
+from uniemox.inference.stored_tables import open_stored
+from uniemox.report.collection import collection_page, strip_common, summarize
 from uniemox.report.page import render
 
 EVIL = "<script>alert(1)</script>\u202e&"
@@ -35,9 +35,16 @@ def shares_table(names, count=40, *, seed=0, lists=False, **more):
 def page_of(tmp_path, columns, *, by=("folder",), compare=None, about=None):
     kept = {f"uniemox.{key}": text for key, text in (about or {}).items()}
     pq.write_table(pa.table(columns).replace_schema_metadata(kept), tmp_path / "t.parquet")
-    found = collect([open_collected(tmp_path / "t.parquet")], by=by)
+    found = collect([open_stored(tmp_path / "t.parquet")], by=by)
     sides = None if compare is None else cut_in_two(found, compare)
     return render(collection_page(found, title="Emotions", sides=sides)), found
+
+
+def test_folders_lose_what_they_share():
+    assert list(strip_common(["a/b/c", "a/b/d/e"])) == ["c", "d/e"]
+    assert list(strip_common(["a/b", "a/b/c"])) == ["b", "b/c"]
+    assert list(strip_common(["a/b"])) == ["a/b"]
+    assert list(strip_common([".", "x"])) == [".", "x"]
 
 
 def titles_of(page):

@@ -121,6 +121,37 @@ def test_where_nothing_differs_few_differences_are_called_so():
     assert called <= 22
 
 
+def test_paired_ratings_are_compared_by_students_test_of_pairs():
+    lot = np.random.default_rng(3)
+    first = lot.normal(3, 1, 40)
+    second = first + lot.normal(0.2, 0.3, 40)
+    mix = filled(first).beside(filled(second)).mix(are_shares=False)
+    apart = compare(mix, are_shares=False, correlation=np.corrcoef(first, second)[:1, 1])
+    expected = stats.ttest_rel(second, first)
+    assert apart.p[0] == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (apart.low[0], apart.high[0]) == pytest.approx((interval.low, interval.high))
+
+
+def test_paired_shares_have_newcombes_interval_with_the_correlation_of_the_pairs():
+    lot = np.random.default_rng(4)
+    first = lot.random(4000) < 0.3
+    second = np.where(lot.random(4000) < 0.9, first, lot.random(4000) < 0.5)
+    (p, q), phi = (first.mean(), second.mean()), np.corrcoef(first, second)[0, 1]
+    one, two = (stats.binomtest(int(hits.sum()), 4000).proportion_ci(method="wilson") for hits in (first, second))
+
+    def root(a, b):
+        return np.sqrt(a**2 - 2 * phi * a * b + b**2)
+
+    mix = filled(first).beside(filled(second)).mix(are_shares=True)
+    apart = compare(mix, are_shares=True, correlation=np.array([phi]))
+    expected = (q - p - root(q - two.low, one.high - p), q - p + root(two.high - q, p - one.low))
+    assert (apart.low[0], apart.high[0]) == pytest.approx(expected, abs=1e-4)
+    gains, losses = (second & ~first).sum(), (first & ~second).sum()
+    mcnemar = stats.chi2.sf((gains - losses) ** 2 / (gains + losses), 1)
+    assert apart.p[0] == pytest.approx(mcnemar, rel=0.2)
+
+
 def test_what_has_one_cluster_is_not_compared():
     apart = compare(filled([1, 0, 0], [0, 0, 1], [0, 0, 1]).mix(are_shares=True), are_shares=True)
     assert np.isnan(apart.p).all()

@@ -7,7 +7,7 @@ of a batch, C names of a reading.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.images import read_date
-from uniemox.inference.collected import EDGES, Collected
+from uniemox.inference.stored_tables import EDGES, StoredTable
 from uniemox.targets.clusters import Clusters
 from uniemox.targets.readings import Reading, given
+from uniemox.targets.scores import share
 from uniemox.wording import counted, name_first, shorten
 
 if TYPE_CHECKING:
@@ -141,13 +142,24 @@ class Population:
     measured: int = 0  # Rows that say whether the image is unfamiliar
     unfamiliar: int = 0
     strange: Ranking = field(default_factory=Ranking)
+    kept: list[tuple[Counts, Floats]] = field(default_factory=list)  # Numbers of files (M,), and values of all readings
+
+    def by_file(self, keys: Counts) -> tuple[Counts, Floats]:
+        """Return the keys of its files (F,), of those of all by number, and sums over rows: of 1, and of the values."""
+        if not self.kept:
+            return np.zeros(0, np.int64), np.zeros((0, 1 + sum(len(one.reading.names) for one in self.summaries)))
+        files, values = (np.concatenate(arrays) for arrays in zip(*self.kept, strict=True))
+        own, places = np.unique(keys[files], return_inverse=True)
+        sums = np.zeros((len(own), 1 + values.shape[1]))
+        np.add.at(sums, places, np.column_stack([np.ones(len(values)), values]))
+        return own, sums
 
 
 @dataclass
 class Collection:
     """All that a report of tables shows."""
 
-    tables: Sequence[Collected]
+    tables: Sequence[StoredTable]
     by: Sequence[str]
     images: Population
     people: Population
@@ -158,6 +170,7 @@ class Collection:
     failures: list[tuple[str, str]] = field(default_factory=list)  # Some paths with their reasons
     scattered: int = 0  # Runs of rows whose file had others before, apart from them or in another table
     dated: int = 0  # Files that were asked for their date and have one
+    keys: Counts = field(default_factory=lambda: np.zeros(0, np.int64))  # Hashes of the paths of files
 
     @property
     def main(self) -> Population:
@@ -170,18 +183,33 @@ class Sides(NamedTuple):
 
     names: tuple[str, str]
     sums: Sequence[Clusters]  # Of each reading: two categories
+    shared: int = 0  # Files that both have answers to
+    correlations: Sequence[Floats | None] = (None, None)  # Of each reading, between its two means (C,)
 
 
-def put_against(first: Collected, second: Collection) -> Sides:
-    """Read a table, perhaps of another model, to compare a collection with it; `DataError` as `collect`."""
+def put_against(first: StoredTable, second: Collection) -> Sides:
+    """Read a table, perhaps of another model, to compare a collection with it, which keeps its files.
+
+    Raises `DataError` as `collect`.
+    """
     _check_readings(first, second.tables[0])
-    own = collect([first], by=())
-    pairs = (
-        [before.whole.beside(after.whole) for before, after in zip(one.summaries, two.summaries, strict=True)]
-        for one, two in ((own.images, second.images), (own.people, second.people))
-        if two is second.main
+    own = collect([first], by=(), keeps_files=True)
+    one, two = (own.images if second.main is second.images else own.people), second.main
+    sums = [before.whole.beside(after.whole) for before, after in zip(one.summaries, two.summaries, strict=True)]
+    shared, correlation = _correlate(one.by_file(own.keys), two.by_file(second.keys))
+    names = (str(first.path), ", ".join(str(table.path) for table in second.tables))
+    starts = np.cumsum([len(summary.reading.names) for summary in two.summaries])[:-1]
+    return Sides(names, sums, shared, np.split(correlation, starts))
+
+
+def _correlate(first: tuple[Counts, Floats], second: tuple[Counts, Floats]) -> tuple[int, Floats]:
+    """Count the files of both, and correlate the means over rows: as ratios of sums over files, linearised."""
+    _, own, others = np.intersect1d(first[0], second[0], return_indices=True)
+    one, two = (
+        sums[:, 1:] - share(sums[:, 1:].sum(0), sums[:, :1].sum(0)) * sums[:, :1] for _, sums in (first, second)
     )
-    return Sides((str(first.path), ", ".join(str(table.path) for table in second.tables)), next(pairs))
+    products = (one[own] * two[others]).sum(0)
+    return len(own), share(products, np.sqrt((one**2).sum(0) * (two**2).sum(0)))
 
 
 def cut_in_two(found: Collection, name: str) -> Sides:
@@ -195,7 +223,7 @@ def cut_in_two(found: Collection, name: str) -> Sides:
     return Sides((first, second), [part.sums.merged([[part.codes[first]], [part.codes[second]]]) for part in parts])
 
 
-def check_same(tables: Sequence[Collected]) -> None:
+def check_same(tables: Sequence[StoredTable]) -> None:
     """Raise a `DataError` if tables are of several models, or answer different questions."""
     first = tables[0]
     for other in tables[1:]:
@@ -209,18 +237,21 @@ def check_same(tables: Sequence[Collected]) -> None:
             )
 
 
-def _check_readings(first: Collected, other: Collected) -> None:
+def _check_readings(first: StoredTable, other: StoredTable) -> None:
     if [(one.part, one.names) for one in other.readings] != [(one.part, one.names) for one in first.readings]:
         raise DataError(f"{first.path} and {other.path} answer with different emotions or ratings: report each alone")
 
 
-def collect(tables: Sequence[Collected], *, by: Sequence[str] = (FOLDER,), root: Path | None = None) -> Collection:
+def collect(
+    tables: Sequence[StoredTable], *, by: Sequence[str] = (FOLDER,), root: Path | None = None, keeps_files: bool = False
+) -> Collection:
     """Read tables of one model, as `check_same` has it.
 
     Args:
         tables: At least one.
         by: What answers are counted by: folder, date (of EXIF, read from each file), table, or a column of the tables.
         root: Folder that relative paths of images start from; None is the working directory.
+        keeps_files: Whether the values of each file are kept, for `put_against`.
 
     Raises:
         ConfigError: A table lacks a column of `by`.
@@ -232,7 +263,7 @@ def collect(tables: Sequence[Collected], *, by: Sequence[str] = (FOLDER,), root:
                 raise ConfigError(f"by names {shorten(name)}, but {table.path} has no such column")
     images, people = (Population(_summaries(tables[0].readings, by)) for _ in range(2))
     found = Collection(tables, by, images, people)
-    reader = _Reader(found, root)
+    reader = _Reader(found, root, keeps_files=keeps_files)
     for table in tables:
         for batch in table.batches([name for name in by if name not in KNOWN]):
             reader.read(batch, table)
@@ -262,8 +293,8 @@ def _summaries(readings: Sequence[Reading], by: Sequence[str]) -> list[Summary]:
 class _Reader:
     """Adds batches to a collection, and knows the file that the last one ended in."""
 
-    def __init__(self, found: Collection, root: Path | None) -> None:
-        self.found, self.root = found, root
+    def __init__(self, found: Collection, root: Path | None, *, keeps_files: bool) -> None:
+        self.found, self.root, self.keeps_files = found, root, keeps_files
         self._last = ""
         self._file = -1
         self._seen = {id(population): -1 for population in (found.images, found.people)}
@@ -271,7 +302,7 @@ class _Reader:
         self._lot = np.random.default_rng(0)
         self._keys: list[Counts] = []  # Hashes of the paths, each where its rows begin: 8 MB for a million
 
-    def read(self, batch: pa.RecordBatch, table: Collected) -> None:
+    def read(self, batch: pa.RecordBatch, table: StoredTable) -> None:
         """Add the rows of a batch."""
         if not len(batch):
             return
@@ -301,7 +332,8 @@ class _Reader:
     def recount(self) -> None:
         """Count files once whose rows are not beside each other, after the last batch."""
         if self._keys:
-            self.found.scattered = self.found.files - len(np.unique(np.concatenate(self._keys)))
+            self.found.keys = np.concatenate(self._keys)
+            self.found.scattered = self.found.files - len(np.unique(self.found.keys))
             self.found.files -= self.found.scattered
 
     def _count_failures(self, batch: pa.RecordBatch, paths: Any, failed: Flags) -> None:
@@ -320,7 +352,7 @@ class _Reader:
             found.reasons[known] += 1
 
     def _label(
-        self, name: str, batch: pa.RecordBatch, table: Collected, paths: Any, is_new: Flags
+        self, name: str, batch: pa.RecordBatch, table: StoredTable, paths: Any, is_new: Flags
     ) -> tuple[Sequence[str], Counts]:
         """Give the categories of the rows (M,) as texts and places in them."""
         if name == TABLE:
@@ -349,6 +381,8 @@ class _Reader:
         labels: Mapping[str, tuple[Sequence[str], Counts]],
     ) -> None:
         """Add rows that have an answer."""
+        if self.keeps_files:
+            population.kept.append((files, np.concatenate(values, axis=1)))
         population.rows += len(batch)
         population.files += len(np.unique(files)) - (int(files[0]) == self._seen[id(population)])
         self._seen[id(population)] = int(files[-1])
@@ -429,14 +463,3 @@ def _follow(summary: Summary, batch: pa.RecordBatch, values: Floats, files: Coun
 
 def _folder(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[0] or "."
-
-
-def strip_common(folders: Sequence[str]) -> Iterator[str]:
-    """Yield folders without what all of them start with."""
-    parts = [folder.split("/") for folder in folders]
-    shared = 0
-    if len(parts) > 1:
-        shortest = min(map(len, parts))
-        while shared < shortest - 1 and len({part[shared] for part in parts}) == 1:
-            shared += 1
-    yield from ("/".join(part[shared:]) or "." for part in parts)

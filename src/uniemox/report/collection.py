@@ -7,17 +7,7 @@ from typing import Final
 import numpy as np
 
 from uniemox.emotions import circumplex
-from uniemox.inference.collection import (
-    DATE,
-    FOLDER,
-    OTHERS,
-    Breakdown,
-    Collection,
-    Population,
-    Sides,
-    Summary,
-    strip_common,
-)
+from uniemox.inference.collection import DATE, FOLDER, OTHERS, Breakdown, Collection, Population, Sides, Summary
 from uniemox.report import charts
 from uniemox.report import collection_figures as figures
 from uniemox.report.collection_images import Images, section_title, show_examples, show_strange
@@ -275,6 +265,17 @@ def _categories(name: str, part: Breakdown) -> tuple[list[str], Clusters]:
     return ([*labels, OTHERS], part.sums.merged([*codes, rest])) if rest else (labels, part.sums.merged(codes))
 
 
+def strip_common(folders: Sequence[str]) -> Iterator[str]:
+    """Yield folders without what all of them start with."""
+    parts = [folder.split("/") for folder in folders]
+    shared = 0
+    if len(parts) > 1:
+        shortest = min(map(len, parts))
+        while shared < shortest - 1 and len({part[shared] for part in parts}) == 1:
+            shared += 1
+    yield from ("/".join(part[shared:]) or "." for part in parts)
+
+
 def _explain(name: str, part: Breakdown, shown: int, found: Collection, *, is_mix: bool) -> str:
     total = len(part.codes)
     texts = {
@@ -290,7 +291,7 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
     """Show how far two sets of answers are apart."""
     reading, (first, second) = summary.reading, sides.names
     mix = sides.sums[place].mix(are_shares=reading.is_mix)
-    apart = compare(mix, are_shares=reading.is_mix)
+    apart = compare(mix, are_shares=reading.is_mix, correlation=sides.correlations[place] if sides.shared else None)
     places = _shown(np.nan_to_num(mix.mean).max(0))
     names = [reading.names[one] for one in places]
     values = [row[places] for row in (*mix.mean, apart.value, apart.low, apart.high)]
@@ -302,8 +303,7 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
     text = (
         f"A is {first}: {_count(mix.rows[0], 'row')} of {_count(mix.clusters[0], 'file')}. B is {second}: "
         f"{_count(mix.rows[1], 'row')} of {_count(mix.clusters[1], 'file')}. {verdict}\n\n"
-        "Differences are B less A, with 95 % intervals; p is corrected for the number of rows (Holm). Both "
-        "take A and B as independent: of the same images they are too cautious."
+        f"Differences are B less A, with 95 % intervals; p is corrected for the number of rows (Holm). {_pairing(sides)}"
     )
     blocks: list[Block] = [
         Table(
@@ -316,6 +316,12 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
         chart = figures.differences(names, *values[2:], are_shares=reading.is_mix)
         blocks.insert(0, Figure(chart, f"Differences of B from A: {verdict}", "B less A, with 95 % intervals.", "half"))
     return Section(section_title(summary, "A against B"), text, blocks)
+
+
+def _pairing(sides: Sides) -> str:
+    if not sides.shared:
+        return "A and B are taken as independent."
+    return f"{_count(sides.shared, 'file')} of both {'is' if sides.shared == 1 else 'are'} compared in pairs."
 
 
 def _probability(p: float) -> str:

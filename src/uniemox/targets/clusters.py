@@ -146,6 +146,11 @@ def _error(count: Floats, clusters: Floats, squares: Floats, sums: Floats, cross
     return np.sqrt(np.where(clusters > 1, spread * clusters / (clusters - 1), np.nan))
 
 
+def _apart(first: Floats, second: Floats, correlation: Floats) -> Floats:
+    """Compute the standard deviation of a difference from those of its parts."""
+    return np.sqrt((first**2 + second**2 - 2 * correlation * first * second).clip(0))
+
+
 class Difference(NamedTuple):
     """How far the second category is from the first, for each of C names; NaN where nothing can be said."""
 
@@ -155,24 +160,31 @@ class Difference(NamedTuple):
     p: Floats  # Of no difference, two-sided, corrected for C questions (Holm 1979)
 
 
-def compare(mix: Mix, *, are_shares: bool) -> Difference:
-    """Compare two categories of different clusters.
+def compare(mix: Mix, *, are_shares: bool, correlation: Floats | None = None) -> Difference:
+    """Compare two categories.
 
-    Shares have Newcombe's interval (1998, method 10), of the bounds of both, and the score test of a pooled share;
-    means have Welch's. Degrees of freedom are those of the clusters, less one for each category.
+    Shares have Newcombe's interval, of the bounds of both (1998, method 10, here and in his paper on paired data), and
+    the score test of a pooled share; means have Welch's. Degrees of freedom are those of the clusters, less one for each
+    category; of correlated categories, those of the smaller one alone.
+
+    Args:
+        mix: Of two categories.
+        are_shares: As `Clusters.mix` was asked.
+        correlation: Between both means (C,), where they have clusters in common; None for different clusters.
     """
     from scipy.special import stdtr, stdtrit
 
     (first, second), (a, b) = mix.mean, mix.clusters
-    value, freedom = second - first, max(float(a + b - 2), 1.0)
+    value, r = second - first, np.zeros(len(first)) if correlation is None else correlation
+    freedom = max(float(a + b - 2 if correlation is None else min(a, b) - 1), 1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         if are_shares:
-            low = value - np.hypot(second - mix.low[1], mix.high[0] - first)
-            high = value + np.hypot(mix.high[1] - second, first - mix.low[0])
+            low = value - _apart(second - mix.low[1], mix.high[0] - first, r)
+            high = value + _apart(mix.high[1] - second, first - mix.low[0], r)
             pooled = share(mix.mean.T @ mix.rows, np.array(mix.rows.sum()))
-            error = np.sqrt(pooled * (1 - pooled) * (1 / mix.size).sum(0))
+            error = np.sqrt(pooled * (1 - pooled)) * _apart(*mix.size**-0.5, r)
         else:
-            error = np.hypot(*mix.error)
+            error = _apart(*mix.error, r)
             half = stdtrit(freedom, _SURE) * error
             low, high = value - half, value + half
         p = np.where(value == 0, 1.0, 2 * stdtr(freedom, -np.abs(value / error)))

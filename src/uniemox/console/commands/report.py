@@ -16,18 +16,18 @@ from uniemox.wording import listed, one_line, shorten
 def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
     """Report on a whole collection, from tables of predictions or images and a model."""
     from uniemox.files.whole import check_absent
-    from uniemox.inference.collected import open_collected
     from uniemox.inference.collection import KNOWN, check_same, collect, cut_in_two, put_against
+    from uniemox.inference.stored_tables import open_stored
     from uniemox.report.collection import collection_page, summarize
     from uniemox.report.page import write_page
 
     check_absent(config.page, overwrite=config.overwrite)
     paths = config.paths if config.model is None else [_predict(config, terminal)]
-    tables = [open_collected(path) for path in paths]
+    tables = [open_stored(path) for path in paths]
     check_same(tables)
     by, other = list(config.by), None
     if config.compare is not None and Path(config.compare).is_file():
-        other = open_collected(Path(config.compare))
+        other = open_stored(Path(config.compare))
     elif config.compare is not None and config.compare not in by:
         if config.compare not in (*KNOWN, *tables[0].columns):
             raise ConfigError(f"compare is {config.compare}, but no file and no column has this name")
@@ -36,7 +36,7 @@ def _report(config: ReportConfig, terminal: Terminal) -> Iterator[Answer]:
         for notice in dict.fromkeys(table.about["notice"] for table in tables if "notice" in table.about):
             terminal.write(one_line(notice))
     with terminal.status("reading the tables"):
-        found = collect(tables, by=by, root=config.root)
+        found = collect(tables, by=by, root=config.root, keeps_files=other is not None)
         sides = None
         if other is not None:
             sides = put_against(other, found)

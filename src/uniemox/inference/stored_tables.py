@@ -41,11 +41,12 @@ _ROWS: Final = 2**15  # Of a batch
 _CSV_BLOCK: Final = 2**23  # Bytes; a row must fit into it
 _LONGEST_ABOUT: Final = 600  # Characters of what is kept of a model; anybody may have written it
 _SLACK: Final = 1e-4  # By which a probability may leave its bounds: those of fp16 or written with few digits do
+_OTHER_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONGEST_LINE: Final = 2**22  # Bytes of a heading, or of a row of JSON
 
 
 @dataclass(frozen=True)
-class Collected:
+class StoredTable:
     """A table of predictions, of which only its head was read."""
 
     path: Path
@@ -91,7 +92,7 @@ class Collected:
                     yield from table
 
 
-def open_collected(path: Path) -> Collected:
+def open_stored(path: Path) -> StoredTable:
     """Read the head of a table of predictions.
 
     Raises:
@@ -112,7 +113,7 @@ def open_collected(path: Path) -> Collected:
             f"{path} is not a table of predictions: it must have the columns path, and predicted, confidence and "
             f"p_NAME, or valence and arousal; it has {shown}. Write one with `uniemox predict --out`"
         )
-    return Collected(path, columns, readings, about)
+    return StoredTable(path, columns, readings, about)
 
 
 def _read_head(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -137,6 +138,9 @@ def _read_head(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             with path.open(newline="", encoding="utf-8-sig", errors="replace") as text:
                 head = text.readline(_LONGEST_LINE)
             columns = tuple(next(csv.reader([head]), []))
+            other = max(_OTHER_SEPARATORS, key=head.count)
+            if len(columns) == 1 and other in head:
+                raise ValueError(f"{_OTHER_SEPARATORS[other]} separate its cells: save it with commas, as predict does")
             check_headings(columns, path)
             return columns, {}
 
