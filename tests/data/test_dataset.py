@@ -9,10 +9,12 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from uniemox.config.people import PersonConfig
 from uniemox.config.training import AugmentConfig, ViewsConfig
 from uniemox.data import transforms
+from uniemox.data.corruptions import CORRUPTIONS
 from uniemox.data.dataset import AugmentedDataset, EvaluationDataset, Place, PretrainDataset, read_or_next
 from uniemox.data.pixels import EvaluationViews, cut_region
 from uniemox.data.transforms import evaluation, normalize, seed_of, seeded
 from uniemox.errors import DataError
+from uniemox.files.images import read_image
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.people.regions import person_region
 from uniemox.targets.multi_label import MultiLabel
@@ -497,3 +499,35 @@ def test_want_of_memory_is_no_fault_of_an_image(painted, monkeypatch):
     monkeypatch.setattr(Image.Image, "resize", starve)
     with pytest.raises(MemoryError):
         dataset[0]
+
+
+@pytest.mark.parametrize("view", ["scene", "both"])
+def test_each_row_is_as_many_samples_as_changes_with_the_person_cut_from_the_changed_image(painted, view):
+    manifest = painted.manifest.select(["test"])
+    views = EvaluationViews(size=32, view=view, person=PersonConfig())
+    data = EvaluationDataset(manifest, views, ONE, CORRUPTIONS)
+    assert len(data) == len(CORRUPTIONS) * len(manifest)
+    for index in range(3 * len(CORRUPTIONS)):
+        place, which = divmod(index, len(CORRUPTIONS))
+        row, sample = manifest.row(place), data[index]
+        image, boxes = CORRUPTIONS[which](
+            Image.open(row.path).convert("RGB"), row.boxes, row=int(manifest.places[place])
+        )
+        expected = views(image, boxes)
+        assert torch.equal(sample.pixels, torch.from_numpy(expected[0]))
+        assert view == "scene" or torch.equal(sample.person, torch.from_numpy(expected[1]))
+        assert (sample.row, int(sample.label)) == (index, manifest.labels[place])
+
+
+def test_an_image_is_decoded_once_for_all_its_changes_unless_it_is_large(painted, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("uniemox.data.dataset.read_image", lambda path: decoded.append(path) or read_image(path))
+    manifest = painted.manifest.select(["test"])
+    views = EvaluationViews(size=32, view="scene", person=PersonConfig())
+    for side, times in ((2**22, 2), (100, 2 * len(CORRUPTIONS))):
+        monkeypatch.setattr("uniemox.data.dataset._KEPT", side)
+        decoded.clear()
+        data = EvaluationDataset(manifest, views, ONE, CORRUPTIONS)
+        for index in range(2 * len(CORRUPTIONS)):
+            data[index]
+        assert len(decoded) == times

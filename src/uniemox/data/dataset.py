@@ -3,6 +3,7 @@
 So the number of workers, the number of processes and a resume leave every sample as it was.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from uniemox.config.people import PersonConfig
 from uniemox.config.training import AugmentConfig, View, ViewsConfig
+from uniemox.data.corruptions import Corruption
 from uniemox.data.failures import locating, naming
 from uniemox.data.pixels import EvaluationViews
 from uniemox.data.stored_views import StoredViews
@@ -24,6 +26,7 @@ from uniemox.manifests.table import Box, Manifest, Row
 from uniemox.people.regions import Region, box_region, choose_box, person_region
 from uniemox.targets.target import Target
 
+_KEPT = 2**22  # Pixels of an image that is kept for its next change: one for which nobody waits for room
 _TRIES = 100  # Rows that are tried instead of an unreadable one before training gives up
 
 
@@ -143,34 +146,51 @@ class AugmentedDataset(Dataset[LabelledSample]):
 class EvaluationDataset(Dataset[LabelledSample]):
     """Images that are resized and cut but not augmented, with labels, indexed by row.
 
-    An unreadable image is a sample of zeros with the reason in `skipped`, which the caller drops.
+    An unreadable image is a sample of zeros with the reason in `skipped`, which the caller drops. With corruptions, a
+    row is as many samples in sequence, one of each, and these are what `row` of a sample counts.
     """
 
-    def __init__(self, manifest: Manifest, views: EvaluationViews, target: Target) -> None:
+    def __init__(
+        self, manifest: Manifest, views: EvaluationViews, target: Target, corruptions: Sequence[Corruption] = ()
+    ) -> None:
         self.labels = torch.from_numpy(target.read_labels(manifest))
-        self.manifest, self.views = manifest, views
+        self.manifest, self.views, self.corruptions = manifest, views, tuple(corruptions)
+        self._places = manifest.places  # so that a selection is changed like the whole
+        self._kept: tuple[int, Image.Image] | None = None
 
     def __len__(self) -> int:
-        return len(self.manifest)
+        return len(self.manifest) * max(1, len(self.corruptions))
 
     @ROOM.use()
     def __getitem__(self, index: int) -> LabelledSample:
         """Read and prepare the image of a row."""
-        row = self.manifest.row(index)
-        image = read_image(row.path)
+        place, which = divmod(index, max(1, len(self.corruptions)))
+        row = self.manifest.row(place)
+        image = self._read(row)
         if isinstance(image, Unreadable):
             views, box = torch.zeros(self.views.shape), None
             skipped: tuple[Skipped, ...] = (Skipped(str(row.path), image.reason),)
         else:
-            region, box, skipped = None, None, ()
-            sides = {"width": image.width, "height": image.height}
-            if self.views.view != "scene":
-                box = choose_box(row.boxes, self.views.person.choice, **sides)
-                region = None if box is None else box_region(box, self.views.person, **sides)
+            region, box, skipped, boxes = None, None, (), row.boxes
             with locating(row.path), naming("the evaluation views"):
+                if self.corruptions:
+                    image, boxes = self.corruptions[which](image, boxes, row=int(self._places[place]))
+                sides = {"width": image.width, "height": image.height}
+                if self.views.view != "scene":
+                    box = choose_box(boxes, self.views.person.choice, **sides)
+                    region = None if box is None else box_region(box, self.views.person, **sides)
                 views = torch.from_numpy(self.views.cut(image, region))
         second = views[1] if len(views) > 1 else None
-        return LabelledSample(views[0], self.labels[index], index, skipped, second, box)
+        return LabelledSample(views[0], self.labels[place], index, skipped, second, box)
+
+    def _read(self, row: Row) -> Image.Image | Unreadable:
+        """Read the image of a row, once for all its changes if it is of usual size."""
+        if self._kept is not None and self._kept[0] == row.index:
+            return self._kept[1]
+        image = read_image(row.path)
+        is_kept = len(self.corruptions) > 1 and not isinstance(image, Unreadable)
+        self._kept = (row.index, image) if is_kept and image.width * image.height <= _KEPT else None
+        return image
 
 
 def _read(
