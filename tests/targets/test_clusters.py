@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from uniemox.targets.clusters import Clusters, compare, correct
+from uniemox.targets.clusters import Clusters, compare
 
 
 def filled(values, keys=None, categories=None, *, batches=1):
@@ -155,9 +155,3 @@ def test_paired_shares_have_newcombes_interval_with_the_correlation_of_the_pairs
 def test_what_has_one_cluster_is_not_compared():
     apart = compare(filled([1, 0, 0], [0, 0, 1], [0, 0, 1]).mix(are_shares=True), are_shares=True)
     assert np.isnan(apart.p).all()
-
-
-def test_several_questions_are_corrected_by_holm():
-    """Worked by hand: .01 times 3, .03 times 2, then no less than the one before."""
-    np.testing.assert_allclose(correct(np.array([0.03, 0.01, np.nan, 0.04])), [0.06, 0.03, np.nan, 0.06])
-    assert correct(np.array([np.nan])).tolist() == pytest.approx([np.nan], nan_ok=True)

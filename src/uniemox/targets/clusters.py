@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from uniemox.targets.pairs import holm
 from uniemox.targets.scores import Counts, Floats, share
 
 _SURE = 0.975  # Upper quantile of a two-sided 95 % interval
@@ -189,14 +189,4 @@ def compare(mix: Mix, *, are_shares: bool, correlation: Floats | None = None) ->
             low, high = value - half, value + half
         p = np.where(value == 0, 1.0, 2 * stdtr(freedom, -np.abs(value / error)))
     p = np.where(np.isnan(low), np.nan, p)
-    return Difference(value, low, high, correct(p))
-
-
-def correct(p: Floats) -> npt.NDArray[np.float64]:
-    """Correct the p of several questions (C,) by Holm's method (1979); NaN asks nothing."""
-    asked = np.flatnonzero(~np.isnan(p))
-    order = asked[np.argsort(p[asked], kind="stable")]
-    corrected = np.full(len(p), np.nan)
-    steps = (len(order) - np.arange(len(order))) * p[order]
-    corrected[order] = np.maximum.accumulate(steps).clip(max=1) if len(order) else steps
-    return corrected
+    return Difference(value, low, high, holm(p))

@@ -7,7 +7,7 @@ Six measures compare distributions, as Geng 2016 (Label Distribution Learning, t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,13 +20,14 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap
+from uniemox.targets.intervals import Bootstrap, Weights
 from uniemox.targets.scores import Flags, Floats, Metric
 from uniemox.targets.softmax import SoftmaxTarget
-from uniemox.targets.target import Logits, keep_rated, refuse_unlabelled
+from uniemox.targets.target import Logits, keep_rated, read_shares, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from uniemox.manifests.table import Manifest
@@ -201,24 +202,30 @@ class Distribution(SoftmaxTarget):
             for row, place in zip(labels.astype(np.float64).tolist(), labels.argmax(1).tolist(), strict=True)
         ]
 
+    def read_answers(self, table: pa.Table) -> tuple[Floats, npt.NDArray[np.float32]]:
+        """Read the model's shares and the raters' back."""
+        shares = read_shares(table, (f"share_{name}" for name in self.classes))
+        return self.read_numbers(table), shares.astype(np.float32)
+
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Name the likeliest emotion, and those that most raters chose, with their shares."""
         shares = {name: row[f"share_{name}"] for name in self.classes}
         first = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
         return str(row["predicted"]), ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in first if shares[name])
 
+    def resampler(self, numbers: Floats, labels: npt.NDArray[np.float32]) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what measures resamples: means over the samples."""
+        found = measure_distributions(numbers, labels.astype(np.float64))
+        table = np.stack(list(found.values()), 1)
+        return lambda weights: dict(zip(found, (weights @ table / weights.sum(1, keepdims=True)).T, strict=True))
+
     def compute_scores(
         self, numbers: Floats, labels: npt.NDArray[np.float32], bootstrap: Bootstrap
     ) -> DistributionScores:
         """Score shares (N, C) against those of raters."""
         shares = labels.astype(np.float64)
-        found = measure_distributions(numbers, shares)
-        table = np.stack(list(found.values()), 1)
-        means = dict(zip(found, table.mean(0), strict=True))
-        blocks = [
-            dict(zip(found, (weights @ table / weights.sum(1, keepdims=True)).T, strict=True))
-            for weights in bootstrap.weights()
-        ]
+        means = {name: values.mean() for name, values in measure_distributions(numbers, shares).items()}
+        blocks = list(map(self.resampler(numbers, labels), bootstrap.weights()))
         parts = (shares.mean(0), numbers.mean(0), np.abs(numbers - shares).mean(0))
         return DistributionScores(
             **self.about,

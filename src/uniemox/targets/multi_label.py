@@ -5,7 +5,7 @@ Letters as in `scores`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,12 +18,13 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap, PseudoCounts
+from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights
 from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, f1_of, share
-from uniemox.targets.target import Logits, Numbers, Target, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, find_places, read_shares, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
@@ -244,9 +245,43 @@ class MultiLabel(Target):
         either = (given | also).sum()
         return float((given & also).sum() / either) if either else 1.0
 
-    def compute_scores(self, numbers: Floats, labels: Flags, bootstrap: Bootstrap) -> MultiLabelScores:
-        """Score probabilities (N, C); before `fit` at the thresholds that are best here, which flatters F1."""
-        thresholds = self.thresholds or fit_thresholds(numbers, labels)
+    def flips(self, logits: Logits, others: Logits) -> Floats:
+        """Compute the share of the labels that one of both gives to an image and the other does not (Jaccard 1901)."""
+        given, also = self.decisions(logits), self.decisions(others)
+        return share((given ^ also).sum(1), (given | also).sum(1))
+
+    def margins(self, numbers: Floats, labels: npt.NDArray[np.bool]) -> Floats:
+        """Compute for each class the probability of the answer that the labels give less that of the other (N, C)."""
+        return np.where(labels, 2 * numbers - 1, 1 - 2 * numbers)
+
+    def read_answers(self, table: pa.Table) -> tuple[Floats, Flags]:
+        """Read probabilities and labels back."""
+        import pyarrow.compute as pc
+
+        lists = table["label"].combine_chunks()
+        labels = np.zeros((len(table), self.num_outputs), dtype=np.bool)
+        labels[pc.list_parent_indices(lists).to_numpy(), find_places(lists.flatten(), self.classes)] = True
+        return read_shares(table, (f"p_{name}" for name in self.classes)), labels
+
+    def right(self, numbers: Floats, labels: Flags) -> Flags:
+        """Decide which answers are right: exactly the labels that apply."""
+        return np.asarray(((numbers >= np.array(self._thresholds_or_even)) == labels).all(1))
+
+    def resampler(self, numbers: Floats, labels: Flags) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what measures resamples, by their tallies and the ranks of all samples."""
+        weigh, empty = self._weigher(numbers, labels, self.thresholds or fit_thresholds(numbers, labels)), np.empty(0)
+
+        def measure(weights: Weights) -> Mapping[str, Floats]:
+            tallies, precisions = weigh(weights, np.zeros((3, len(weights), self.num_outputs)))
+            evidence = _Evidence(tallies=tallies, precisions=precisions, own=empty, errors=empty, bins=())
+            return {one.name: one.compute(evidence) for one in self.metrics if one.is_bootstrapped}
+
+        return measure
+
+    @staticmethod
+    def _weigher(
+        numbers: Floats, labels: Flags, thresholds: Sequence[float]
+    ) -> Callable[[npt.NDArray[np.floating], Floats], tuple[npt.NDArray[Any], Floats]]:
         given = numbers >= np.array(thresholds)
         parts = (given & labels, given & ~labels, ~given & labels)
 
@@ -259,6 +294,12 @@ class MultiLabel(Target):
             tallies = np.stack([(weights @ part).astype(np.float64) for part in parts])
             return tallies + extra, np.stack(precisions, 1)
 
+        return weigh
+
+    def compute_scores(self, numbers: Floats, labels: Flags, bootstrap: Bootstrap) -> MultiLabelScores:
+        """Score probabilities (N, C); before `fit` at the thresholds that are best here, which flatters F1."""
+        thresholds = self.thresholds or fit_thresholds(numbers, labels)
+        weigh = self._weigher(numbers, labels, thresholds)
         once = np.ones((1, len(labels)))
         tallies, precisions = weigh(once, np.zeros((3, 1, self.num_outputs)))
         evidence = _Evidence(

@@ -19,11 +19,12 @@ from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap, Codes
-from uniemox.targets.scores import Floats, Metric
+from uniemox.targets.intervals import Bootstrap, Codes, Weights
+from uniemox.targets.scores import Flags, Floats, Metric
 from uniemox.targets.target import Logits, Numbers, Target
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
@@ -334,6 +335,22 @@ class Several(Target):
         pairs = zip(self.parts, self._labels(labels), strict=True)
         return self._side_by_side([part.truth for part in self.parts], [part.truths(own) for part, own in pairs])
 
+    def read_answers(self, table: pa.Table) -> tuple[Floats, npt.NDArray[np.float32]]:
+        """Read the numbers of the parts, side by side, and their labels back."""
+        found = []
+        listed = ([part.columns for part in self.parts], [part.truth for part in self.parts])
+        for part, answers, truth in zip(self.parts, *map(self._columns, listed), strict=True):
+            names = {
+                own.name: new.name for own, new in zip((*part.columns, *part.truth), (*answers, *truth), strict=True)
+            }
+            found.append(part.read_answers(table.select(list(names.values())).rename_columns(list(names))))
+        labels = [own.astype(np.float32).reshape(len(table), -1) for _, own in found]
+        return np.concatenate([numbers for numbers, _ in found], 1), np.concatenate(labels, 1)
+
+    def right(self, numbers: Floats, labels: npt.NDArray[Any]) -> Flags | None:
+        """Decide which answers of the first part are right, if they can be."""
+        return self.parts[0].right(next(self._outputs(numbers)), next(self._labels(labels)))
+
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Describe the answer and the truth of the first part, whose columns keep their names."""
         return self.parts[0].in_words(row)
@@ -366,6 +383,19 @@ class Several(Target):
         return float(np.mean([part.kept(own, other) for part, own, other in triples]))
 
     # Scores
+
+    def resampler(self, numbers: Floats, labels: npt.NDArray[Any]) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what measures resamples in the metrics of each part."""
+        triples = zip(self.parts, self._outputs(numbers), self._labels(labels), strict=True)
+        measures = [part.resampler(own, truth) for part, own, truth in triples]
+        pairs = [(place, one.name) for place, part in enumerate(self.parts) for one in part.about["metrics"]]
+        named = dict(zip((metric.name for metric in self.metrics), pairs, strict=True))
+
+        def measure(weights: Weights) -> Mapping[str, Floats]:
+            found = [own(weights) for own in measures]
+            return {name: found[place][own] for name, (place, own) in named.items() if own in found[place]}
+
+        return measure
 
     def compute_scores(self, numbers: Floats, labels: npt.NDArray[Any], bootstrap: Bootstrap) -> SeveralScores:
         """Score the answers of each part."""

@@ -5,7 +5,7 @@ A confusion matrix counts samples: rows are the true classes, columns the predic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -17,13 +17,14 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap, PseudoCounts, draw_kinds
+from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights, draw_kinds
 from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, share
 from uniemox.targets.softmax import SoftmaxTarget
-from uniemox.targets.target import Logits, refuse_unlabelled
+from uniemox.targets.target import Logits, find_places, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from uniemox.manifests.table import Manifest
@@ -34,7 +35,7 @@ class _Evidence(scores.Evidence):
     is_top3: Flags  # (N,), whether the label is among the min(3, C) likeliest; of equals the lower label comes first
 
 
-def _tallies(confusion: Counts) -> Counts:
+def _tallies(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Count hits, false alarms and misses of each class, (3, …, C), from a confusion matrix (…, C, C)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return np.stack([hits, confusion.sum(-2) - hits, confusion.sum(-1) - hits])
@@ -221,6 +222,32 @@ class SingleLabel(SoftmaxTarget):
     def truths(self, labels: Counts) -> list[dict[str, Any]]:
         """Name the labels."""
         return [{"label": self.classes[place]} for place in labels]
+
+    def margins(self, numbers: Floats, labels: Counts) -> Floats:
+        """Compute the probability of the label less the largest of another class (N, C), infinite at the others."""
+        is_label = self.is_true(labels)
+        own, other = (np.where(of, numbers, 0).max(1, keepdims=True) for of in (is_label, ~is_label))
+        return np.where(is_label, own - other, np.inf)
+
+    def read_answers(self, table: pa.Table) -> tuple[Floats, Counts]:
+        """Read probabilities and labels back."""
+        return self.read_numbers(table), find_places(table["label"], self.classes)
+
+    def right(self, numbers: Floats, labels: Counts) -> Flags:
+        """Decide which answers are right: the label is the likeliest class."""
+        return np.asarray(numbers.argmax(1) == labels)
+
+    def resampler(self, numbers: Floats, labels: Counts) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what measures resamples, by their confusion matrices."""
+        count, empty = self.num_outputs, np.empty(0)
+        cells = labels * count + numbers.argmax(1)
+
+        def measure(weights: Weights) -> Mapping[str, Floats]:
+            confusion = np.stack([np.bincount(cells, row, count**2) for row in weights]).reshape(-1, count, count)
+            evidence = scores.Evidence(tallies=_tallies(confusion), own=empty, errors=empty, bins=())
+            return {one.name: one.compute(evidence) for one in self.metrics if one.is_bootstrapped}
+
+        return measure
 
     def compute_scores(self, numbers: Floats, labels: Counts, bootstrap: Bootstrap) -> SingleLabelScores:
         """Score probabilities (N, C); of equal ones the lower label counts as the likelier."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,10 @@ from uniemox.targets.columns import Column
 from uniemox.targets.conformal import Guarantees, fit_guarantees
 from uniemox.targets.intervals import Codes
 from uniemox.targets.scores import Flags, Floats
-from uniemox.targets.target import Logits, Numbers, Target, refuse_infinite
+from uniemox.targets.target import Logits, Numbers, Target, read_shares, refuse_infinite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class SoftmaxTarget(Target):
     def numbers(self, logits: Logits) -> Floats:
         """Compute the probabilities (N, C)."""
         return softmax(logits)
+
+    def read_numbers(self, table: pa.Table) -> Floats:
+        """Read the probabilities (N, C) of a table back."""
+        return read_shares(table, (f"p_{name}" for name in self.classes))
 
     def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
         """Choose the likeliest classes (N,)."""

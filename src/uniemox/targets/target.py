@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,12 +19,14 @@ import numpy.typing as npt
 from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap, Codes
-from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Interval, Metric, Scores
+from uniemox.targets.intervals import Bootstrap, Codes, Weights
+from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Counts, Flags, Floats, Interval, Metric, Scores
+from uniemox.wording import name_first, shorten
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
@@ -212,6 +214,20 @@ class Target(ABC):
     def truths(self, labels: npt.NDArray[Any]) -> list[dict[str, Any]]:
         """Return the values of `truth` for each row."""
 
+    def read_answers(self, table: pa.Table) -> tuple[Floats, npt.NDArray[Any]]:
+        """Read what a table with `columns` and `truth` says back: `numbers` (N, …), and labels as from `read_labels`.
+
+        A column that is absent raises KeyError; a label that is none of the target's `DataError`, and so does a kind
+        that does not say how, the default.
+        """
+        del table
+        raise DataError(f"answers of the kind {self.name} cannot be read back")
+
+    def right(self, numbers: Floats, labels: npt.NDArray[Any]) -> Flags | None:
+        """Decide which of the answers are right (N,); None, the default, where they are neither right nor wrong."""
+        del numbers, labels
+        return None
+
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Describe the answer and the truth of a row of a table of what was evaluated."""
 
@@ -230,6 +246,18 @@ class Target(ABC):
     @abstractmethod
     def decisions(self, logits: Logits) -> npt.NDArray[Any]:
         """Return what is compared to find whether two models agree: (N,) or (N, C)."""
+
+    def margins(self, numbers: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Compute how far `numbers` are on the side of labels (N, …): (N, C), from -1 to 1, infinite where nothing is.
+
+        It is the probability of what the label says of a class less the largest of what else could be said: the
+        normalised margin by which confident learning ranks labels (Northcutt, Jiang and Chuang 2021, section 3).
+
+        Raises:
+            ConfigError: Labels of this kind say yes or no to no class; the default.
+        """
+        del numbers, labels
+        raise ConfigError(f"target is {self.name}, where no label is right or wrong: choose one of classes")
 
     def agreement(self, logits: Logits, others: Logits) -> float:
         """Compute the share of answers that two models have in common."""
@@ -284,6 +312,21 @@ class Target(ABC):
     ) -> Scores:
         """Score numbers (N, …) from `numbers` against labels (N, …), with the intervals of the bootstrap."""
 
+    def resampler(self, numbers: Floats, labels: npt.NDArray[Any]) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what computes the metrics that have intervals, (R,) each, of resamples of N samples.
+
+        It takes how often each sample is drawn (R, N). The default scores every resample by itself, which takes time.
+        """
+        places = np.arange(len(labels))
+
+        def measure(weights: Weights) -> Mapping[str, Floats]:
+            drawn = (np.repeat(places, row.astype(np.int64)) for row in weights)
+            found = [self.score_numbers(numbers[rows], labels[rows], num_resamples=0).values for rows in drawn]
+            names = (metric.name for metric in self.metrics if metric.is_bootstrapped)
+            return {name: np.array([values[name] for values in found]) for name in names}
+
+        return measure
+
     def scores_from_dict(self, values: Mapping[str, Any]) -> Scores:
         """Rebuild scores from `Scores.to_dict`; `DataError` if a value is missing or invalid."""
         try:
@@ -335,6 +378,25 @@ def refuse_infinite(logits: Logits) -> None:
     finite = np.isfinite(logits).all(1)
     if not finite.all():
         raise DataError(f"the outputs for sample {finite.argmin()} are not finite; the model's weights may be damaged")
+
+
+def read_shares(table: pa.Table, columns: Iterable[str]) -> Floats:
+    """Read columns of numbers side by side (N, C)."""
+    shares: Floats = np.stack([table[name].to_numpy() for name in columns], 1).astype(np.float64)
+    return shares
+
+
+def find_places(names: pa.Array | pa.ChunkedArray, classes: tuple[str, ...]) -> Counts:
+    """Find the places of names in the classes; `DataError` names one that is none of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(names, pa.array(classes, names.type))
+    if found.null_count:
+        strange = names.filter(found.is_null())[0].as_py()
+        raise DataError(f"a label is {shorten(strange)}, but must be one of {name_first(classes)}")
+    places: Counts = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
 
 
 def keep_rated(manifest: Manifest, is_rated: npt.NDArray[np.bool], what: str, *, target: str) -> Manifest:

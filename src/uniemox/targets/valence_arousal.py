@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -20,12 +20,13 @@ import numpy.typing as npt
 from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.columns import Column
-from uniemox.targets.intervals import Bootstrap
+from uniemox.targets.intervals import Bootstrap, Weights
 from uniemox.targets.scores import Floats, Metric
-from uniemox.targets.target import Logits, Numbers, Target, keep_rated, refuse_unlabelled
+from uniemox.targets.target import Logits, Numbers, Target, keep_rated, read_shares, refuse_unlabelled
 from uniemox.wording import listed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor, nn
 
     from uniemox.manifests.table import Manifest
@@ -282,6 +283,11 @@ class ValenceArousal(Target):
         rated: Floats = (low + high) / 2 + outputs * (high - low) / 2
         return rated
 
+    def _on_scale(self, ratings: Floats) -> npt.NDArray[np.float32]:
+        low, high = self.scale
+        brought: npt.NDArray[np.float32] = ((ratings - (low + high) / 2) / ((high - low) / 2)).astype(np.float32)
+        return brought
+
     def read_labels(self, manifest: Manifest) -> npt.NDArray[np.float32]:
         """Read the ratings (N, D), from −1 to 1; `DataError` names the first row without or beyond the scale."""
         ratings = self._ratings(manifest)
@@ -294,8 +300,7 @@ class ValenceArousal(Target):
             rated = ", ".join(f"{name} {value:g}" for name, value in zip(self.classes, ratings[place], strict=True))
             where = f"{beyond.sum()} of {len(manifest)} rows are beyond the scale of {self._ends}"
             raise DataError(f"{where}, the first being {manifest.row(place).path} ({rated}): fix it or the scale")
-        brought: npt.NDArray[np.float32] = ((ratings - (low + high) / 2) / ((high - low) / 2)).astype(np.float32)
-        return brought
+        return self._on_scale(ratings)
 
     def soften(self, labels: Tensor, smoothing: float) -> Tensor:
         """Return the ratings as they are: there is no class to smooth towards."""
@@ -375,6 +380,11 @@ class ValenceArousal(Target):
         rated = self._in_units(labels.astype(np.float64)).round(5)  # labels are float32: 4 comes back as 3.99999996
         return [dict(zip(names, row, strict=True)) for row in rated.tolist()]
 
+    def read_answers(self, table: pa.Table) -> tuple[Floats, npt.NDArray[np.float32]]:
+        """Read the ratings of the model and of raters back, the latter from −1 to 1."""
+        rated = read_shares(table, (f"label_{name}" for name in self.classes))
+        return read_shares(table, self.classes), self._on_scale(rated)
+
     def in_words(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """List the numbers by their dimensions."""
         answer, truth = (
@@ -395,19 +405,32 @@ class ValenceArousal(Target):
         """Compute the same: numbers are never quite equal."""
         return self.agreement(logits, others)
 
+    def resampler(self, numbers: Floats, labels: npt.NDArray[np.float32]) -> Callable[[Weights], Mapping[str, Floats]]:
+        """Return what measures resamples: means over the dimensions."""
+        measured = self._measure(numbers, self._in_units(labels.astype(np.float64)))
+
+        def measure(weights: Weights) -> Mapping[str, Floats]:
+            found = measured(weights)
+            return {one.name: one.compute(found) for one in self.metrics}
+
+        return measure
+
+    @staticmethod
+    def _measure(numbers: Floats, rated: Floats) -> Callable[[npt.NDArray[Any]], dict[str, Floats]]:
+        """Return what computes every score of each dimension (R, D) from weights (R, N)."""
+        from scipy.stats import rankdata
+
+        ranks = rankdata(numbers, axis=0), rankdata(rated, axis=0)
+        return lambda weights: _measure_ratings(numbers, rated, ranks, weights.astype(np.float64))
+
     def compute_scores(
         self, numbers: Floats, labels: npt.NDArray[np.float32], bootstrap: Bootstrap
     ) -> ValenceArousalScores:
         """Score ratings (N, D) against those of raters, in units of the scale."""
-        from scipy.stats import rankdata
-
         rated = self._in_units(labels.astype(np.float64))
-        ranks = rankdata(numbers, axis=0), rankdata(rated, axis=0)
-        once = _measure_ratings(numbers, rated, ranks, np.ones((1, len(rated))))
-        whole = {name: values[0] for name, values in once.items()}
-        blocks = [
-            _measure_ratings(numbers, rated, ranks, weights.astype(np.float64)) for weights in bootstrap.weights()
-        ]
+        measure = self._measure(numbers, rated)
+        whole = {name: values[0] for name, values in measure(np.ones((1, len(rated)))).items()}
+        blocks = list(map(measure, bootstrap.weights()))
         shown = np.unique(np.linspace(0, len(rated) - 1, min(len(rated), _KEPT_POINTS)).round().astype(int))
         return ValenceArousalScores(
             **self.about,
