@@ -12,7 +12,7 @@ from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import ENCODER_SHAPES, FinetuneConfig, PretrainConfig
 
 FOLDERS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
-FILES = sorted(Path(uniemox.__file__).parent.glob("presets/*/*.yaml"))
+FILES = [file for kind in FOLDERS for file in sorted(Path(uniemox.__file__).parent.glob(f"presets/{kind}/*.yaml"))]
 PRESETS = [(FOLDERS[file.parent.name], file.stem) for file in FILES]
 ELSEWHERE = {ProbeConfig: {"backbone": "demo-pretrained"}}  # What else must be given
 RESOLVED = json.loads(Path(__file__).with_name("presets.json").read_text())

@@ -260,6 +260,12 @@ def _read_layer(config: type[Any], file: Path | Traversable, source: str, *, is_
 
     tree = read_mapping(file, source=source)
     base = tree.pop("extends", None) if is_preset else None
+    layer = layer_of(config, tree, source=source)
+    return layer if base is None else load_preset(config, base) | layer
+
+
+def layer_of(config: type[Any], tree: Mapping[str, Any], *, source: str) -> Values:
+    """Flatten what YAML holds, and bring each value to the type of its setting; `ConfigError` names the source."""
     settings = {setting.name: setting for setting in list_settings(config)}
     groups = list_groups(config)
     flat: Values = {}
@@ -277,8 +283,7 @@ def _read_layer(config: type[Any], file: Path | Traversable, source: str, *, is_
     for name in flat:
         if name not in settings:
             raise ConfigError(f"{source}: unknown setting {shorten(name)}{nearest(name, settings)}")
-    layer = {name: convert(settings[name], value, source=source) for name, value in flat.items()}
-    return layer if base is None else load_preset(config, base) | layer
+    return {name: convert(settings[name], value, source=source) for name, value in flat.items()}
 
 
 # Back to YAML

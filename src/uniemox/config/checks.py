@@ -22,6 +22,7 @@ MAX_HEADS: Final = 256
 MAX_CLASSES: Final = 4096  # The longest lists of words for emotions have some hundreds
 
 TABLES: Final = (".csv", ".jsonl", ".parquet")  # Endings of tables that commands write
+SHEETS: Final = (".md", ".tex", ".json", ".html")  # Endings of tables of results
 Precision = Literal["fp32", "bf16"]
 Number = TypeVar("Number", int, float)
 

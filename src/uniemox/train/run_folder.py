@@ -20,7 +20,7 @@ from uniemox.version import __version__
 
 # What a resumed run may change: none of it changes what is learned.
 # Of data and stored views the contents are compared, by the engine's identity.
-_FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "baselines"} | {
+FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "baselines"} | {
     "data",
     "stored_views",
     "out",
@@ -61,7 +61,7 @@ class RunFolder:
             {name: tuple(value) if isinstance(value, list) else value for name, value in list_values(config)}
             for config in (self.config, load_config(type(self.config), saved))
         )
-        different = [name for name in now if name not in _FREE and now[name] != before[name]]
+        different = [name for name in now if name not in FREE and now[name] != before[name]]
         if refused := [name for name in different if name not in _GROWING]:
             what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused)
             what = f"`resume` continues with the settings that the run started with, but {what}"
