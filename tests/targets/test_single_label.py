@@ -362,3 +362,9 @@ def test_outputs_that_are_not_finite_fit_no_promise():
     logits[7, 1] = np.nan
     with pytest.raises(DataError, match="the outputs for sample 7 are not finite"):
         SingleLabel(tuple("abc")).fit_guarantees(logits, np.zeros(20, int), ConfidenceConfig())
+
+
+def test_the_margin_of_a_label_is_its_probability_less_that_of_the_best_other():
+    numbers = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    margins = SingleLabel(("a", "b", "c")).margins(numbers, np.array([0, 1]))
+    np.testing.assert_allclose(margins, [[0.5, np.inf, np.inf], [np.inf, -0.1, np.inf]])

@@ -127,8 +127,8 @@ def _image_folders(manifest: Manifest) -> list[Path]:
     ]
 
 
-def write_audit(result: Audit, folder: Path) -> list[Path]:
-    """Write `audit.json` and the cleaned manifests.
+def write_audit(result: Audit, folder: Path, *, labels: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
+    """Write `audit.json` and the cleaned manifests; `labels` is what was found of them, as plain values.
 
     Returns:
         The cleaned manifests, one for each that was audited.
@@ -138,7 +138,7 @@ def write_audit(result: Audit, folder: Path) -> list[Path]:
     """
     clean = folder / "clean"
     paths = [clean / f"{name}.parquet" for name in result.names]
-    text = json.dumps(to_json(result, paths), indent=1) + "\n"
+    text = json.dumps({**to_json(result, paths), "labels": labels}, indent=1) + "\n"
     with write_whole(folder / "audit.json", DataError, elsewhere="choose another `out`") as beside:
         clean.mkdir(exist_ok=True)
         beside.write_text(text, encoding="ascii")

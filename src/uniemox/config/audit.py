@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from uniemox.config.checks import JsonConfig, Natural, Range, ReadsImages, Settings, SomeWorkers, check
+from uniemox.config.training import View
 
 Kind = Literal["unreadable", "tiny", "blank", "placeholder", "leak", "conflict", "repeat", "overlap", "box"]
+CheckedLabels = Literal["single_label", "multi_label"]
 MEANINGS: Final[dict[Kind, str]] = {
     "unreadable": "the file cannot be read as an image",
     "tiny": "a side is shorter than allowed",
@@ -26,6 +28,8 @@ REMOVED: Final[tuple[Kind, ...]] = ("unreadable", "tiny", "blank", "placeholder"
 LIKE: Final = 0.85
 """Likeness from which two images show the same, by default."""
 
+Likeness = Annotated[float, Range("between 0.5 and 1: different images reach less", lambda value: 0.5 <= value <= 1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRules(Settings):
@@ -33,9 +37,7 @@ class AuditRules(Settings):
 
     remove: Sequence[Kind] = REMOVED
     """Kinds of faults to remove from cleaned manifests."""
-    like: Annotated[float, Range("between 0.5 and 1: different images reach less", lambda value: 0.5 <= value <= 1)] = (
-        LIKE
-    )
+    like: Likeness = LIKE
     """Likeness, up to 1, from which two images show the same."""
     min_side: Natural = 32
     """Pixels of the shorter side below which an image is tiny."""
@@ -60,6 +62,15 @@ class AuditConfig(AuditRules, ReadsImages, JsonConfig):
     """Processes that read images."""
     resume: bool = False
     """Continue an audit that was stopped."""
+    model: str | None = None
+    """Also rank rows by how far their label is from what other rows suggest: five folds of a logistic regression on
+    the features of this backbone, named as for `probe --backbone`. A ranking, not a verdict: it removes nothing."""
+    target: CheckedLabels = "single_label"
+    """Labels that the model ranks: one for each row (single_label), or any number of them (multi_label)."""
+    view: View = "scene"
+    """What the model sees: the whole image (scene), the crop of a person, or both, their features side by side."""
+    device: str = "auto"
+    """Where the model computes: auto, cpu, cuda or mps."""
 
     @property
     def rules(self) -> AuditRules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -356,6 +356,16 @@ def findings_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
     """Show how many images an audit found of each kind of problem, and how many of them it removed."""
     rows = ((kind, of_kind["found"], of_kind["removed"]) for kind, of_kind in counts.items())
     return _make_table(("finding", "images", "removed"), rows, right=("images", "removed"))
+
+
+def doubts_table(labels: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Show how many rows of each manifest were ranked by their label, and for how many other rows suggest another."""
+    if not labels:
+        return None
+    heads = ("manifest", "rows ranked", "label in doubt")
+    table = _make_table(heads, ((one["manifest"], one["ranked"], one["doubted"]) for one in labels), right=heads[1:])
+    table.caption = "a ranking, not a verdict: look at the first rows"
+    return table
 
 
 def kept_table(audit: Audit) -> Table:

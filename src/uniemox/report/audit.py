@@ -12,6 +12,7 @@ from uniemox.audit.findings import Finding, Group
 from uniemox.config.audit import KINDS, MEANINGS, Kind
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.progress import Track, untracked
+from uniemox.report.doubts import doubts_section
 from uniemox.report.page import (
     Block,
     Cell,
@@ -27,6 +28,7 @@ from uniemox.report.page import (
     show_cell,
     write_page,
 )
+from uniemox.train.doubts import Doubts
 from uniemox.version import __version__
 
 _GROUPS: Final = 40
@@ -60,17 +62,18 @@ _SECTIONS: Final[dict[Kind, tuple[str, str]]] = {
 }  # Title and text, in the order of the page
 
 
-def write_audit_report(result: Audit, folder: Path, *, track: Track = untracked) -> Path:
+def write_audit_report(result: Audit, folder: Path, *, doubts: Sequence[Doubts] = (), track: Track = untracked) -> Path:
     """Write `report.html` of an audit, or raise `DataError`."""
-    return write_page(audit_page(result, track=track), folder / "report.html")
+    return write_page(audit_page(result, doubts=doubts, track=track), folder / "report.html")
 
 
-def audit_page(result: Audit, *, track: Track = untracked) -> Page:
-    """Make the page of an audit. Images are read again, to be shown."""
+def audit_page(result: Audit, *, doubts: Sequence[Doubts] = (), track: Track = untracked) -> Page:
+    """Make the page of an audit, with the labels in doubt of each manifest. Images are read again, to be shown."""
     found = [kind for kind in _SECTIONS if any(finding.kind == kind for finding in result.findings)]
     sections = [
         _overview(result),
         *(_section(kind, result) for kind in track(found, total=len(found), what="parts of the report")),
+        *map(doubts_section, doubts),
         _balance(result),
         _origin(result),
     ]

@@ -10,7 +10,7 @@ Letters of shapes: `N` samples, `D` width of the features, `C` outputs of the ta
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -128,18 +128,30 @@ def fit_head(
 # Logistic regression
 
 
-def _fit_logistic(target: Target, metric: Metric, train: Split, val: Split) -> Fitted:
-    """Fit scikit-learn's regression for each strength; the standardisation is folded into the layer."""
+def regress(train: Split, num_outputs: int) -> Iterator[tuple[float, Linear, bool]]:
+    """Fit scikit-learn's regression for each of `STRENGTHS`; the standardisation is folded into the layer.
+
+    Yields:
+        The strength, the layer from features as they are to logits, and whether the regression converged.
+
+    Raises:
+        DataError: Train shows one class alone.
+    """
     scaler = StandardScaler()
-    regression = _Regression(scaler.fit_transform(train.features.astype(np.float64)), train.labels, target.num_outputs)
-    choice, unfinished = _Choice("C", target, metric, val), []
+    regression = _Regression(scaler.fit_transform(train.features.astype(np.float64)), train.labels, num_outputs)
     for strength in STRENGTHS:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             weight, bias = regression.fit(strength)
-        unfinished += [strength] * any(issubclass(one.category, ConvergenceWarning) for one in caught)
         weight = weight / scaler.scale_
-        layer = Linear(weight, bias - weight @ scaler.mean_)
+        is_unfinished = any(issubclass(one.category, ConvergenceWarning) for one in caught)
+        yield strength, Linear(weight, bias - weight @ scaler.mean_), not is_unfinished
+
+
+def _fit_logistic(target: Target, metric: Metric, train: Split, val: Split) -> Fitted:
+    choice, unfinished = _Choice("C", target, metric, val), []
+    for strength, layer, is_converged in regress(train, target.num_outputs):
+        unfinished += [] if is_converged else [strength]
         choice.offer(strength, layer(val.features), layer)
     notes = choice.at_edge()
     if choice.value in unfinished:

@@ -84,10 +84,43 @@ def test_a_second_audit_of_a_folder_must_be_asked_for(run, manifest, tmp_path):
         (["--workers", "0"], "--workers is 0"),
         (["--remove", "everything"], "--remove is [everything]"),
         (["--like", "2"], "--like is 2"),
+        (["--model", "clip:demo", "--target", "distribution"], "--target is distribution"),
+        (["--model", "resnet18"], "--model is resnet18"),
     ],
 )
 def test_impossible_flags_are_refused_before_anything_is_read(run, manifest, tmp_path, words, complaint):
     code, _, err = run(*audit(manifest, tmp_path, *words))
     assert code == cli.WRONG_USE
     assert complaint in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_in_doubt_are_ranked_in_tables_a_sheet_the_page_and_the_summary(run, painted, pretrained, tmp_path):
+    words = ["data", "audit", painted.path, "--out", tmp_path / "out", "--workers", "1", "--like", "1"]
+    code, out, err = run(*words, "--model", pretrained.model, "--json", "--device", "cpu")
+    assert code == cli.SUCCESS, err
+    (labels,) = json.loads(out)["labels"]
+    assert labels["ranked"] == 40
+    folder = tmp_path / "out" / "labels"
+    assert labels["files"] == [str(folder / f"painted.{ending}") for ending in ("csv", "parquet", "html")]
+    assert len((folder / "painted.csv").read_text().splitlines()) == 41
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["labels"] == [labels]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Labels in doubt: painted" in page
+    assert 'href="labels/painted.html"' in page
+    first = (folder / "painted.csv").read_bytes()
+    code, out, err = run(*words, "--model", pretrained.model, "--device", "cpu", "--resume")
+    assert code == cli.SUCCESS, err
+    assert "features of 40 images are those in" in err
+    assert "label in doubt" in out
+    assert (folder / "painted.csv").read_bytes() == first
+
+
+def test_labels_that_cannot_be_in_doubt_are_refused_before_any_image_is_read(run, manifest, tmp_path):
+    same = read_manifest(manifest)
+    write_manifest(same.where(same.labels == 0), manifest)
+    code, _, err = run(*audit(manifest, tmp_path, "--model", "clip:demo"))
+    assert code == cli.FAILURE
+    assert "all labelled rows of x are awe" in err
+    assert "omit --model" in err
     assert not (tmp_path / "out").exists()
