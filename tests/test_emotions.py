@@ -16,6 +16,7 @@ from uniemox.emotions import (
     circumplex,
     look_up,
     match_classes,
+    meet,
     polarity,
     resolve,
 )
@@ -246,6 +247,38 @@ def test_steps_are_not_chained():
     # Peace is contentment and contentment is joy, but nobody says that peace is joy.
     bridge = build_bridge(["peace"], TAXONOMIES["emotion6"])
     assert set(bridge.dropped) == {"peace"}
+
+
+def test_mikels_and_ekman_meet_in_ekmans_words_whoever_answers():
+    for model, data, place in (("mikels", "ekman", "data"), ("ekman", "mikels", "model")):
+        found = meet(TAXONOMIES[model].classes, TAXONOMIES[data].classes)
+        assert found.place == place
+        assert found.classes == ("anger", "disgust", "fear", "happiness", "sadness")
+        assert {"surprise", "awe"} == set(found.model.dropped) | set(found.data.dropped)
+
+
+def test_a_model_of_more_classes_is_asked_for_those_of_the_data_alone():
+    found = meet(MIKELS, DRAWN6)
+    assert found.classes == DRAWN6
+    assert set(found.model.dropped) == {"awe", "disgust"}
+    assert not found.data.dropped
+
+
+@pytest.mark.parametrize("model", TAXONOMIES)
+@pytest.mark.parametrize("data", TAXONOMIES)
+def test_where_two_taxonomies_meet_every_class_is_mapped_or_dropped_and_both_sides_reach_all(model, data):
+    sides = TAXONOMIES[model].classes, TAXONOMIES[data].classes
+    found = meet(*sides)
+    assert len(found.classes) >= 2
+    for names, bridge in zip(sides, (found.model, found.data), strict=True):
+        assert set(bridge.mapped) | set(bridge.dropped) == set(names)
+        assert not set(bridge.mapped) & set(bridge.dropped)
+        assert set(bridge.mapped.values()) == set(found.classes)
+
+
+def test_two_lists_without_common_words_do_not_meet():
+    with pytest.raises(DataError, match="nothing in common"):
+        meet(("cat", "dog"), MIKELS)
 
 
 def test_label_knowledge_is_cheap_to_import():

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from uniemox.errors import DataError
 from uniemox.wording import name_first
@@ -305,3 +305,54 @@ def build_bridge(classes: Sequence[str], target: Taxonomy) -> Bridge:
         else:
             bridge.dropped[name] = f"has no counterpart among {', '.join(target.classes)}"
     return bridge
+
+
+class Meeting(NamedTuple):
+    """Classes that the answers of a model and the labels of a data set can both be mapped to."""
+
+    place: Literal["data", "model", "polarity"]  # What they are classes of
+    classes: tuple[str, ...]  # In its order, each reached from both sides
+    model: Bridge  # From the model's classes
+    data: Bridge  # From those of the data
+
+
+def meet(model: Sequence[str], data: Sequence[str]) -> Meeting:
+    """Find where a model and a data set of other classes have most classes in common.
+
+    Both are mapped to the classes of the data, to those of the model and to polarity, and a class that one side alone
+    reaches is dropped. Of equals, the place where fewest classes of the data, then of the model are dropped is taken.
+
+    Args:
+        model: Classes of the model, in any spelling.
+        data: Classes of the data.
+
+    Raises:
+        DataError: They have fewer than two in common, so that no answer could be wrong.
+    """
+    targets = {"data": Taxonomy("", tuple(data)), "model": Taxonomy("", tuple(model)), **_POLAR}
+    found = [_meet_in(place, target, model, data) for place, target in targets.items()]
+    best = max(found, key=lambda one: (len(one.classes), len(one.data.mapped), len(one.model.mapped)))
+    if len(best.classes) < 2:
+        common = f"only {best.classes[0]}, so that no answer could be wrong," if best.classes else "nothing"
+        sides = f"the model ({name_first(model, most=8)}) and the data ({name_first(data, most=8)})"
+        raise DataError(f"no bridge: {sides} have {common} in common, in whatever words: take other data")
+    return best
+
+
+_POLAR: Final = {"polarity": TAXONOMIES["polarity"]}
+
+
+def _meet_in(place: Any, target: Taxonomy, model: Sequence[str], data: Sequence[str]) -> Meeting:
+    bridges = [build_bridge(names, target) for names in (model, data)]
+    reached = set.intersection(*(set(bridge.mapped.values()) for bridge in bridges))
+    sides = [
+        Bridge(
+            {name: into for name, into in bridge.mapped.items() if into in reached},
+            bridge.dropped
+            | {
+                name: f"has no counterpart among {other}" for name, into in bridge.mapped.items() if into not in reached
+            },
+        )
+        for bridge, other in zip(bridges, ("the labels of the data", "the answers of the model"), strict=True)
+    ]
+    return Meeting(place, tuple(name for name in target.classes if name in reached), *sides)

@@ -1,12 +1,14 @@
 import inspect
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -230,9 +232,9 @@ def test_data_with_other_classes_are_refused_before_any_picture_is_read(finetune
     monkeypatch.setattr("uniemox.data.dataset.read_image", pytest.fail)
     told = (
         "the model has joy, which the manifest of painted lacks, and the manifest of painted has anger, which the "
-        "model lacks: evaluate on data with the same classes, or fine-tune on these"
+        "model lacks: evaluate on data with the same classes, score what both can express (`bridge`), or fine-tune"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=re.escape(told)):
         score(finetuned.model, own_painted)
 
 
@@ -263,7 +265,7 @@ def test_a_report_that_cannot_be_written_is_told(finetuned, painted, tmp_path):
 def test_a_model_that_is_open_answers_one_manifest_after_another(request, finetuned, painted, model):
     opened = finetuned.model if model == "finetuned" else request.getfixturevalue("exported")
     with computing_on("cpu") as accelerator:
-        evaluator = Evaluator.open(str(opened), accelerator=accelerator, device="cpu", num_workers=0)
+        evaluator = Evaluator.open(str(opened), accelerator=accelerator, device="cpu", batch_size=4, num_workers=0)
         for split in ("test", "val"):
             target, manifest = evaluator.target().align(painted.manifest.select([split]))
             assert evaluator.outputs(manifest, target).score() == replace(
@@ -426,3 +428,64 @@ def test_a_killed_worker_is_one_line(finetuned, painted, monkeypatch):
     with pytest.raises(DataError, match=r"a process that decodes images died: .* Run the command again") as told:
         score(finetuned.model, painted, num_workers=1)
     assert "\n" not in str(told.value)
+
+
+# Other classes
+
+
+def renamed(painted, path, classes, labels=(0, 1, 2)):
+    """Give the painted images other classes: the places of awe, fear and joy among them."""
+    manifest = painted.manifest
+    table = with_column(manifest.table, "label", pa.array([labels[label] for label in manifest.labels], pa.int16()))
+    write_manifest(type(manifest)(table, replace(manifest.facts, classes=classes)), path)
+    return replace(painted, path=path)
+
+
+def test_data_of_other_classes_are_refused_with_the_bridge_offered(finetuned, painted, tmp_path):
+    ekman = renamed(painted, tmp_path / "ekman.parquet", ("fear", "happiness", "surprise"), (2, 0, 1))
+    with pytest.raises(DataError, match=r"the model has awe, which .* lacks.*`bridge`"):
+        score(finetuned.model, ekman)
+
+
+@pytest.mark.parametrize("model", ["model", "exported"])
+def test_a_bridged_evaluation_scores_what_both_can_express_and_states_the_rest(
+    model, finetuned, exported, painted, tmp_path
+):
+    ekman = renamed(painted, tmp_path / "ekman.parquet", ("awe", "fear", "happiness", "surprise"), (3, 1, 2))
+    model = exported if model == "exported" else finetuned.model
+    report = score(model, ekman, tmp_path / "out", bridge=True)
+    score(model, painted, tmp_path / "plain")
+    plain, table = (pq.read_table(tmp_path / name / "predictions.parquet") for name in ("plain", "out"))
+    plain, table = plain.filter(pc.not_equal(plain["label"], "awe")).to_pydict(), table.to_pydict()
+    np.testing.assert_allclose(table["p_fear"], plain["p_fear"], atol=1e-6)
+    np.testing.assert_allclose(table["p_happiness"], plain["p_joy"], atol=1e-6)
+    assert [{"happiness": "joy"}.get(label, label) for label in table["label"]] == plain["label"]
+    assert table["row"] == plain["row"]
+    assert report.classes == ("awe", "fear", "happiness")
+    assert report.top1 == pytest.approx(oracle.accuracy_score(table["label"], table["predicted"]))
+    lost = int((painted.manifest.select(["test"]).labels == 0).sum())
+    assert (report.bridged.num_dropped, report.bridged.rows_of) == (lost, {"surprise": lost})
+    assert not report.bridged.model_dropped
+    assert {one.name for one in report.baselines if one.values} == {"majority", "colour statistics"}
+    assert SingleLabel().scores_from_dict(json.loads((tmp_path / "out" / "report.json").read_text())) == report
+
+
+def test_a_bridge_to_polarity_adds_up_what_is_pleasant(finetuned, painted, tmp_path):
+    polar = renamed(painted, tmp_path / "polar.parquet", ("negative", "positive"), (1, 0, 1))
+    report = score(finetuned.model, polar, tmp_path / "out", bridge=True)
+    assert report.num_samples == 7
+    assert report.bridged.place == "polarity"
+    probabilities = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    score(finetuned.model, painted, tmp_path / "plain")
+    plain = pq.read_table(tmp_path / "plain" / "predictions.parquet")
+    np.testing.assert_allclose(probabilities["p_negative"], plain["p_fear"], atol=1e-6)
+
+
+def test_a_bridge_between_the_same_classes_changes_nothing(finetuned, painted):
+    assert score(finetuned.model, painted, bridge=True) == score(finetuned.model, painted)
+
+
+def test_a_bridge_that_maps_nothing_is_one_line(finetuned, painted, tmp_path):
+    animals = renamed(painted, tmp_path / "animals.parquet", ("cat", "dog", "horse"))
+    with pytest.raises(DataError, match=r"no bridge: the model \(awe, fear, joy\) and the data \(cat, dog, horse\)"):
+        score(finetuned.model, animals, bridge=True)

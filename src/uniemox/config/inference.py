@@ -63,6 +63,9 @@ class EvaluateConfig(ComputeConfig):
     baselines: bool = True
     """Score cheap baselines beside the model: majority and colour statistics, from the split train, and the teacher
     that it was distilled from, where its weights are at hand and it is small or on a GPU."""
+    bridge: bool = False
+    """Where model and data have other classes, map both to those of the data, of the model, or to polarity, wherever
+    most have a counterpart; the scores state what is dropped."""
     overwrite: bool = False
     """Write into the folder even if it is not empty, and replace the report in it."""
 

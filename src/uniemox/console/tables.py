@@ -65,7 +65,9 @@ def report_tables(scores: Scores) -> Iterable[Table]:
     rows += [(name, percent(share) + ("" if unit == "%" else " %"), "") for name, share in scores.display.baselines]
     table = _make_table(("metric", unit, "95 % interval"), rows, right=[unit])
     notes = [] if scores.compared else scores.notes
-    table.caption = _cell("\n".join([counted(scores.num_samples, "image"), *filter(None, [scores.ranges]), *notes]))
+    table.caption = _cell(
+        "\n".join([counted(scores.num_samples, "image"), *filter(None, [scores.ranges]), *notes, *scores.bridge_notes])
+    )
     yield table
     if scores.compared:
         yield _compared_table(scores)

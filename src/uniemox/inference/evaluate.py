@@ -29,6 +29,7 @@ from uniemox.inference.predictor import Prediction
 from uniemox.inference.tables import about_model, write_predictions
 from uniemox.inference.torch_backend import TorchBackend, load_torch
 from uniemox.manifests.table import Manifest, read_manifest
+from uniemox.targets.bridges import Crossing
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import Scores
 from uniemox.targets.target import Target
@@ -48,6 +49,7 @@ class Evaluator:
     accelerator: Accelerator
     batch_size: int = BATCH_SIZE
     num_workers: int = 2
+    crossing: Crossing[Target] | None = None  # To the classes of `target`, where it answers for others than its own
 
     @classmethod
     def open(
@@ -123,7 +125,8 @@ class Evaluator:
             )
         if outputs.unreadable and self.accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
-        return replace(outputs, domain=self.backend.domain)
+        logits = outputs.logits if self.crossing is None else self.crossing.lead(outputs.logits)
+        return replace(outputs, logits=logits, domain=self.backend.domain)
 
 
 def evaluate(
@@ -140,11 +143,12 @@ def evaluate(
     target: Target | None = None,
     baselines: bool = True,
     zero_shot: ZeroShotConfig | None = None,
+    bridge: bool = False,
 ) -> Scores:
     """Score a classifier on a split of a manifest.
 
     Classes are matched by name, in whatever order and spelling the manifest has them; the report and the predictions
-    have the model's.
+    have the model's, or those that `bridge` finds.
 
     Args:
         model: A classifier: its folder, an export, a file that others wrote, `demo`, a name on the hub, or a model that
@@ -160,12 +164,14 @@ def evaluate(
         target: What the model was trained with, where that is a kind of the caller's own.
         baselines: Whether the first process scores cheap baselines beside the model, from the rows of split train.
         zero_shot: Classes and words of a model that needs no training; by default the classes are those of the data.
+        bridge: Whether a model and data of other classes meet where most of them have a counterpart (`meet`); the
+            scores say what was mapped and dropped (`bridged`).
 
     Raises:
         CheckpointError: The model cannot be read, or answers with a kind that must be given.
         ConfigError: The device does not exist, or an export was asked for a precision.
-        DataError: The data cannot be read, its classes are not the model's, by whatever name, or a process that decodes
-            images died.
+        DataError: The data cannot be read, its classes are not the model's, by whatever name, nor can be bridged, or a
+            process that decodes images died.
     """
     with computing_on(device) as accelerator:
         evaluator = Evaluator.open(
@@ -179,8 +185,11 @@ def evaluate(
             batch_size=batch_size,
             num_workers=num_workers,
         )
-        answers, whole = evaluator.target(target).align(read_manifest(data))
-        manifest = answers.rated(whole.select([split]))
+        given = read_manifest(data)
+        crossing = evaluator.target(target).crossing(given, bridge=bridge)
+        answers, whole, evaluator = crossing.target, crossing.manifest, replace(evaluator, crossing=crossing)
+        manifest, bridged = crossing.select(split, given)
+        manifest = answers.rated(manifest)
         _warn_of_calibration(zero_shot, data, split, has_val="val" in whole.split_counts())
         is_main = accelerator.is_main_process
         if is_main and evaluator.reads_people and (without := manifest.num_without_people):
@@ -194,6 +203,7 @@ def evaluate(
             )
         else:
             scores = outputs.score()
+        scores = replace(scores, bridged=bridged)
         if out is not None and is_main:
             about = about_model(evaluator.name, evaluator.facts, digest=evaluator.backend.digest())
             write_evaluation(out, scores, outputs, manifest, people=evaluator.reads_people, about=about)

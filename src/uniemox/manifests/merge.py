@@ -107,7 +107,8 @@ def number_as(classes: tuple[str, ...], manifest: Manifest) -> Manifest:
     match = match_classes(classes, theirs)
     if not match.is_whole:
         lacks = match.describe("the model", f"the manifest of {name}")
-        raise DataError(f"{lacks}: evaluate on data with the same classes, or fine-tune on these")
+        step = "evaluate on data with the same classes, score what both can express (`bridge`), or fine-tune on these"
+        raise DataError(f"{lacks}: {step}")
     spelt = ", ".join(f"{other} is {own}" for other in theirs if other != (own := match.mapped[other]))
     how = f"another order or spelling: they are matched by name{f' ({spelt})' if spelt else ''}"
     log.info("the manifest of %s has the model's classes in %s", name, how)
@@ -122,6 +123,30 @@ def renumber(manifest: Manifest, classes: tuple[str, ...], mapped: Mapping[str, 
     source = _Source(manifest.facts.name, manifest.facts.classes, manifest.table, [])
     source.map_labels(classes, mapped, {}, unmapped="refuse")
     return replace(manifest, table=source.table, facts=replace(manifest.facts, classes=classes))
+
+
+def lead_to(
+    manifest: Manifest, classes: tuple[str, ...], mapped: Mapping[str, str], columns: Sequence[str]
+) -> Manifest:
+    """Lead labels, sets of labels and shares of raters to fewer classes.
+
+    Rows that lose all of what `columns` hold of them are skipped, and raters' shares of what is left are brought to a
+    sum of 1.
+    """
+    source = _Source(manifest.facts.name, manifest.facts.classes, manifest.table, [])
+    source.map_labels(classes, mapped, dict.fromkeys(source.classes, "lost"), unmapped="keep")
+    led = replace(manifest, table=source.table, facts=replace(manifest.facts, classes=classes))
+    return led.where(_are_labelled(led, columns) | ~_are_labelled(manifest, columns))
+
+
+def _are_labelled(manifest: Manifest, columns: Sequence[str]) -> np.ndarray:
+    """Find the rows (N,) that have something in one of some columns; an empty set is nothing."""
+    table = manifest.table.select(columns)
+    found = [
+        to_numpy(column.is_valid()) if name == "label" else lengths_of(column) > 0
+        for name, column in zip(columns, table.columns, strict=True)
+    ]
+    return np.asarray(np.logical_or.reduce(found))
 
 
 def _join_emotions(facts: Sequence[Facts], *, mixed: bool) -> Emotion | None:

@@ -242,8 +242,10 @@ def evaluation_page(
             range_ = "" if bounds is None else f"{bounds.low:z.3f} to {bounds.high:z.3f}"
             note = "; ".join(filter(None, (range_, metric.note)))
             board.append(Score(metric.title, f"{scores.values[metric.name]:z.3f}", note))
-    warnings = (Notice(text, "warning") for text in display.warnings)
-    sections = [Section("Scores", display.explanation, (Scoreboard(board), *warnings))]
+    notices = [Notice(text, "warning") for text in display.warnings]
+    if scores.bridge_notes:
+        notices.append(Notice(" ".join(scores.bridge_notes)))
+    sections = [Section("Scores", display.explanation, (Scoreboard(board), *notices))]
     if scores.baselines:
         sections.append(_compare(scores))
     sections += [Section(head, blocks=[_draw(part) for part in parts]) for head, parts in display.panels]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from uniemox.config.training import ClassWeights
 from uniemox.errors import DataError
 from uniemox.targets import scores
+from uniemox.targets.bridges import Parts
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from uniemox.manifests.table import Manifest
 
+_EPS: Final = 1e-12  # A threshold of 0 or 1 has no finite logit
 _COUNTS: Final = ("hits", "false_alarms", "misses")
 
 
@@ -119,6 +121,7 @@ class MultiLabel(Target):
     columns_read = ("label", "label_set")
     truth = (Column("label", "texts"),)
     does = "decides for each of {classes} emotions whether an image shows it"
+    joining = ("given where any of them is", "its answers are ignored")
     kept_words = "of the labels given and not given to {images} stay"
     metrics = (
         Metric(
@@ -205,6 +208,18 @@ class MultiLabel(Target):
     def fit(self, logits: Logits, labels: npt.NDArray[np.bool]) -> Self:
         """Find the thresholds of the best F1."""
         return replace(self, thresholds=fit_thresholds(sigmoid(logits), labels))
+
+    def join(self, classes: tuple[str, ...], parts: Parts) -> Self:
+        """Return the target of other classes, with the threshold of the first of each part."""
+        thresholds = tuple(self.thresholds[part[0]] for part in parts) if self.thresholds else ()
+        return replace(self, classes=classes, thresholds=thresholds, weights=())
+
+    def join_logits(self, logits: Logits, parts: Parts) -> Logits:
+        """Take the largest logit of each part, as seen from its own threshold: it is given where any of them is."""
+        edges = np.array(self._thresholds_or_even).clip(_EPS, 1 - _EPS)
+        edges = np.log(edges / (1 - edges))
+        shifts = [edges[part[0]] - edges[list(part)] for part in parts]  # 0 of a part of one
+        return np.stack([(logits[:, list(part)] + shift).max(1) for part, shift in zip(parts, shifts, strict=True)], 1)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from uniemox.targets.bridges import Bridged
+
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool]
@@ -161,6 +163,7 @@ class Scores:
     resampled: str = ""  # What the intervals are over, such as 200 groups; empty for the samples
     computed_in: str = ""  # Precision of the forward passes, or onnx for an export; empty if unknown
     baselines: tuple[Baseline, ...] = ()  # On the same samples
+    bridged: Bridged | None = None  # Of data with other classes than the model's
 
     def __getattr__(self, name: str) -> float:
         values = self.__dict__.get("values", {})  # absent while a copy is made
@@ -208,6 +211,11 @@ class Scores:
         return [text[0].upper() + text[1:] for text in texts]
 
     @property
+    def bridge_notes(self) -> list[str]:
+        """Sentences on what a bridge to other classes mapped and dropped; none without one."""
+        return [] if self.bridged is None else self.bridged.sentences
+
+    @property
     def display(self) -> Display:
         """What a page and the terminal show beside the metrics."""
         return Display()
@@ -223,6 +231,7 @@ class Scores:
             "resampled": self.resampled,
             "baselines": [{"name": one.name, "scores": {**one.values}, "note": one.note} for one in self.baselines],
             "classes": list(self.classes),
+            **({} if self.bridged is None else {"bridge": self.bridged.to_dict()}),
         }
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
+from uniemox.targets.bridges import Crossing
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
 from uniemox.targets.scores import Flags, Floats, Metric
@@ -151,6 +152,20 @@ class Several(Target):
             own, manifest = part.align(manifest)
             parts.append(own)
         return self._join(parts), manifest
+
+    def crossing(self, manifest: Manifest, *, bridge: bool) -> Crossing[Self]:
+        """Bring together the labels and answers of the parts, one after another."""
+        crossings = []
+        for part in self.parts:
+            crossings.append(part.crossing(manifest, bridge=bridge))
+            manifest = crossings[-1].manifest
+
+        def lead(logits: Logits) -> Logits:
+            pairs = zip(crossings, self._outputs(logits), strict=True)
+            return np.concatenate([one.lead(own) for one, own in pairs], axis=1)
+
+        bridged = next((one.bridged for one in crossings if one.bridged is not None), None)
+        return Crossing(self._join(one.target for one in crossings), manifest, lead, bridged)
 
     def rated(self, manifest: Manifest) -> Manifest:
         """Skip the rows that a part skips."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniemox.config.training import PromiseConfig
+from uniemox.targets.bridges import Parts
 from uniemox.targets.calibration import softmax
 from uniemox.targets.columns import Column
 from uniemox.targets.conformal import Guarantees, fit_guarantees
@@ -30,6 +31,7 @@ class SoftmaxTarget(Target):
     guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
 
     has_guarantees = True
+    joining = ("their probabilities summed", "the others share out its probability")
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
         """Make the target of these classes, with what was fitted for a model; `DataError` if that cannot be."""
@@ -64,6 +66,17 @@ class SoftmaxTarget(Target):
     def without_guarantees(self) -> Self:
         """Return it without what was fitted for one model."""
         return replace(self, guarantees=Guarantees())
+
+    def join(self, classes: tuple[str, ...], parts: Parts) -> Self:
+        """Return the target of other classes; label sets and abstention were fitted for these, and are lost."""
+        del parts
+        return replace(self.without_guarantees(), classes=classes, weights=())
+
+    def join_logits(self, logits: Logits, parts: Parts) -> Logits:
+        """Sum the probabilities of each part; the softmax brings what is left to a sum of 1."""
+        from scipy.special import logsumexp  # slow to import
+
+        return np.stack([logsumexp(logits[:, part], axis=1) for part in map(list, parts)], axis=1)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from uniemox.config.training import ClassWeights, PromiseConfig
+from uniemox.emotions import match_classes, meet
 from uniemox.errors import ConfigError, DataError
+from uniemox.targets.bridges import Bridged, Crossing, Parts
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Counts, Flags, Floats, Interval, Metric, Scores
@@ -54,6 +56,8 @@ class Target(ABC):
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     number_word: ClassVar[str] = "probability"  # What one of `numbers` is
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
+    joining: ClassVar[tuple[str, ...]] = ()
+    """How `join_logits` makes one of several classes, and what becomes of those that are dropped; none cannot."""
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
         """Make the target of these classes, with the numbers from `to_facts`; `DataError` if those cannot be its."""
@@ -72,6 +76,34 @@ class Target(ABC):
         from uniemox.manifests.merge import number_as  # PyArrow, which prediction has no need of
 
         return self, number_as(self.classes, manifest)
+
+    def crossing(self, manifest: Manifest, *, bridge: bool) -> Crossing[Self]:
+        """Bring labels and the model's answers together: as `align` does, or with `bridge` where they `meet`.
+
+        Classes that are the same, by whatever name, are aligned, and so are targets without classes to be joined.
+        """
+        names = manifest.facts.classes
+        if not bridge or not self.joining or match_classes(self.classes, names).is_whole:
+            return Crossing(*self.align(manifest))
+        from uniemox.manifests.merge import lead_to  # PyArrow, which prediction has no need of
+
+        found = meet(self.classes, names)
+        pairs = [(self.classes.index(own), into) for own, into in found.model.mapped.items()]
+        parts = [[place for place, into in pairs if into == name] for name in found.classes]
+        return Crossing(
+            self.join(found.classes, parts),
+            lead_to(manifest, found.classes, found.data.mapped, self.columns_read),
+            lambda logits: self.join_logits(logits, parts),
+            Bridged.over(found, self.joining),
+        )
+
+    def join(self, classes: tuple[str, ...], parts: Parts) -> Self:
+        """Return the target of other classes, each of which joins those at some places; nothing fitted is kept."""
+        raise NotImplementedError  # of a target that has no words for `joining`
+
+    def join_logits(self, logits: Logits, parts: Parts) -> Logits:
+        """Compute the logits (N, C) of the target that `join` made from those of this one."""
+        raise NotImplementedError
 
     def rated(self, manifest: Manifest) -> Manifest:
         """Skip the rows that raters gave nothing of this kind, where data may lack it; a log line counts them.
@@ -340,6 +372,7 @@ class Target(ABC):
                 "resampled": str(values.get("resampled", "")),
                 "computed_in": str(values.get("computed_in", "")),
                 "baselines": tuple(map(_rebuild_baseline, values.get("baselines", ()))),
+                "bridged": Bridged.from_dict(values["bridge"]) if "bridge" in values else None,
             }
             return self._rebuild(values, common)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -50,6 +50,7 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
             precision=config.precision,
             baselines=config.baselines,
             zero_shot=config.zero_shot,
+            bridge=config.bridge,
         )
     if config.out is not None and is_main_process():
         from uniemox.report.run import write_evaluation_report
