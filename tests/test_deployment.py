@@ -5,8 +5,10 @@ import importlib.util
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 import venv
 from pathlib import Path
@@ -198,19 +200,32 @@ def test_a_replica_of_ray_answers_as_the_service_does(exported):
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of ray itself
-def test_ray_serves_the_example(exported):
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'ray[serve]'")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the pipes of its processes
+def test_ray_serves_the_example(exported, monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'uniemox[ray]'")
     import urllib.request
 
     from ray import serve
 
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # asks nobody, and sends nothing
+    monkeypatch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # of a machine that is busy
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     example = load_example("ray_serve")
-    try:
-        serve.run(example.app({"model": str(exported), "replicas": "2"}))
-        body = json.dumps({"images": [picture()]}).encode()
-        asked = urllib.request.Request("http://127.0.0.1:8000/v1/predict", body, {"Content-Type": "application/json"})
-        for _ in range(20):
-            assert urllib.request.urlopen(asked, timeout=60).status == 200
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as place:  # whose sockets need short paths
+        monkeypatch.setenv("HOME", place)  # where it keeps the token of its cluster
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, _temp_dir=place)
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            serve.run(example.app({"model": str(exported), "replicas": "2"}))
+            body = json.dumps({"images": [picture()]}).encode()
+            kind = {"Content-Type": "application/json"}
+            asked = urllib.request.Request(f"http://127.0.0.1:{port}/v1/predict", body, kind)
+            for _ in range(20):
+                assert urllib.request.urlopen(asked, timeout=60).status == 200
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+    left = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+    assert place not in left  # every process of ray names its folder

@@ -1,6 +1,6 @@
 """The service on several machines, by Ray Serve: each replica is a whole service with its own model and batches.
 
-pip install 'uniemox[serve,export]' 'ray[serve]'
+pip install 'uniemox[serve,export,ray]'
 serve run docs.examples.ray_serve:app model=/models/exported replicas=4
 """
 

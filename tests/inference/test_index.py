@@ -1,7 +1,6 @@
 """The stored index: what it finds against scikit-learn and NumPy, what it forgets, and what it refuses."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -49,9 +48,7 @@ def paths_of(index, places):
     return [path for path, _ in index.read(places)]
 
 
-@pytest.mark.parametrize("most_by_numpy", [10**6, 0], ids=["numpy", "faiss"])
-def test_the_nearest_are_those_of_scikit_learn(folder, monkeypatch, most_by_numpy):
-    monkeypatch.setattr(module, "_MANY", most_by_numpy)
+def test_the_nearest_are_those_of_scikit_learn(folder, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", 17)  # so that the best come from several blocks
     files, _, features = fill(folder)
     query = np.random.default_rng(9).standard_normal(MODEL.width).astype(np.float32)
@@ -65,21 +62,20 @@ def test_the_nearest_are_those_of_scikit_learn(folder, monkeypatch, most_by_nump
     np.testing.assert_allclose([one.score for one in found], 1 - distances[0], atol=1e-3)  # stored in fp16
 
 
-def test_faiss_and_numpy_find_the_same(monkeypatch):
+def test_every_number_of_fp16_is_multiplied_as_numpy_does():
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)[:, None]
+    every = every[np.isfinite(every[:, 0])]
+    for one in (1.0, -0.37, 1e-4):
+        query = np.array([one], np.float32)
+        np.testing.assert_array_equal(module._cosines(every, query), every.astype(np.float32) @ query)
+
+
+def test_cosines_are_those_of_doubles():
     generator = np.random.default_rng(0)
-    features = generator.standard_normal((500, 24)).astype(np.float32)
-    query = generator.standard_normal(24).astype(np.float32)
-    places, scores = module._top_by_numpy(features, query, 30)
-    others, theirs = module._top_by_faiss(features, query, 30)
-    assert places.tolist() == others.tolist()
-    np.testing.assert_allclose(scores, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_without_faiss_numpy_searches_a_million_and_a_line_names_the_extra(monkeypatch, caplog):
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    with caplog.at_level(logging.INFO):
-        assert module._choose_top(10**6 + 1) is module._top_by_numpy
-    assert "pip install 'uniemox[search]'" in caplog.text
+    units = generator.standard_normal((500, 512))
+    units = (units / np.linalg.norm(units, axis=1, keepdims=True)).astype(np.float16)
+    query = units[7].astype(np.float32)
+    np.testing.assert_allclose(module._cosines(units, query), units.astype(np.float64) @ query, atol=1e-6)
 
 
 def test_the_highest_are_those_with_the_highest_probability(folder):
@@ -175,17 +171,20 @@ def test_a_damaged_part_is_read_again(folder, spoil, caplog):
     assert "read again" in caplog.text
 
 
-def test_features_that_are_no_numbers_are_found_last_and_raise_nothing(folder):
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf, 60_000])
+def test_features_that_are_no_numbers_are_found_last_and_said(folder, damage, caplog):
     files, _, features = fill(folder, 10, parts=1)
     path = next(folder.glob("*.safetensors"))
     stored = load_file(path)["features"]
-    stored[3] = np.nan
+    stored[3] = damage
     save_file({"features": stored}, path)
+    query = features[3] / np.linalg.norm(features[3])
     with open_index(folder, MODEL, COLUMNS) as index:
         index.choose(files)
-        scores = {place.row: place.score for place in index.nearest(features[3], 10)}
+        scores = {place.row: place.score for place in index.nearest(query, 10)}
     assert scores[3] == 0
     assert len(scores) == 10
+    assert f"features of 1 image in the index {folder} are no numbers, and score 0: make it again" in caplog.text
 
 
 def test_a_run_that_stops_before_the_table_loses_that_part_alone(folder, monkeypatch):

@@ -39,6 +39,7 @@ from uniemox.wording import counted, reason_of
 log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 Rows = npt.NDArray[np.int64]
 
 _FORMAT: Final = 1
@@ -50,9 +51,9 @@ _AGAIN: Final = "make it again with `reindex`"
 _LARGE: Final = 65_536  # Rows from which a part is not merged any more: 64 MB of features at a width of 512
 _MOST_SMALL: Final = 16  # Smaller parts that may stay as they are
 _PATIENCE: Final = 60.0  # Seconds that another search is waited for
-_BLOCK: Final = 8192  # Features in memory at once
+_BLOCK: Final = 1024  # Features in memory at once, which fit into a processor's cache
+_LARGEST_COSINE: Final = 1.01  # Of features of length 1, rounded to fp16
 _MAX_ROWS: Final = 2**21  # Of a part that anybody may have written
-_MANY: Final = 1_000_000  # Images from which faiss is asked for
 _SEPARATOR: Final = os.fsencode(os.sep)
 _STAMPS: Final = ("path", "size", "modified")
 
@@ -123,7 +124,7 @@ class _Part:
         sizes, times = (self._stamps[name].to_pylist() for name in ("size", "modified"))
         return zip(self.paths(), zip(sizes, times, strict=True), strict=True)
 
-    def features(self, rows: Rows) -> Iterator[tuple[Rows, Floats]]:
+    def features(self, rows: Rows) -> Iterator[tuple[Rows, Halves]]:
         """Yield features (B, D) of some rows, ascending, a block at a time."""
         with self._tensors() as tensors:
             stored = tensors.get_slice(_KEY)
@@ -132,8 +133,7 @@ class _Part:
                 if first == last:
                     continue
                 block, wanted = stored[start : min(start + _BLOCK, self.count)], rows[first:last]
-                block = block if len(wanted) == len(block) else block[wanted - start]
-                yield wanted, block.astype(np.float32)
+                yield wanted, block if len(wanted) == len(block) else block[wanted - start]
 
     @contextmanager
     def _tensors(self) -> Iterator[Any]:
@@ -211,22 +211,30 @@ class Index:
 
     def nearest(self, query: Floats, count: int) -> list[Place]:
         """Find the images whose features are nearest to a query (D,) of length 1 by cosine, the nearest first."""
-        top = _choose_top(len(self))
-        blocks = (
-            (number, rows, features)
-            for number, chosen in self._rows.items()
-            for rows, features in self._parts[number].features(chosen)
-        )
-        return _merge_best(((number, rows, *top(features, query, count)) for number, rows, features in blocks), count)
+        num_damaged = 0
+
+        def scored() -> Iterator[tuple[int, Rows, Floats]]:
+            nonlocal num_damaged
+            for number, chosen in self._rows.items():
+                for rows, features in self._parts[number].features(chosen):
+                    scores = _cosines(features, query)
+                    is_cosine = np.abs(scores) < _LARGEST_COSINE
+                    num_damaged += len(rows) - int(is_cosine.sum())
+                    yield number, rows, np.where(is_cosine, scores, 0)
+
+        found = _merge_best(scored(), count)
+        if num_damaged:
+            text = "features of %s in the index %s are no numbers, and score 0: %s"
+            log.warning(text, counted(num_damaged, "image"), self.folder, _AGAIN)
+        return found
 
     def highest(self, column: str, count: int) -> list[Place]:
         """Find the images with the highest numbers in a column of the answers, the highest first."""
 
-        def scored() -> Iterator[tuple[int, Rows, Rows, Floats]]:
+        def scored() -> Iterator[tuple[int, Rows, Floats]]:
             for number, rows in self._rows.items():
                 values = self._parts[number].read([column])[column].to_numpy(zero_copy_only=False)
-                numbers = values[rows].astype(np.float64)
-                yield number, rows, np.arange(len(rows)), numbers
+                yield number, rows, values[rows].astype(np.float64)
 
         return _merge_best(scored(), count)
 
@@ -266,12 +274,12 @@ class Index:
 
     def _merge(self, chosen: Mapping[int, npt.NDArray[np.bool]]) -> None:
         """Replace parts by one or more that hold only what is kept of them."""
-        held: list[tuple[pa.Table, Floats]] = []
+        held: list[tuple[pa.Table, Halves]] = []
         for number, keep in sorted(chosen.items()):
             part, rows = self._parts[number], np.flatnonzero(keep)
             if len(rows):
                 blocks = [block for _, block in part.features(rows)] if part.width else []
-                features = np.concatenate(blocks) if blocks else np.empty((len(rows), 0), np.float32)
+                features = np.concatenate(blocks) if blocks else np.empty((len(rows), 0), np.float16)
                 held.append((part.read(self._schema.names).take(rows), features))
             if sum(len(table) for table, _ in held) >= _LARGE:
                 self._write_held(held)
@@ -282,12 +290,12 @@ class Index:
             part.path.unlink(missing_ok=True)  # the table first: without it, features are nothing
             part.features_path.unlink(missing_ok=True)
 
-    def _write_held(self, held: Sequence[tuple[pa.Table, Floats]]) -> None:
+    def _write_held(self, held: Sequence[tuple[pa.Table, Halves]]) -> None:
         if held:
-            features = np.concatenate([features for _, features in held]).astype(np.float16)
+            features = np.concatenate([features for _, features in held])
             self._write(pa.concat_tables([table for table, _ in held]).combine_chunks(), features)
 
-    def _write(self, table: pa.Table, features: npt.NDArray[np.float16]) -> None:
+    def _write(self, table: pa.Table, features: Halves) -> None:
         """Write a part; its table comes last, since it is what makes it one."""
         number = max(self._parts, default=-1) + 1
         path = self.folder / f"part-{number:05d}.parquet"
@@ -383,41 +391,23 @@ def stamp_files(paths: Iterable[Path]) -> dict[bytes, tuple[Path, Stamp]]:
 # The nearest
 
 
-def _top_by_numpy(features: Floats, query: Floats, count: int) -> tuple[Rows, Floats]:
-    scores = features @ query
-    scores[~np.isfinite(scores)] = 0  # of numbers that were damaged
-    places = np.argsort(-scores, kind="stable")[:count]
-    return places, scores[places]
+def _cosines(features: Halves, query: Floats) -> Floats:
+    """Multiply features (B, D) in fp16 by a query (D,): several times faster than NumPy makes fp32 of them.
+
+    Sign, exponent and mantissa are put where fp32 has them. Exponents are 112 too small there, so the query is enlarged.
+    """
+    bits = features.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70002000)  # 0x8fffe000
+    scores: Floats = bits.view(np.float32) @ (query * np.float32(2.0**112))
+    return scores
 
 
-def _top_by_faiss(features: Floats, query: Floats, count: int) -> tuple[Rows, Floats]:
-    import faiss
-
-    exact = faiss.IndexFlatIP(features.shape[1])
-    exact.add(np.nan_to_num(features, posinf=0, neginf=0))
-    scores, places = exact.search(query[None], min(count, len(features)))
-    return places[0], scores[0]
-
-
-def _choose_top(num_images: int) -> Any:
-    """Choose what finds the nearest of a block: both give the same."""
-    if num_images <= _MANY:
-        return _top_by_numpy
-    try:
-        import faiss  # noqa: F401
-    except ImportError:
-        log.info(
-            "faiss is not installed, so NumPy compares %s images: pip install 'uniemox[search]'", f"{num_images:,}"
-        )
-        return _top_by_numpy
-    return _top_by_faiss
-
-
-def _merge_best(found: Iterable[tuple[int, Rows, Rows, Floats]], count: int) -> list[Place]:
-    """Merge the best of blocks: number of the part, its rows, the places of the best among these and their scores."""
+def _merge_best(found: Iterable[tuple[int, Rows, Floats]], count: int) -> list[Place]:
+    """Merge the best of blocks: the number of the part, its rows, and their scores."""
     best: list[Place] = []
-    for number, rows, places, scores in found:
+    for number, rows, scores in found:
         order = np.argsort(-scores, kind="stable")[:count]
-        own = (Place(number, int(rows[places[one]]), float(scores[one])) for one in order if np.isfinite(scores[one]))
+        own = (Place(number, int(rows[one]), float(scores[one])) for one in order if np.isfinite(scores[one]))
         best = sorted([*best, *own], key=lambda place: (-place.score, place.part, place.row))[:count]
     return best
