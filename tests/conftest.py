@@ -489,7 +489,7 @@ def pages(fake):
     def write_run_report(folder):
         asked.append(folder)
 
-    def write_evaluation_report(folder, *, model, data, split):
+    def write_evaluation_report(folder, *, model, data, split, command=""):
         asked.append((folder, model, data, split))
 
     fake("report")

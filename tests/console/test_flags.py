@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 import uniemox
-from uniemox.console.flags import flag_of, name_flags, parse
+from uniemox.console.flags import command_line, flag_of, name_flags, parse
 from uniemox.errors import ConfigError
 from uniemox.settings import Setting, build, list_settings
 
@@ -81,6 +81,24 @@ def test_a_configuration_is_what_was_given():
     assert build(PaintConfig, given) == PaintConfig(
         Path("a"), (Path("b"), Path("c")), wall=WallConfig(wet_share=1.0), colour="green", brush="round"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("a.png", "a.png"),
+        ("'a b.png' --coats 1 --colour red", "'a b.png'"),
+        ("a b c --varnish", "a b c --varnish true"),
+        ("a --plans x --plans y,z --wall.wet-share 1", "a --plans x --plans y,z --wall.wet-share 1.0"),
+        ("a --tools '[\"red, wide\",rag]'", "a --tools '\"red, wide\",rag'"),
+        ("a --tools [] --corners 0.2,0.3 --ladder 2", "a --corners 0.2,0.3 --tools '[]' --ladder 2.0"),
+    ],
+)
+def test_a_line_gives_the_configuration_that_it_was_made_of(line, shown):
+    config = build(PaintConfig, given_by(line))
+    made = command_line("paint", config)
+    assert made == f"uniemox paint {shown}"
+    assert build(PaintConfig, given_by(shlex.split(made)[2:])) == config
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from uniemox.compute.devices import build_accelerator
 from uniemox.config.people import PersonConfig
 from uniemox.data.pixels import EvaluationViews
 from uniemox.inference.outputs import Outputs, compute_outputs
+from uniemox.manifests.table import Box
 from uniemox.targets.intervals import Groups
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.pairs import paired_differences
 from uniemox.targets.single_label import SingleLabel
 
 CLASSES = ("awe", "fear", "joy")
@@ -84,3 +87,61 @@ def test_answers_to_rows_of_a_group_are_resampled_together():
     assert found.resampled == "16 images"  # two of which have lost some of their rows
     assert found.intervals == target.score(outputs.logits, labels, groups=codes[rows]).intervals
     assert found.intervals != target.score(outputs.logits, labels).intervals
+
+
+def answered(logits, labels, *, rows=None, boxes=None, groups=None):
+    """Answers to all rows, or to some of them."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    boxes = (None,) * len(rows) if boxes is None else tuple(boxes[row] for row in rows)
+    return Outputs(logits[rows], labels[rows], rows, boxes, (), SingleLabel(CLASSES), "fp32", groups)
+
+
+def test_confidence_before_the_temperature_is_that_of_the_outputs_as_they_were():
+    generator = np.random.default_rng(0)
+    raw, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)
+    temperatures = np.array([2.0, 2.0, 2.0])
+    outputs = answered(raw / temperatures, labels)
+    before, after = SingleLabel(CLASSES).score(raw, labels), outputs.score()
+    found = outputs.before(temperatures)
+    assert found.temperatures == (2.0,)
+    assert found.bins == before.bins
+    values = {one.title: (one.before, one.after) for one in found.metrics}
+    assert values == {
+        "calibration error": (before.ece, after.ece),
+        "negative log likelihood": (before.nll, after.nll),
+        "Brier score": (before.brier, after.brier),
+    }
+
+
+def test_what_the_person_adds_is_the_paired_difference_on_the_rows_that_both_read():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 3, 90)
+    truth = np.eye(3)[labels]
+    logits = {share: generator.normal(size=(90, 3)) + share * truth for share in (1.5, 0.5)}
+    boxes = [Box(0, 0, 9, 9) if row % 3 else None for row in range(90)]
+    groups = Groups(np.arange(90) // 2, "image")
+    with_person = answered(logits[1.5], labels, rows=np.arange(1, 90), boxes=boxes, groups=groups)
+    without = answered(logits[0.5], labels, rows=np.arange(0, 89), groups=groups)
+    found = with_person.against(without)
+    both = np.arange(1, 89)
+    target = SingleLabel(CLASSES)
+    numbers = [target.numbers(logits[share][both]) for share in (0.5, 1.5)]
+    differences = paired_differences(target, *numbers, labels[both], groups.codes[both])
+    scores = [target.score_numbers(one, labels[both], num_resamples=0) for one in numbers]
+    assert (found.samples, found.with_person) == (88, sum(boxes[row] is not None for row in both))
+    assert [gain.name for gain in found.gains] == ["top1", "balanced_accuracy", "macro_f1", "weighted_f1"]
+    for gain in found.gains:
+        assert (gain.without, gain.value) == tuple(one.values[gain.name] for one in scores)
+        assert (gain.difference, gain.interval) == differences[gain.name][:2]
+        assert gain.difference == pytest.approx(gain.value - gain.without)
+
+
+def test_a_person_that_changes_nothing_adds_nothing_and_one_group_has_no_interval():
+    labels = np.arange(30) % 3
+    logits = np.random.default_rng(2).normal(size=(30, 3))
+    alike = Groups(np.zeros(30, int), "group")
+    same, one_group = (answered(logits, labels, groups=groups) for groups in (None, alike))
+    assert all(
+        gain.difference == 0 and gain.interval.low <= 0 <= gain.interval.high for gain in same.against(same).gains
+    )
+    assert {gain.interval for gain in one_group.against(one_group).gains} == {None}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from uniemox.errors import DataError
 from uniemox.report import charts
+from uniemox.targets.scores import Curve, Interval, Ranges
 from uniemox.targets.single_label import SingleLabel
 
 
@@ -74,6 +75,23 @@ def test_reliability_says_the_error():
     _, parts = scored.display.panels[1]
     calibration = parts[1]
     assert f"calibration error {scored.ece:.3f}" in texts(charts.reliability(calibration))
+
+
+def test_reliability_rings_what_was_before_the_temperature():
+    scored = report(("a", "b", "c"))
+    calibration = scored.calibration("confidence", "accuracy", "samples")
+    before = [part for part in scored.bins if part.samples]
+    rings = [charts.reliability(calibration._replace(before=bins)).count(charts.RUST.encode()) for bins in ((), before)]
+    assert rings[0] == 0 < rings[1]
+
+
+def test_a_curve_names_its_axes_and_draws_the_line_for_comparison():
+    points = [(0.25, 1.0), (0.5, 0.9), (1.0, 0.6)]
+    curve = Curve("surest", ("share answered", "accuracy"), points, 0.6, "alt", "caption")
+    svg = charts.curve(curve)
+    assert {"surest", "share answered", "accuracy"} <= set(texts(svg))
+    assert svg.count(b"stroke-dasharray") >= 1
+    assert texts(charts.curve(curve._replace(points=[(1.0, 0.6)])))
 
 
 def test_equal_charts_are_equal_bytes():
@@ -211,3 +229,13 @@ def test_the_person_whom_a_row_is_about_is_framed():
     assert (framed[10, 10:51] != 255).any(-1).all()
     assert (framed[30, 30] == 255).all()
     assert charts.frame(image, [None] * 4) is image
+
+
+def test_ranges_draw_every_name_and_the_bounds_that_are_known():
+    plot = Ranges("top-1", HOSTILE, [0.5] * 7, [Interval(0.4, 0.6), None] * 3 + [None], "", "", reference=0.7)
+    alone = Ranges("top-1", ["a"], [0.5], [None], "", "")
+    for one in (plot, alone):
+        ElementTree.fromstring(charts.ranges(one))
+    text = charts.ranges(plot).decode()
+    assert "恐れ" in text
+    assert "&lt;script&gt;" in text

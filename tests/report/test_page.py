@@ -114,7 +114,7 @@ def test_hostile_class_names_stay_words_in_an_evaluation():
     page = evaluation_page(report(classes), title=ATTACK, provenance={ATTACK: ATTACK}, gallery=items)
     read = Reader(render(page))
     assert not read.all("script")
-    assert len(read.all("img")) == 4
+    assert len(read.all("img")) == 5
     assert ATTACK in read.text
 
 
@@ -134,7 +134,7 @@ def test_a_page_needs_nothing_from_outside():
 def test_every_picture_says_in_words_what_it_shows():
     page = evaluation_page(report(), title="t", provenance={}, gallery=[GalleryItem(picture(), "a", 0.9, "b", "x.jpg")])
     alts = [attrs["alt"] for attrs in Reader(render(page)).all("img")]
-    assert len(alts) == 4
+    assert len(alts) == 5
     assert all(alts)
     assert alts[-1] == "x.jpg: predicted a, true b"
 

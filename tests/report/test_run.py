@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,10 @@ from PIL import Image
 
 from uniemox.manifests.table import Facts, manifest_from_columns, write_manifest
 from uniemox.report.run import write_evaluation_report, write_run_report
+from uniemox.targets.calibration import Confidence, Uncalibrated
+from uniemox.targets.contribution import Contribution, Gain
 from uniemox.targets.multi_label import MultiLabel
+from uniemox.targets.scores import Interval
 from uniemox.targets.single_label import SingleLabel
 
 
@@ -130,6 +134,55 @@ def test_an_evaluation_of_several_labels_has_a_page_of_its_own(tmp_path):
     assert page.count("data:image/webp") == 2
     assert "awe, fear" in page
     assert "none" in page
+
+
+def whole_test(**changes):
+    """Scores of a test with intervals, as a run saves them."""
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
+    scores = evaluate_predictions(probabilities, np.array([0, 1, 1, 0]), CLASSES)
+    return replace(scores, **changes)
+
+
+def test_a_run_shows_the_intervals_of_its_test(run_folder):
+    scores = whole_test()
+    page = page_of_test(run_folder, json.dumps(scores.to_dict()))
+    low, high = scores.intervals["top1"]
+    row = page[page.index(">top-1<") :].partition("</tr>")[0]
+    assert f">{low:.3f} to {high:.3f}<" in row
+    assert ">95 % interval<" in page
+    assert scores.ranges in page
+
+
+def test_a_run_shows_its_surest_answers_the_temperature_and_what_the_person_adds(run_folder):
+    metrics = (Confidence(title="calibration error", before=0.4321, after=0.1),)
+    before = Uncalibrated(temperatures=(2.5,), metrics=metrics)
+    gain = Gain(name="top1", title="top-1", without=0.5, value=0.75, difference=0.25, interval=Interval(-0.1, 0.6))
+    person = Contribution(samples=4, with_person=3, gains=(gain,))
+    page = page_of_test(run_folder, json.dumps(whole_test(uncalibrated=before, person=person).to_dict()))
+    for text in ("The surest answers", "Temperature", "0.432", "3 of 4 samples", ">-0.100 to 0.600<"):
+        assert text in page
+
+
+def test_a_run_of_before_without_these_parts_has_a_page_all_the_same(run_folder):
+    saved = whole_test().to_dict()
+    del saved["coverage"]
+    page = page_of_test(run_folder, json.dumps(saved))
+    assert "The surest answers" not in page
+    assert "Temperature" not in page
+    assert ">top-1<" in page
+
+
+def test_a_run_names_the_command_that_repeats_it_and_leads_to_its_settings(run_folder):
+    (run_folder / "config.yaml").write_text("# Settings of uniemox 9, for `uniemox finetune --config FILE`.\n")
+    page = write_run_report(run_folder).read_text(encoding="utf-8")
+    assert f"uniemox finetune --config {run_folder / 'config.yaml'} --out FOLDER" in page
+    assert 'href="config.yaml"' in page
+
+
+@pytest.mark.parametrize("text", ["", "seed: 1", "# for `uniemox rm; -rf --config FILE`"])
+def test_settings_that_name_no_command_give_none(run_folder, text):
+    (run_folder / "config.yaml").write_text(text)
+    assert "How to repeat it" not in write_run_report(run_folder).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "{", "[[1]]", "\xff", "[" * 100_000])

@@ -1,9 +1,13 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import log_loss
 
-from uniemox.targets.calibration import sigmoid
+from uniemox.errors import DataError
+from uniemox.targets.calibration import Confidence, Uncalibrated, sigmoid
 from uniemox.targets.calibration import softmax as our_softmax
 from uniemox.targets.multi_label import MultiLabel
 from uniemox.targets.single_label import SingleLabel
@@ -91,3 +95,22 @@ def test_probabilities_are_scipys_and_do_not_overflow(ours, oracle, options):
         found = ours(logits)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, oracle(logits.astype(np.float64), **options), rtol=1e-12)
+
+
+def test_confidence_before_the_temperature_is_shown_beside_that_after_and_survives_json():
+    logits, labels = sample(sharpness=3.0)
+    target = SingleLabel(tuple("abcd"))
+    before, after = (target.score(one, labels, num_resamples=0) for one in (logits, logits / 3))
+    metrics = (Confidence(title="calibration error", before=before.ece, after=after.ece),)
+    scores = replace(after, uncalibrated=Uncalibrated(temperatures=(3.0,), metrics=metrics, bins=before.bins))
+    ((title, text, (grid,)),) = scores.studies
+    assert (title, list(grid.rows)) == ("Temperature", [("calibration error", before.ece, after.ece)])
+    assert "val gave, 3," in text
+    calibration = scores.calibration("confidence", "accuracy", "samples")
+    assert (calibration.bins, calibration.before) == (after.bins, before.bins)
+    assert f"{before.ece:.3f}" in calibration.caption
+    saved = json.loads(json.dumps(scores.to_dict()))
+    assert target.scores_from_dict(saved) == scores
+    saved["uncalibrated"]["temperatures"] = ["hot"]
+    with pytest.raises(DataError, match=r"uncalibrated.temperatures.0 is hot"):
+        target.scores_from_dict(saved)

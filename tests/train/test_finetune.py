@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,6 +24,7 @@ from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import CheckpointError, ConfigError, DataError, TrainingError
 from uniemox.files.digest import hash_file
 from uniemox.inference.outputs import compute_outputs
+from uniemox.manifests.columns import with_column
 from uniemox.models.encoder import resample_positions
 from uniemox.targets.single_label import SingleLabel
 from uniemox.train.events import Message
@@ -291,6 +293,54 @@ def test_the_temperature_lowers_the_loss_on_val_and_changes_no_prediction(finetu
     reports = [each.score() for each in (before, after)]
     assert reports[1].nll <= reports[0].nll + 1e-9
     assert reports[1].counts == reports[0].counts
+
+
+def test_the_test_says_what_confidence_was_worth_before_the_temperature(finetuned, painted):
+    saved = json.loads((finetuned.config.out / "test" / "report.json").read_text())
+    loaded = load_model(finetuned.model)
+    outputs = compute_outputs(
+        loaded.model,
+        painted.manifest.select(["test"]),
+        views=loaded.facts.views,
+        accelerator=build_accelerator("cpu"),
+        num_workers=0,
+        target=SingleLabel(loaded.facts.classes),
+        precision="fp32",
+    )
+    before = replace(outputs, logits=outputs.logits * loaded.facts.temperature).score()
+    found = saved["uncalibrated"]
+    assert found["temperatures"] == [pytest.approx(loaded.facts.temperature)]
+    shown = {one["title"]: one["before"] for one in found["metrics"]}
+    expected = {"calibration error": before.ece, "negative log likelihood": before.nll, "Brier score": before.brier}
+    assert shown == pytest.approx(expected, abs=1e-5)
+    assert [one["after"] for one in found["metrics"]] == [saved[name] for name in ("ece", "nll", "brier")]
+    assert "person" not in saved
+
+
+def test_a_run_on_both_views_says_what_the_person_adds_to_the_same_weights(two_views, painted):
+    config, folder, _ = two_views
+    saved = json.loads((config.out / "test" / "report.json").read_text())["person"]
+    loaded = load_model(folder)
+    test = painted.manifest.select(["test"])
+    nobody = with_column(test.table, "people", pa.nulls(len(test), test.table.schema.field("people").type))
+    scores = [
+        compute_outputs(
+            loaded.model,
+            manifest,
+            views=loaded.facts.views,
+            accelerator=build_accelerator("cpu"),
+            num_workers=0,
+            target=SingleLabel(loaded.facts.classes),
+            precision="fp32",
+        ).score(num_resamples=0)
+        for manifest in (test, type(test)(nobody, test.facts))
+    ]
+    assert (saved["samples"], saved["with_person"]) == (7, 7 - test.num_without_people)
+    gains = {gain["name"]: gain for gain in saved["gains"]}
+    assert {"top1", "macro_f1"} <= set(gains)
+    for name, gain in gains.items():
+        assert (gain["value"], gain["without"]) == pytest.approx((scores[0].values[name], scores[1].values[name]))
+        assert gain["difference"] == pytest.approx(gain["value"] - gain["without"])
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

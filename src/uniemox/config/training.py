@@ -333,7 +333,7 @@ class FinetuneConfig(RunConfig):
     """Split that the chosen weights are evaluated on, once, at the end; null evaluates none."""
     baselines: bool = True
     """Score cheap baselines beside the model: majority, colour statistics, and the teacher that `init` names, where its
-    weights are at hand and it is small or on a GPU."""
+    weights are at hand and it is small or on a GPU; of both views also the same weights without the person."""
     target: Sequence[Target] = ("single_label",)
     """One label for each row (single_label), any number of them (multi_label, as EMOTIC has them), the share of raters
     for each class (distribution), or valence, arousal and, where the data has it, dominance (valence_arousal).

@@ -5,6 +5,7 @@ Words are read here, so that each error is one plain line; tyro makes the help.
 
 import inspect
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn, get_args, get_origi
 
 from uniemox.console.old_names import GONE, VALUES, renamed_flags
 from uniemox.errors import ConfigError
-from uniemox.settings import Setting, Values, convert, list_groups, list_settings, summary_of
+from uniemox.settings import Setting, Values, convert, list_groups, list_settings, list_values, summary_of
 from uniemox.wording import nearest, shorten
 
 _HELP: Final = "--help"
@@ -22,6 +23,27 @@ _METAVARS: Final = {int: "INTEGER", float: "NUMBER", bool: "[true|false]", Path:
 def flag_of(setting: Setting) -> str:
     """Name what a user types for a setting: its flag, or the place of a positional one."""
     return setting.leaf.upper() if setting.is_positional else f"--{setting.name.replace('_', '-')}"
+
+
+def command_line(command: str, config: Any) -> str:
+    """Write the line that runs a command with settings, without those that have their defaults."""
+    values, words = dict(list_values(config)), ["uniemox", *command.split()]
+    for setting in list_settings(type(config)):
+        if (value := values[setting.name]) != setting.default:
+            for text in _texts(setting, value):
+                words += [text] if setting.is_positional else [flag_of(setting), text]
+    return shlex.join(words)
+
+
+def _texts(setting: Setting, value: Any) -> list[str]:
+    """Write a value so that `_read` reads it."""
+    if value is None or setting.kind is bool:
+        return ["null" if value is None else str(value).lower()]
+    if setting.is_list and setting.kind is Path:
+        return list(map(str, value))
+    if setting.is_list or isinstance(value, tuple):
+        return [",".join(f'"{part}"' if "," in str(part) else str(part) for part in value) or "[]"]
+    return [str(value)]
 
 
 def parse(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uniemox.manifests.population import Population
     from uniemox.manifests.table import Box, Manifest
     from uniemox.people.agreement import Agreement
-    from uniemox.targets.scores import Metric, Scores
+    from uniemox.targets.scores import Grid, Metric, Scores
     from uniemox.targets.target import Target
     from uniemox.train.folds import FoldScore
 
@@ -74,8 +74,20 @@ def report_tables(scores: Scores) -> Iterable[Table]:
     for _, parts in scores.display.panels:
         for part in parts:
             if isinstance(part, Grid):
-                cells = ([_score(cell, is_share=part.are_shares) for cell in row] for row in part.rows)
-                yield _make_table(part.heads, cells, right=part.heads[1:])
+                yield _grid_table(part)
+    for _, text, parts in scores.studies:
+        for part in parts:
+            if isinstance(part, Grid):
+                table = _grid_table(part)
+                table.caption = _cell(text)
+                yield table
+
+
+def _grid_table(grid: Grid) -> Table:
+    cells = ([_score(cell, is_share=grid.are_shares) for cell in row] for row in grid.rows)
+    columns = zip(grid.heads, *grid.rows, strict=True)
+    numeric = [head for head, *column in columns if not any(isinstance(cell, str) for cell in column)]
+    return _make_table(grid.heads, cells, right=numeric)
 
 
 def _compared_table(scores: Scores) -> Table:
@@ -91,6 +103,8 @@ def _compared_table(scores: Scores) -> Table:
 def _score(cell: object, *, is_share: bool) -> object:
     if isinstance(cell, float):
         return percent(cell) if is_share else f"{cell:z.3f}"
+    if isinstance(cell, tuple):  # the bounds of an interval
+        return " to ".join(str(_score(end, is_share=is_share)) for end in cell)
     return "" if cell is None else cell
 
 

@@ -26,14 +26,19 @@ from uniemox.inference.onnx_backend import OnnxBackend
 from uniemox.inference.zero_shot import answer_zero_shot
 from uniemox.manifests.table import Box, Manifest
 from uniemox.models.classify import AnyClassifier, read_features
+from uniemox.targets.calibration import Confidence, Uncalibrated
+from uniemox.targets.contribution import Contribution, Gain
 from uniemox.targets.domain import Domain
 from uniemox.targets.intervals import Groups, describe_units, groups_of
+from uniemox.targets.pairs import paired_differences
 from uniemox.targets.scores import NUM_RESAMPLES, Scores
 from uniemox.targets.target import Target
 
 BATCH_SIZE: Final = 32
 """Images in one forward pass where nothing else is asked for. A run scores its chosen weights in batches of this size
 too, since in bf16 the size of a batch decides how sums are rounded."""
+
+_LONG: Final = {"nll": "negative log likelihood", "brier": "Brier score"}  # What metrics without a title are called
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,47 @@ class Outputs:
             device=device,
         )
         return replace(self.score(), baselines=baselines)
+
+    def before(self, temperatures: npt.NDArray[np.float64]) -> Uncalibrated:
+        """Score what confidence was worth before the outputs were divided by temperatures (C,)."""
+        before, after = (
+            self.target.score(logits, self.labels, num_resamples=0)
+            for logits in (self.logits * temperatures, self.logits)
+        )
+        found = tuple(
+            Confidence(
+                title=metric.title or _LONG.get(metric.name, metric.name),
+                before=before.values[metric.name],
+                after=after.values[metric.name],
+            )
+            for metric in before.metrics
+            if metric.is_of_confidence
+        )
+        listed = tuple(dict.fromkeys(temperatures.tolist()))
+        return Uncalibrated(temperatures=listed, metrics=found, bins=before.bins)
+
+    def against(self, without: Outputs) -> Contribution:
+        """Compare them with the answers to the same rows without people, where both could read the image."""
+        _, ours, theirs = np.intersect1d(self.rows, without.rows, return_indices=True)
+        target, labels = self.target, self.labels[ours]
+        groups = None if self.group_codes is None else self.group_codes[ours]
+        numbers = [target.numbers(one) for one in (without.logits[theirs], self.logits[ours])]
+        first, second = (target.score_numbers(one, labels, num_resamples=0) for one in numbers)
+        differences = paired_differences(target, numbers[0], numbers[1], labels, groups)
+        gains = tuple(
+            Gain(
+                name=metric.name,
+                title=metric.title,
+                without=first.values[metric.name],
+                value=second.values[metric.name],
+                difference=differences[metric.name].value,
+                interval=differences[metric.name].interval,
+            )
+            for metric in first.metrics
+            if metric.name in differences
+        )
+        people = sum(self.boxes[place] is not None for place in ours)
+        return Contribution(samples=len(ours), with_person=people, gains=gains)
 
     def agreement(self, other: Outputs) -> float:
         """Compute the share of answers that another precision keeps, on the images that both could read.

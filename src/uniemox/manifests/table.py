@@ -148,6 +148,12 @@ class Manifest:
         """Rows that have no person box."""
         return int((lengths_of(self.table["people"]) == 0).sum())
 
+    @property
+    def without_people(self) -> Manifest:
+        """The same rows without boxes, so that the whole image is used in the place of each person."""
+        nobody = build_column("people", None, len(self))
+        return Manifest(with_column(self.table, "people", nobody), self.facts, self.places)
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Count split to class to rows; rows without a label, where some exist, have the empty text as class."""
         counts = {}

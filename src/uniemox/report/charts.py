@@ -17,12 +17,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from uniemox.errors import DataError
-from uniemox.targets.scores import Bars, Calibration, Matrix, Scatter
+from uniemox.targets.scores import Bars, Calibration, Curve, Matrix, Ranges, Scatter
 from uniemox.wording import one_line, printable
 
 Pixels = npt.NDArray[np.uint8]
@@ -148,7 +149,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def _terms(runs: Mapping[str, Lines]) -> list[str]:
+def find_terms(runs: Mapping[str, Lines]) -> list[str]:
+    """List what lines of `metrics.jsonl` measure: every number that is not a step, a rate or a time."""
     steps = [line for lines in runs.values() for line in lines if "step" in line]
     found = {key for line in steps for key, value in line.items() if _is_number(value)} - NOT_TERMS
     first = [term for term in TERMS if term in found]
@@ -157,7 +159,12 @@ def _terms(runs: Mapping[str, Lines]) -> list[str]:
 
 @mpl.rc_context(STYLE)
 def loss_curves(
-    runs: Lines | Mapping[str, Lines], *, terms: Sequence[str] = (), titles: Mapping[str, str] = MappingProxyType({})
+    runs: Lines | Mapping[str, Lines],
+    *,
+    terms: Sequence[str] = (),
+    titles: Mapping[str, str] = MappingProxyType({}),
+    arms: Mapping[str, str] = MappingProxyType({}),
+    chosen: Mapping[str, int] = MappingProxyType({}),
 ) -> bytes:
     """Draw one small chart per term over the steps, from the lines of `metrics.jsonl`.
 
@@ -165,27 +172,34 @@ def loss_curves(
         runs: Lines of one run, or of several by name.
         terms: What to draw; by default every number that is not a step, a rate or a time.
         titles: What terms are called, where that is not their name.
+        arms: Names of what several runs belong to, which gives them one colour; by default each has its own.
+        chosen: Steps of runs at which a dot stands.
 
     Raises:
         DataError: No line holds a term.
     """
     by_name: Mapping[str, Lines] = runs if isinstance(runs, Mapping) else {"": runs}
-    terms = terms or _terms(by_name)
+    terms = terms or find_terms(by_name)
     if not terms:
         raise DataError("no curve to draw: the run has logged no step yet")
     columns = min(len(terms), 4)
     rows = math.ceil(len(terms) / columns)
-    figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.3 * (len(by_name) > 1)))
+    colours = dict(zip(dict.fromkeys(arms.get(name, name) for name in by_name), itertools.cycle(SERIES), strict=False))
+    figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.3 * math.ceil(len(colours) / 6) * (len(by_name) > 1)))
     figure.set_layout_engine("constrained", hspace=0.08)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for axes, term in zip(panels, terms, strict=False):
-        for colour, (name, lines) in zip(itertools.cycle(SERIES), by_name.items(), strict=False):
+        for name, lines in by_name.items():
+            colour = colours[arms.get(name, name)]
             points = ((line["step"], line[term]) for line in lines if "step" in line and _is_number(line.get(term)))
             finite = [point for point in points if all(map(math.isfinite, point))]
             steps, values = np.array(finite, dtype=np.float64).reshape(-1, 2).T
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             form = "o" if len(steps) == 1 else "-"  # a line through one point would show nothing
-            axes.plot(steps, _smooth(values), form, color=colour, linewidth=1.8, label=label(name))
+            smooth = _smooth(values)
+            axes.plot(steps, smooth, form, color=colour, linewidth=1.8)
+            if name in chosen and len(steps):
+                axes.plot(chosen[name], np.interp(chosen[name], steps, smooth), "o", color=colour, markersize=6)
         axes.set_title(label(titles.get(term, term.replace("_", " "))))
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
@@ -196,8 +210,8 @@ def loss_curves(
         axes.set_axis_off()
     figure.supxlabel("step", color=MUTED, fontsize=9.5)
     if len(by_name) > 1:
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=len(by_name))
+        handles = [Line2D([], [], color=colour, linewidth=1.8) for colour in colours.values()]
+        figure.legend(handles, list(map(label, colours)), loc="outside upper left", ncols=min(6, len(colours)))
     return save_svg(figure)
 
 
@@ -262,6 +276,9 @@ def reliability(calibration: Calibration) -> bytes:
     confidence = [part.confidence for part in filled]
     top.plot(confidence, [part.accuracy for part in filled], "o", color=BLUE, markersize=4, clip_on=False)
     bottom.bar(left, [part.samples for part in filled], color=MUTED, **bars)
+    before = [part for part in calibration.before if part.samples]
+    rings: Any = {"color": RUST, "markersize": 5, "fillstyle": "none", "clip_on": False}
+    top.plot([part.confidence for part in before], [part.accuracy for part in before], "o", **rings)
     top.set(ylim=(0, 1), ylabel=upwards)
     top.set_title(f"calibration error {calibration.error:.3f}")
     bottom.set_ylabel(held)
@@ -269,6 +286,22 @@ def reliability(calibration: Calibration) -> bytes:
     _unit_axis(bottom, across)
     for axes in (top, bottom):
         axes.grid(axis="both")
+    return save_svg(figure)
+
+
+@mpl.rc_context(STYLE)
+def curve(plot: Curve) -> bytes:
+    """Draw a line over shares, from its lowest point or that of the dashed line for comparison up to 1."""
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    across, upwards = np.array(plot.points, dtype=np.float64).T
+    axes.axhline(plot.level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.plot(across, upwards, "o-", color=BLUE, markersize=4, linewidth=1.8, clip_on=False)
+    lowest = min(upwards.min(), plot.level)
+    axes.set(ylim=(max(0.0, math.floor(10 * lowest - 1) / 10), 1), ylabel=plot.axes[1])
+    axes.set_title(label(plot.title, longest=60))
+    _unit_axis(axes, plot.axes[0])
+    axes.grid(axis="both")
     return save_svg(figure)
 
 
@@ -297,6 +330,27 @@ def scatter(plot: Scatter) -> bytes:
     axes.set_title(label(plot.title, longest=60))
     if len(plot.series) > 1:
         figure.legend(loc="outside upper right", ncols=len(plot.series))
+    return save_svg(figure)
+
+
+@mpl.rc_context(STYLE)
+def ranges(plot: Ranges) -> bytes:
+    """Draw a dot for each name, with its interval, and a line for what they are compared with."""
+    number = len(plot.names)
+    figure = Figure(figsize=(5.45, 0.26 * number + 0.9), layout="constrained")
+    axes = figure.subplots()
+    if plot.reference is not None:
+        axes.axvline(plot.reference, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    for place, bounds in enumerate(plot.intervals):
+        if bounds is not None:
+            axes.hlines(place, *bounds, color=BLUE, linewidth=1.4)
+    axes.plot(plot.values, range(number), "o", color=BLUE, markersize=4.5, clip_on=False)
+    axes.set_yticks(range(number), [label(name) for name in plot.names])
+    axes.set_ylim(number - 0.4, -0.6)
+    axes.grid(axis="both")
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_title(label(plot.title, longest=60))
     return save_svg(figure)
 
 

@@ -15,11 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from uniemox.errors import DataError
 from uniemox.files.whole import write_whole
 from uniemox.report import charts
-from uniemox.targets.scores import Bars, Calibration, Grid, Matrix, Part, Scatter, Scores
+from uniemox.targets.scores import Bars, Calibration, Curve, Grid, Interval, Matrix, Part, Ranges, Scatter, Scores
 from uniemox.version import __version__
 from uniemox.wording import printable
 
-Cell = str | int | float | None
+Cell = str | int | float | Interval | None
 Width = Literal["full", "half"]
 
 
@@ -173,6 +173,8 @@ def show_cell(cell: Cell) -> str:
         return "–"
     if isinstance(cell, float):
         return f"{cell:z.3f}"
+    if isinstance(cell, Interval):
+        return f"{cell.low:z.3f} to {cell.high:z.3f}"
     return f"{cell:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(cell, int) else cell
 
 
@@ -203,7 +205,8 @@ def write_page(page: Page, path: Path) -> Path:
     return path
 
 
-def _draw(part: Part) -> Block:
+def draw(part: Part) -> Block:
+    """Make a part of scores a block of a page."""
     match part:
         case Grid():
             return Table(part.heads, part.rows, width=part.width)
@@ -214,6 +217,10 @@ def _draw(part: Part) -> Block:
             return Figure(charts.confusion(part), part.alt, part.caption, width)
         case Calibration():
             return Figure(charts.reliability(part), part.alt, part.caption, "half")
+        case Curve():
+            return Figure(charts.curve(part), part.alt, part.caption, "half")
+        case Ranges():
+            return Figure(charts.ranges(part), part.alt, part.caption, "half")
         case Scatter():
             return Figure(charts.scatter(part), part.alt, part.caption, "half")
         case _:
@@ -248,7 +255,8 @@ def evaluation_page(
     sections = [Section("Scores", display.explanation, (Scoreboard(board), *notices))]
     if scores.baselines:
         sections.append(_compare(scores))
-    sections += [Section(head, blocks=[_draw(part) for part in parts]) for head, parts in display.panels]
+    sections += [Section(head, blocks=[draw(part) for part in parts]) for head, parts in display.panels]
+    sections += [Section(head, text, [draw(part) for part in parts]) for head, text, parts in scores.studies]
     if gallery:
         sections.append(Section("Images", blocks=(Gallery(gallery),)))
     sections.append(Section("Origin", blocks=(Table((), list(provenance.items())),)))

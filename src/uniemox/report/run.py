@@ -1,8 +1,13 @@
 """Pages of what a run folder or an evaluation folder holds, made from its files alone."""
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,9 +16,10 @@ from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.report import charts
-from uniemox.report.page import Figure, GalleryItem, Page, Section, Table, evaluation_page, write_page
+from uniemox.report.page import Cell, Figure, GalleryItem, Page, Section, Table, draw, evaluation_page, write_page
+from uniemox.settings import RUN_CONFIG
 from uniemox.targets.kinds import DEFAULT, find_target, resolve_target
-from uniemox.targets.scores import Metric
+from uniemox.targets.scores import Interval, Metric, Scores
 from uniemox.targets.target import Target
 from uniemox.train.journal import read_journal
 from uniemox.version import __version__
@@ -22,7 +28,9 @@ from uniemox.wording import counted, reason_of
 _IMAGES = 24
 
 
-def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str, target: Target | None = None) -> Path:
+def write_evaluation_report(
+    folder: Path, *, model: str, data: Path, split: str, command: str = "", target: Target | None = None
+) -> Path:
     """Make `report.html` of a folder that `uniemox evaluate --out` wrote.
 
     Args:
@@ -30,6 +38,7 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str,
         model: What was evaluated, as the user called it.
         data: Manifest; its root holds the images of the gallery.
         split: Split that was scored.
+        command: That made it; by default that of the run that the folder is in, if it is.
         target: What the model was trained with, for a kind that is not built in.
 
     Raises:
@@ -46,6 +55,7 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str,
         "precision": saved.get("computed_in") or "not recorded",
         "unreadable images": str(len(saved["unreadable"])),
         "software": f"uniemox {__version__}",
+        "command": command or _find_command(folder.parent / RUN_CONFIG) or "not recorded",
     }
     if isinstance(saved.get("unfamiliar"), float):
         provenance["unfamiliar images"] = (
@@ -64,11 +74,11 @@ def write_evaluation_report(folder: Path, *, model: str, data: Path, split: str,
 
 
 def write_run_report(folder: Path) -> Path:
-    """Make `report.html` of a run folder (curves, test scores if any, settings), or raise `DataError`."""
+    """Make `report.html` of a run folder (curves, test scores if any, how to repeat it), or raise `DataError`."""
     journal = read_journal(folder / "metrics.jsonl")
     train, val, tested = ([line for line in journal if line["kind"] == kind] for kind in ("train", "val", "test"))
-    metrics = _read_metrics(folder / "test" / "report.json")
-    titles = {name: metric.title for name, metric in metrics.items() if metric.title}
+    test = _read_test(folder / "test" / "report.json")
+    titles = {name: metric.title for name, metric in test.metrics.items() if metric.title}
     curves = []
     if train:
         curves.append(Figure(charts.loss_curves(train), "Curves of each term over the steps.", "Loss on train."))
@@ -78,53 +88,88 @@ def write_run_report(folder: Path) -> Path:
         curves.append(Figure(chart, "Curves of the val scores over the steps.", "Scores on val."))
     sections = [Section("Training", blocks=curves)]
     if tested:
-        others = _read_baselines(folder / "test" / "report.json")
-        rows = [
-            (_name(name, metrics), value, *(scores.get(name) for scores in others.values()))
-            for name, value in tested[-1].items()
-            if isinstance(value, float)
-        ]
         text = f"Scores of the chosen weights; {folder.name}/test holds every prediction."
-        heads = ("score", "this model" if others else "value", *others)
-        link = ("All of the test, with its charts and images", "test/report.html") if metrics else None
-        sections.append(Section("Test", text, (Table(heads, rows, width="half"),), link))
+        link = ("All of the test, with its charts and images", "test/report.html") if test.metrics else None
+        sections.append(Section("Test", text, (test.table(tested[-1]),), link))
+    if test.scores is not None:
+        parts = [(title, text, shown) for title, text, shown in test.scores.studies]
+        parts += [("The surest answers", "", test.scores.covered)] if test.scores.covered else []
+        sections += [Section(title, text, [draw(part) for part in shown]) for title, text, shown in parts]
+    if command := _find_command(folder / RUN_CONFIG):
+        sections.append(Section("How to repeat it", command, link=("All settings of this run", RUN_CONFIG)))
     sections.append(Section("Origin", blocks=(Table((), _describe_environment(folder / "environment.json")),)))
     last = max((line["step"] for line in journal), default=0)
-    page = Page(f"Run {folder.name}", f"{counted(last, 'step')}; config.yaml repeats the run.", sections)
+    page = Page(f"Run {folder.name}", f"{counted(last, 'step')}; {RUN_CONFIG} repeats the run.", sections)
     return write_page(page, folder / "report.html")
 
 
-def _read_metrics(path: Path) -> dict[str, Metric]:
-    """Find the metrics of an evaluation by their names; none where it cannot be read, or is of an unknown kind."""
-    try:
+@dataclass(frozen=True)
+class _Test:
+    """What can be read of the evaluation of a run; each part may be empty."""
+
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  # By name
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # Scores by the names of baselines
+    scores: Scores | None = None  # None where the file is not whole, or of an unknown kind
+
+    def table(self, tested: Mapping[str, object]) -> Table:
+        """Show the scores that the journal keeps of the test, with their intervals and beside the baselines."""
+        rows: list[Sequence[Cell]] = [
+            (
+                self._call(name),
+                value,
+                *([self.intervals.get(name)] if self.intervals else []),
+                *(scores.get(name) for scores in self.baselines.values()),
+            )
+            for name, value in tested.items()
+            if isinstance(value, float)
+        ]
+        ranges = ["95 % interval"] if self.intervals else []
+        heads = ("score", "this model" if self.baselines else "value", *ranges, *self.baselines)
+        return Table(heads, rows, "" if self.scores is None else self.scores.ranges)
+
+    def _call(self, name: str) -> str:
+        """Call a score what a page calls it, with the note that tells good from bad."""
+        metric = self.metrics.get(name)
+        if metric is None or not metric.title:
+            return name.replace("_", " ")
+        return f"{metric.title} ({metric.note})" if metric.note else metric.title
+
+
+def _read_test(path: Path) -> _Test:
+    """Read the evaluation of a run, as far as it can be read."""
+    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
+    test = _Test()
+    with suppress(*unreadable):
         saved = json.loads(path.read_text(encoding="utf-8"))
+        test = replace(test, baselines=_read_baselines(saved))
         numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
         target = find_target(saved.get("target", DEFAULT), tuple(saved["classes"]), numbers)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
-        return {}
-    return {} if target is None else {metric.name: metric for metric in target.about["metrics"]}
+        if target is not None:
+            test = replace(test, metrics={metric.name: metric for metric in target.about["metrics"]})
+            scores = target.scores_from_dict(saved)
+            test = replace(test, intervals=scores.intervals, scores=scores)
+    return test
 
 
-def _name(name: str, metrics: Mapping[str, Metric]) -> str:
-    """Call a score what a page calls it, with the note that tells good from bad."""
-    metric = metrics.get(name)
-    if metric is None or not metric.title:
-        return name.replace("_", " ")
-    return f"{metric.title} ({metric.note})" if metric.note else metric.title
-
-
-def _read_baselines(path: Path) -> dict[str, dict[str, float]]:
-    """Read the scores of the baselines of an evaluation by their names; those that cannot be read are omitted."""
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        found = {str(one["name"]): dict(one["scores"]) for one in saved["baselines"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+def _read_baselines(saved: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Read the scores of the baselines of an evaluation by their names, without those that have none."""
+    found = {str(one["name"]): dict(one["scores"]) for one in saved.get("baselines", ())}
     numbers = {
         name: {metric: value for metric, value in scores.items() if isinstance(value, float)}
         for name, scores in found.items()
     }
     return {name: scores for name, scores in numbers.items() if scores}
+
+
+def _find_command(path: Path) -> str:
+    """Find the command in the first line of the settings of a run; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            found = re.search(r"`uniemox ([a-z]+) --config FILE`", file.readline())
+    except OSError:
+        return ""
+    return f"uniemox {found[1]} --config {shlex.quote(str(path))} --out FOLDER" if found else ""
 
 
 def _describe_environment(path: Path) -> list[tuple[str, str]]:

@@ -1,11 +1,15 @@
 """Honest confidence: from logits to probabilities, and the temperature that makes them match the share correct."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping  # pydantic reads annotations when it runs
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from uniemox.targets.parts import Bin, Grid
+from uniemox.validation import validate
 
 _LIMIT = math.log(20)
 
@@ -38,3 +42,45 @@ def fit_temperature(loss: Callable[[float], float]) -> float:
         lambda log_temperature: loss(math.exp(-log_temperature)), bounds=(-_LIMIT, _LIMIT), method="bounded"
     )
     return math.exp(float(found.x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """A metric of confidence before the temperature, and after."""
+
+    title: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncalibrated:
+    """What confidence was worth before the outputs were divided by the temperatures that val gave."""
+
+    temperatures: tuple[float, ...]  # Each once, in the order of the outputs
+    metrics: tuple[Confidence, ...]
+    bins: tuple[Bin, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What a reader must know."""
+        listed = ", ".join(f"{one:.3g}" for one in self.temperatures)
+        return (
+            f"Outputs are divided by a temperature that val gave, {listed}, before they become probabilities (Guo et "
+            "al. 2017): above 1 the model was too sure, below 1 too unsure. Lower is better in each line."
+        )
+
+    @property
+    def parts(self) -> tuple[Grid]:
+        """The table."""
+        rows = [(one.title, one.before, one.after) for one in self.metrics]
+        return (Grid(("confidence", "before", "after"), rows, "half", are_shares=False),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `uncalibrated_from_dict` is the inverse."""
+        return {**asdict(self), "bins": [part._asdict() for part in self.bins]}
+
+
+def uncalibrated_from_dict(values: Mapping[str, Any]) -> Uncalibrated:
+    """Rebuild from `Uncalibrated.to_dict`; a `ConfigError` names what is invalid."""
+    return validate(Uncalibrated, values, source="", prefix="uncalibrated.")

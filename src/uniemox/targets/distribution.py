@@ -115,7 +115,13 @@ class Distribution(SoftmaxTarget):
     kept_words = "of {images} keep their likeliest class"
     metrics = (
         _metric(
-            "kl", "KL divergence", note="in nats, 0 is best", lower_is_better=True, is_share=False, limits=(0, math.inf)
+            "kl",
+            "KL divergence",
+            note="in nats, 0 is best",
+            lower_is_better=True,
+            is_share=False,
+            limits=(0, math.inf),
+            is_of_confidence=True,
         ),
         _metric("top1", "top-1 of the mode"),
         _metric("cosine", "cosine", is_share=False, limits=(0, 1)),

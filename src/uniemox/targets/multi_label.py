@@ -20,7 +20,7 @@ from uniemox.targets.bridges import Parts
 from uniemox.targets.calibration import fit_temperature, sigmoid
 from uniemox.targets.columns import Column
 from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights
-from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, f1_of, share
+from uniemox.targets.scores import Counts, Flags, Floats, Metric, f1_of, share
 from uniemox.targets.target import Logits, Numbers, Target, find_places, read_shares, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
 
@@ -349,7 +349,6 @@ class MultiLabel(Target):
             thresholds=tuple(float(row["threshold"]) for row in rows),
             average_precision=tuple(None if one is None else float(one) for one in found),
             decisions=tuple(tuple(int(row[name]) for name in _COUNTS) for row in rows),
-            bins=tuple(Bin(**part) for part in values["bins"]),
         )
 
 

@@ -7,12 +7,26 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from uniemox.targets.bridges import Bridged
+from uniemox.targets.calibration import Uncalibrated
+from uniemox.targets.contribution import Contribution
+from uniemox.targets.coverage import Covered
+from uniemox.targets.parts import Bars as Bars
+from uniemox.targets.parts import Bin as Bin
+from uniemox.targets.parts import Calibration as Calibration
+from uniemox.targets.parts import Curve as Curve
+from uniemox.targets.parts import Display as Display
+from uniemox.targets.parts import Grid as Grid
+from uniemox.targets.parts import Interval as Interval
+from uniemox.targets.parts import Matrix as Matrix
+from uniemox.targets.parts import Part as Part
+from uniemox.targets.parts import Ranges as Ranges
+from uniemox.targets.parts import Scatter as Scatter
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -38,6 +52,7 @@ class Metric:
     is_share: bool = True  # Whether it is a share, in [0, 1], to be shown as a percentage on the terminal
     limits: tuple[float, float] = (-math.inf, math.inf)  # Between which it lies, if it is no share
     is_biased: bool = False  # Whether few samples make it too high or too low, which its interval corrects
+    is_of_confidence: bool = False  # Whether the temperature that val gives is to make it better
 
     def improves(self, value: float, on: float | None) -> bool:
         """Whether a value beats an earlier one; None is beaten by any."""
@@ -46,91 +61,6 @@ class Metric:
     def loss(self, value: float, other: float) -> float:
         """How much worse another value is."""
         return other - value if self.lower_is_better else value - other
-
-
-class Interval(NamedTuple):
-    """Bounds of a 95 % bootstrap interval."""
-
-    low: float
-    high: float
-
-
-class Bin(NamedTuple):
-    """Samples with a confidence in (low, high], their mean confidence and share correct (0 without samples)."""
-
-    low: float
-    high: float
-    samples: int
-    confidence: float
-    accuracy: float
-
-
-class Grid(NamedTuple):
-    """A table of numbers, one row for each name: shares as float, counts as int, None for no value."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str | int | float | None]]
-    width: Literal["full", "half"] = "full"
-    are_shares: bool = True  # Whether floats lie in [0, 1], to be shown as percentages on the terminal
-
-
-class Bars(NamedTuple):
-    """A bar for each class, in [0, 1], with marks on it and the number of samples beside it."""
-
-    title: str
-    names: Sequence[str]
-    values: Sequence[float]
-    marks: Sequence[tuple[str, Sequence[float], Literal["diamond", "circle", "line"]]]
-    """Names, second values of the bars (NaN draws none), and shapes."""
-    counts: Sequence[int]  # Of samples, where it differs between classes; else none
-    alt: str
-    caption: str
-    axis: str = ""  # What is shown across, where the bar's name does not say it
-
-
-class Matrix(NamedTuple):
-    """A confusion matrix (C, C) of counts, rows true."""
-
-    names: Sequence[str]
-    counts: Counts
-    alt: str
-    caption: str
-
-
-class Calibration(NamedTuple):
-    """Confidence against accuracy in bins."""
-
-    bins: Sequence[Bin]
-    error: float
-    alt: str
-    caption: str
-    axes: tuple[str, str, str]  # What is shown across, upwards, and in each bin
-
-
-class Scatter(NamedTuple):
-    """Dots in a square with the same scale on both axes."""
-
-    title: str
-    axes: tuple[str, str]  # What is shown across and upwards
-    series: Sequence[tuple[str, Floats, Floats]]  # Names, empty for one alone, and places (P,) across and upwards
-    limits: tuple[float, float]  # Ends of both axes
-    alt: str
-    caption: str
-    is_diagonal: bool = False  # Whether a line shows where both are equal
-    is_crossed: bool = False  # Whether lines cross in the middle
-
-
-Part = Grid | Bars | Matrix | Calibration | Scatter
-
-
-class Display(NamedTuple):
-    """What is shown of scores beside their metrics."""
-
-    samples: str = "labelled samples."  # What was scored, after its number
-    explanation: str = ""  # What a reader of the metrics should know
-    warnings: Sequence[str] = ()
-    baselines: Sequence[tuple[str, float]] = ()  # Shares that answers without a look at the image would reach
-    panels: Sequence[tuple[str, Sequence[Part]]] = ()  # Sections of a page: titles and contents
 
 
 @dataclass(frozen=True)
@@ -163,6 +93,10 @@ class Scores:
     resampled: str = ""  # What the intervals are over, such as 200 groups; empty for the samples
     computed_in: str = ""  # Precision of the forward passes, or onnx for an export; empty if unknown
     baselines: tuple[Baseline, ...] = ()  # On the same samples
+    bins: tuple[Bin, ...] = ()  # Confidence against share correct, in K bins of equal width
+    coverage: tuple[Covered, ...] = ()  # Accuracy of the surest answers; empty where none is right or wrong
+    uncalibrated: Uncalibrated | None = None  # Before a temperature, where that is known
+    person: Contribution | None = None  # What the view of the person adds
     bridged: Bridged | None = None  # Of data with other classes than the model's
 
     def __getattr__(self, name: str) -> float:
@@ -220,6 +154,35 @@ class Scores:
         """What a page and the terminal show beside the metrics."""
         return Display()
 
+    @property
+    def studies(self) -> list[tuple[str, str, Sequence[Part]]]:
+        """Titles, words and contents of what was asked for beside the scores."""
+        found: list[tuple[str, str, Sequence[Part]]] = []
+        if self.uncalibrated is not None:
+            found.append(("Temperature", self.uncalibrated.text, self.uncalibrated.parts))
+        if self.person is not None:
+            found.append(("The person's contribution", self.person.text, self.person.parts))
+        return found
+
+    @property
+    def covered(self) -> tuple[Part, ...]:
+        """The curve and the table of the surest answers, to be shown; empty where none is right or wrong."""
+        if not self.coverage:
+            return ()
+        whole = self.coverage[-1].accuracy
+        half = min(self.coverage, key=lambda one: abs(one.share - 0.5)).accuracy
+        rows = [one for one in self.coverage[::-1] if round(20 * one.share) in range(10, 21, 2)]
+        curve = Curve(
+            "accuracy of the surest",
+            ("share answered, the surest first", "accuracy"),
+            self.coverage,
+            whole,
+            f"Accuracy is {half:.3f} on the surer half of the samples and {whole:.3f} on all; the table has more.",
+            "Right answers among those that the model is surest of (Geifman and El-Yaniv 2017); the dashed line is "
+            "what confidence that says nothing would give.",
+        )
+        return curve, Grid(("surest answered", "accuracy"), rows, "half")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `Target.scores_from_dict` is the inverse."""
         return {
@@ -231,6 +194,9 @@ class Scores:
             "resampled": self.resampled,
             "baselines": [{"name": one.name, "scores": {**one.values}, "note": one.note} for one in self.baselines],
             "classes": list(self.classes),
+            **({"coverage": [list(one) for one in self.coverage]} if self.coverage else {}),
+            **({} if self.uncalibrated is None else {"uncalibrated": self.uncalibrated.to_dict()}),
+            **({} if self.person is None else {"person": self.person.to_dict()}),
             **({} if self.bridged is None else {"bridge": self.bridged.to_dict()}),
         }
 
@@ -238,8 +204,6 @@ class Scores:
 @dataclass(frozen=True, kw_only=True)
 class ClassScores(Scores, ABC):
     """Scores of a classifier: its answers are right or wrong for each class."""
-
-    bins: tuple[Bin, ...]  # Confidence against share correct, in K bins of equal width
 
     @property
     @abstractmethod
@@ -280,12 +244,16 @@ class ClassScores(Scores, ABC):
 
     def calibration(self, across: str, upwards: str, held: str) -> Calibration:
         """Describe the chart of the bins, by the words for its axes and for what a bin holds."""
+        before, text = self.uncalibrated, ""
+        if before is not None and before.bins:
+            text = f" Rings: before the temperature, with an error of {calibration_error(before.bins):.3f}."
         return Calibration(
             self.bins,
             self.ece,
             f"{upwards.capitalize()} against {across} in bins; the mean distance is {self.ece:.3f}.",
-            f"Bars on the dashed line: the {across} can be taken at its word. Below it: too sure.",
+            f"Bars on the dashed line: the {across} can be taken at its word. Below it: too sure.{text}",
             (across, upwards, held),
+            () if before is None else before.bins,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -335,9 +303,9 @@ def _brier(of: Evidence) -> float:
 
 MACRO_F1: Final = Metric("macro_f1", "macro F1", _macro_f1, is_selectable=True, is_bootstrapped=True, is_biased=True)
 OF_PROBABILITIES: Final = (
-    Metric("ece", "calibration error", _ece, note="0 is best", lower_is_better=True),
-    Metric("nll", "", _nll, lower_is_better=True),
-    Metric("brier", "", _brier, is_kept=False, lower_is_better=True),
+    Metric("ece", "calibration error", _ece, note="0 is best", lower_is_better=True, is_of_confidence=True),
+    Metric("nll", "", _nll, lower_is_better=True, is_of_confidence=True),
+    Metric("brier", "", _brier, is_kept=False, lower_is_better=True, is_of_confidence=True),
 )
 
 

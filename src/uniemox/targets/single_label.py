@@ -17,8 +17,9 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.calibration import fit_temperature
 from uniemox.targets.columns import Column
+from uniemox.targets.coverage import cover
 from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights, draw_kinds
-from uniemox.targets.scores import Bin, Counts, Flags, Floats, Metric, share
+from uniemox.targets.scores import Counts, Flags, Floats, Metric, share
 from uniemox.targets.softmax import SoftmaxTarget
 from uniemox.targets.target import Logits, find_places, refuse_unlabelled
 from uniemox.targets.weights import weigh_classes
@@ -126,7 +127,7 @@ class SingleLabelScores(scores.ClassScores):
             for name, precision, recall, f1, support in zip(*self.per_class.values(), strict=True)
         ]
         grid = scores.Grid(("class", "precision", "recall", "F1", "samples"), rows, "half")
-        calibration = self.calibration("confidence", "accuracy", "samples")
+        confidence = (self.matrix, self.calibration("confidence", "accuracy", "samples"), *self.covered)
         text = f"No sample here is labelled {', '.join(self.absent)}: balanced accuracy ignores such classes."
         always = (
             f" Always answering the most frequent class, {name}, would reach top-1 {top1:.3f}, balanced accuracy "
@@ -138,7 +139,7 @@ class SingleLabelScores(scores.ClassScores):
             explanation=f"{self.ranges}{always if alone else ''}".strip(),
             warnings=(text,) if self.absent else (),
             baselines=((f"majority class ({name})", top1),) if alone else (),
-            panels=(("Classes", (bars, grid)), ("Confusions and confidence", (self.matrix, calibration))),
+            panels=(("Classes", (bars, grid)), ("Confusions and confidence", confidence)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -276,11 +277,12 @@ class SingleLabel(SoftmaxTarget):
             values=scores.measure(self.metrics, evidence) | self.guarantees.measure(numbers, self.is_true(labels)),
             counts=tuple(map(tuple, confusion.tolist())),
             bins=evidence.bins,
+            coverage=cover(numbers.max(1), predicted == labels),
         )
 
     def _rebuild(self, values: Mapping[str, Any], common: dict[str, Any]) -> SingleLabelScores:
         counts = tuple(tuple(map(int, row)) for row in values["confusion"])
-        return SingleLabelScores(**common, counts=counts, bins=tuple(Bin(**part) for part in values["bins"]))
+        return SingleLabelScores(**common, counts=counts)
 
 
 def _resample(cells: Counts, count: int, bootstrap: Bootstrap) -> Iterator[npt.NDArray[Any]]:

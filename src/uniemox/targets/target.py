@@ -20,9 +20,12 @@ from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.emotions import match_classes, meet
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.bridges import Bridged, Crossing, Parts
+from uniemox.targets.calibration import uncalibrated_from_dict
 from uniemox.targets.columns import Column
+from uniemox.targets.contribution import contribution_from_dict
+from uniemox.targets.coverage import Covered
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
-from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Counts, Flags, Floats, Interval, Metric, Scores
+from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Bin, Counts, Flags, Floats, Interval, Metric, Scores
 from uniemox.wording import name_first, shorten
 
 log = logging.getLogger(__name__)
@@ -372,10 +375,14 @@ class Target(ABC):
                 "resampled": str(values.get("resampled", "")),
                 "computed_in": str(values.get("computed_in", "")),
                 "baselines": tuple(map(_rebuild_baseline, values.get("baselines", ()))),
+                "bins": tuple(Bin(**part) for part in values.get("bins", ())),
+                "coverage": tuple(Covered(*map(float, one)) for one in values.get("coverage", ())),
+                "uncalibrated": (uncalibrated_from_dict(values["uncalibrated"]) if "uncalibrated" in values else None),
+                "person": contribution_from_dict(values["person"]) if "person" in values else None,
                 "bridged": Bridged.from_dict(values["bridge"]) if "bridge" in values else None,
             }
             return self._rebuild(values, common)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise DataError(
                 f"not a saved evaluation ({type(error).__name__}: {error}); evaluate the model again"
             ) from error

@@ -188,15 +188,20 @@ def _leave_model(
     if test is not None:
         module = best if domain is None else Measuring(best, domain)
         outputs = selection.answers(module, test, accelerator, precision)
+        alone = None
+        if config.baselines and config.view == "both":
+            alone = selection.answers(best, test.without_people, accelerator, precision)
         if accelerator.is_main_process:
             outputs = dataclasses.replace(outputs, target=fitted, domain=domain)
-            scores = _report_test(selection, outputs, test, train, engine)
+            studies: dict[str, Any] = {"uncalibrated": outputs.before(temperatures)}
+            studies |= {} if alone is None else {"person": outputs.against(alone)}
+            scores = _report_test(selection, outputs, test, train, engine, studies)
             restate(folder, dataclasses.replace(facts, metrics={**facts.metrics, **scores}))
     return folder
 
 
 def _report_test(
-    selection: Selection, outputs: Outputs, test: Manifest, train: Manifest, engine: Engine
+    selection: Selection, outputs: Outputs, test: Manifest, train: Manifest, engine: Engine, studies: Mapping[str, Any]
 ) -> dict[str, float]:
     """Write down how the chosen weights do on test; return what the card keeps of it."""
     config = selection.config
@@ -207,6 +212,7 @@ def _report_test(
         )
     else:
         scores = outputs.score()
+    scores = dataclasses.replace(scores, **studies)
     if outputs.unreadable:
         selection.observer(Message(f"{config.test_split}: {outputs.describe_unreadable()}"))
     with closing(engine.journal):

@@ -179,6 +179,7 @@ def _report_test(probed: _Probe, observer: Observer) -> Scores:
     if config.baselines:
         teacher = config.backbone if is_clip_name(config.backbone) else None
         scores = outputs.score_beside(test, probed.splits["train"], num_workers=config.workers, teacher=teacher)
+    scores = replace(scores, uncalibrated=outputs.before(np.full(probed.target.num_outputs, probed.temperature)))
     write_evaluation(config.out / "test", scores, outputs, test, people=config.view != "scene")
     shown = (f"{metric.title} {scores.values[metric.name]:z.4f}" for metric in scores.metrics if metric.is_selectable)
     for text in (", ".join(shown), *(baseline.describe(scores.headline) for baseline in scores.baselines)):

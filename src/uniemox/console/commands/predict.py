@@ -15,6 +15,7 @@ from uniemox.compute.signals import StopSignals
 from uniemox.config.inference import Decoding, EvaluateConfig, PredictConfig, RunsModel
 from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
 from uniemox.console.display import Terminal, is_main_process
+from uniemox.console.flags import command_line
 from uniemox.errors import ConfigError, DataError, exit_code
 from uniemox.version import __version__
 from uniemox.wording import counted
@@ -55,7 +56,8 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
     if config.out is not None and is_main_process():
         from uniemox.report.run import write_evaluation_report
 
-        write_evaluation_report(config.out, model=config.model, data=config.data, split=config.split)
+        command = command_line("evaluate", config)
+        write_evaluation_report(config.out, model=config.model, data=config.data, split=config.split, command=command)
     yield Answer(list(report_tables(report)), report.to_dict())
 
 
