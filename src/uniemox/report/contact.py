@@ -110,8 +110,8 @@ def _draw(row: Row, root: Path, person: PersonConfig) -> Card:
     chosen = choose_box(boxes, person.choice, width=width, height=height)
     region = person_region(boxes, person, width=width, height=height)
     scale = min(_SCENE_WIDTH / image.width, SIDE / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    scene = image.resize(size, Image.Resampling.LANCZOS)
+    shown = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    scene = image.resize(shown, Image.Resampling.LANCZOS)
     outline(scene, boxes, chosen, scale, colour=BLUE)
     card.paste(scene, ((_SCENE_WIDTH - scene.width) // 2, (SIDE - scene.height) // 2))
     # Where nobody is, the scene as evaluation cuts it.

@@ -148,7 +148,8 @@ def _error(count: Floats, clusters: Floats, squares: Floats, sums: Floats, cross
 
 def _apart(first: Floats, second: Floats, correlation: Floats) -> Floats:
     """Compute the standard deviation of a difference from those of its parts."""
-    return np.sqrt((first**2 + second**2 - 2 * correlation * first * second).clip(0))
+    variance: Floats = (first**2 + second**2 - 2 * correlation * first * second).clip(0)
+    return np.sqrt(variance)
 
 
 class Difference(NamedTuple):
@@ -182,9 +183,9 @@ def compare(mix: Mix, *, are_shares: bool, correlation: Floats | None = None) ->
             low = value - _apart(second - mix.low[1], mix.high[0] - first, r)
             high = value + _apart(mix.high[1] - second, first - mix.low[0], r)
             pooled = share(mix.mean.T @ mix.rows, np.array(mix.rows.sum()))
-            error = np.sqrt(pooled * (1 - pooled)) * _apart(*mix.size**-0.5, r)
+            error = np.sqrt(pooled * (1 - pooled)) * _apart(mix.size[0] ** -0.5, mix.size[1] ** -0.5, r)
         else:
-            error = _apart(*mix.error, r)
+            error = _apart(mix.error[0], mix.error[1], r)
             half = stdtrit(freedom, _SURE) * error
             low, high = value - half, value + half
         p = np.where(value == 0, 1.0, 2 * stdtr(freedom, -np.abs(value / error)))
