@@ -214,6 +214,55 @@ def finetuned(finetune_config, pretrained, tmp_path_factory):
     return Run(config, finetune(config, heard), heard)
 
 
+# What was evaluated, without a model
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write an evaluation, or with settings a fine-tuning run and its test, of answers (N, C) to labels (N, …).
+
+    By default they are of three classes, and `right` says which answers are. The folder is named relative to tmp_path.
+    """
+    from uniemox.config.training import FinetuneConfig
+    from uniemox.inference.predictor import Prediction
+    from uniemox.inference.tables import write_predictions
+    from uniemox.settings import save_config
+    from uniemox.targets.single_label import SingleLabel
+
+    def make(name, right=None, *, target=None, logits=None, labels=None, groups=None, settings=None, lines=()):
+        folder = tmp_path / name
+        if right is not None:
+            right = np.asarray(right, bool)
+            target = SingleLabel().bind(CLASSES)
+            labels = np.arange(len(right)) % 3
+            logits = 2 * np.eye(3)[np.where(right, labels, (labels + 1) % 3)]
+        tested = folder if settings is None else folder / "test"
+        if settings is not None:
+            folder.mkdir(parents=True)
+            save_config(
+                FinetuneConfig(**{"data": Path("data.parquet"), "out": folder, **settings}), folder / "config.yaml"
+            )
+            (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        if logits is not None:
+            tested.mkdir(parents=True)
+            scores = target.score(logits, labels, num_resamples=100, groups=groups)
+            kept = target.to_facts()
+            numbers = {"thresholds": kept["thresholds"], **kept.get("numbers", {})}
+            report = {**scores.to_dict(), "numbers": numbers, "unreadable": []}
+            (tested / "report.json").write_text(json.dumps(report))
+            places = [
+                {"row": row} if groups is None else {"row": row, "group": int(groups[row])}
+                for row in range(len(labels))
+            ]
+            cells = zip(places, target.truths(labels), target.answers(logits), strict=True)
+            rows = [Prediction(Path(f"{one['row']}.png"), {**one, **truth, **answer}) for one, truth, answer in cells]
+            options = {"is_evaluation": True, "groups": groups is not None}
+            write_predictions(rows, tested / "predictions.parquet", target, **options)
+        return str(folder)
+
+    return make
+
+
 # Detectors of people
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from uniemox.errors import TrainingError as TrainingError
     from uniemox.errors import UniEmoXError as UniEmoXError
     from uniemox.importers.importing import import_dataset as import_dataset
+    from uniemox.inference.compare import Comparison as Comparison
+    from uniemox.inference.compare import compare as compare
     from uniemox.inference.evaluate import evaluate as evaluate
     from uniemox.inference.explain import Explanation as Explanation
     from uniemox.inference.explain import explain as explain
@@ -57,6 +59,7 @@ _MODULES = {
     "config.zero_shot": "ZeroShotConfig",
     "errors": "CheckpointError ConfigError DataError TrainingError UniEmoXError",
     "importers.importing": "import_dataset",
+    "inference.compare": "Comparison compare",
     "inference.evaluate": "evaluate",
     "inference.explain": "Explanation explain explain_image",
     "inference.predictor": "Prediction Predictor",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from uniemox.train.journal import read_journal
+from uniemox.files.journal import read_journal
 
 pytestmark = pytest.mark.slow
 SMALL = ("--size", "mini", "--patch-size", "8", "--image-size", "32", "--optim.batch-size", "4")

@@ -22,13 +22,13 @@ from uniemox.config.training import AugmentConfig, FinetuneConfig, OptimConfig
 from uniemox.console import cli
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import ConfigError, DataError
+from uniemox.files.journal import read_journal
 from uniemox.inference.evaluate import evaluate
 from uniemox.inference.tables import write_predictions
 from uniemox.manifests.table import Box, Facts, manifest_from_columns, read_manifest, write_manifest
 from uniemox.models.classify import head_of
 from uniemox.targets.multi_label import MultiLabel, MultiLabelScores
 from uniemox.train.finetune import finetune
-from uniemox.train.journal import read_journal
 
 CLASSES = ("awe", "fear", "joy")
 SHARES = (0.5, 0.3, 0.2)

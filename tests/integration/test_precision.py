@@ -14,11 +14,11 @@ from uniemox.checkpoints.facts import read_facts
 from uniemox.console import cli
 from uniemox.errors import ConfigError
 from uniemox.export.run import export_onnx
+from uniemox.files.journal import read_journal
 from uniemox.inference.evaluate import evaluate
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.multi_label import fit_thresholds
 from uniemox.train.finetune import finetune
-from uniemox.train.journal import read_journal
 
 CHOICES = {"bf16": (0.0, 1.0), "fp32": (2.0, 1.0)}
 """Bounds of agreement and loss with which a precision is chosen for sure."""

@@ -14,13 +14,13 @@ from uniemox.checkpoints.facts import read_facts
 from uniemox.console.display import stdout_console
 from uniemox.console.tables import predictions_table, report_tables
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.files.journal import read_journal
 from uniemox.inference.tables import write_predictions
 from uniemox.report.run import write_evaluation_report, write_run_report
 from uniemox.targets.calibration import softmax
 from uniemox.targets.columns import Column
 from uniemox.targets.scores import Metric, Scores, measure
 from uniemox.targets.target import Target
-from uniemox.train.journal import read_journal
 
 CLASSES = ("awe", "fear", "joy")
 

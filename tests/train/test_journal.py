@@ -7,7 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from uniemox.errors import TrainingError
-from uniemox.train.journal import Journal, read_journal
+from uniemox.files.journal import read_journal
+from uniemox.train.journal import Journal
 
 
 @pytest.fixture
@@ -99,14 +100,6 @@ def test_a_journal_that_is_not_there_has_no_lines(tmp_path):
     assert read_journal(tmp_path / "metrics.jsonl") == []
     Journal(tmp_path).forget_after(0)
     assert read_journal(tmp_path / "metrics.jsonl") == []
-
-
-@pytest.mark.parametrize("cut", range(1, 40))
-def test_a_line_that_a_killed_run_left_unfinished_is_left_out(tmp_path, cut):
-    path = tmp_path / "metrics.jsonl"
-    whole = json.dumps({"kind": "train", "step": 1, "loss": 0.5})
-    path.write_text(f"{whole}\n{whole[:cut]}")
-    assert read_journal(path) == [json.loads(whole)]
 
 
 def test_a_failed_write_is_told_in_one_line_with_the_file(journal):

@@ -18,11 +18,11 @@ from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.load import load_pretraining
 from uniemox.config.training import PretrainConfig
 from uniemox.errors import CheckpointError
+from uniemox.files.journal import read_journal
 from uniemox.manifests.table import Attributes
 from uniemox.settings import save_config
 from uniemox.targets.single_label import SingleLabel
 from uniemox.train.finetune import finetune
-from uniemox.train.journal import read_journal
 from uniemox.train.pretrain import pretrain
 
 ONE_STEP = {"max_steps": 1}

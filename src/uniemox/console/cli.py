@@ -40,6 +40,7 @@ _MODULES: Final = {
     "finetune": "train",
     "probe": "probe",
     "evaluate": "predict",
+    "compare": "compare",
     "predict": "predict",
     "explain": "explain",
     "search": "search",

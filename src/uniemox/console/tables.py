@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniemox.manifests.population import Population
     from uniemox.manifests.table import Box, Manifest
     from uniemox.people.agreement import Agreement
+    from uniemox.report.sheets import Sheet
     from uniemox.targets.scores import Grid, Metric, Scores
     from uniemox.targets.target import Target
     from uniemox.train.folds import FoldScore
@@ -106,6 +107,15 @@ def _score(cell: object, *, is_share: bool) -> object:
     if isinstance(cell, tuple):  # the bounds of an interval
         return " to ".join(str(_score(end, is_share=is_share)) for end in cell)
     return "" if cell is None else cell
+
+
+def sheet_tables(sheets: Iterable[Sheet]) -> Iterable[Table]:
+    """Show tables of results, what is beside a number under it."""
+    for sheet in sheets:
+        rows = ([f"{cell.text}\n{cell.note}".rstrip() for cell in row] for row in sheet.rows)
+        table = _make_table([sheet.title, *sheet.heads[1:]], rows, right=sheet.heads[1:])
+        table.caption = _cell(sheet.note) if sheet.note else None
+        yield table
 
 
 def folds_table(found: Sequence[FoldScore]) -> Table:

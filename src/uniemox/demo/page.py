@@ -17,6 +17,7 @@ from uniemox.data.pixels import cut_region
 from uniemox.data.transforms import denormalize, evaluation
 from uniemox.demo.drawn import DrawnData
 from uniemox.files.images import Unreadable, read_image
+from uniemox.files.journal import read_journal
 from uniemox.inference.predictor import Predictor
 from uniemox.manifests.table import Manifest, read_manifest
 from uniemox.models.encoder import grid_size, patchify, unpatchify
@@ -25,7 +26,6 @@ from uniemox.people.regions import choose_box, person_region
 from uniemox.report import charts
 from uniemox.report.page import Figure, Gallery, GalleryItem, Notice, Page, Score, Scoreboard, Section, Table
 from uniemox.targets.single_label import SingleLabelScores
-from uniemox.train.journal import read_journal
 
 _RECONSTRUCTIONS: Final = 6
 _CROPS: Final = 3

@@ -14,6 +14,7 @@ from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.demo.drawn import DrawnData, unpack
 from uniemox.demo.page import Findings, build_page
 from uniemox.errors import ConfigError
+from uniemox.files.journal import read_journal
 from uniemox.files.whole import check_vacant
 from uniemox.inference.backend import load_backend
 from uniemox.inference.evaluate import evaluate
@@ -23,7 +24,6 @@ from uniemox.settings import build, load_preset
 from uniemox.targets.single_label import SingleLabelScores
 from uniemox.train.events import Message, Observer, ignore
 from uniemox.train.finetune import finetune
-from uniemox.train.journal import read_journal
 from uniemox.train.pretrain import pretrain
 
 PRETRAIN_STEPS = 50  # Steps of 128 images that the demo adds to UniEmoX-mini's pretraining

@@ -232,7 +232,9 @@ def write_evaluation(
     The folder is made if absent; `people` adds the boxes of the persons that the model read, `about` is that of
     `about_model`.
     """
-    numbers = outputs.target.to_facts().get("numbers", {})
+    kept = outputs.target.to_facts()
+    thresholds = {"thresholds": kept["thresholds"]} if kept["thresholds"] else {}
+    numbers = {**thresholds, **kept.get("numbers", {})}
     summary = {**scores.to_dict(), "numbers": numbers, "unreadable": list(outputs.unreadable)}
     if outputs.domain is not None:
         known = _locate(outputs, slice(None))
@@ -241,6 +243,7 @@ def write_evaluation(
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"
     more: dict[str, Any] = {"people": people, "domain": outputs.domain, "about": about}
+    more["groups"] = outputs.groups is not None
     write_predictions(predictions, out, outputs.target, is_evaluation=True, **more)
 
 
@@ -250,9 +253,10 @@ def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:
         block = slice(start, start + _ROWS_AT_ONCE)
         truths, answers = target.truths(outputs.labels[block]), target.answers(outputs.logits[block])
         places, known = outputs.rows[block].tolist(), _locate(outputs, block)
-        boxes = outputs.boxes[block]
+        boxes, groups = outputs.boxes[block], outputs.groups
         for place, box, truth, answer, more in zip(places, boxes, truths, answers, known, strict=True):
-            row = {"row": int(manifest.places[place]), **truth, **answer, **more}
+            group = {} if groups is None else {"group": int(groups.codes[place])}
+            row = {"row": int(manifest.places[place]), **group, **truth, **answer, **more}
             yield Prediction(Path(paths[place].as_py()), row, box=box)
 
 

@@ -146,6 +146,7 @@ def form_of(
     times: bool = False,
     rows: bool = False,
     is_evaluation: bool = False,
+    groups: bool = False,
     domain: Domain | None = None,
     more: Sequence[Column] = (),
     about: Mapping[str, str] | None = None,
@@ -154,8 +155,9 @@ def form_of(
 
     `people` adds columns for the box of the person, x0, y0, x1, y1 and box_score; `times` one for the second of a
     video, `rows` one for the row of the table that named the image, `domain` those of distances from what the model
-    knows, `more` others after them. An evaluation has columns for the truth and for the
-    row in the manifest, and none for a reason. `about` is that of `about_model`. Another ending raises `DataError`.
+    knows, `more` others after them. An evaluation has columns for the truth and for the row in the manifest, with
+    `groups` one for a number that rows share which are alike, and none for a reason. `about` is that of `about_model`.
+    Another ending raises `DataError`.
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:
@@ -164,7 +166,8 @@ def form_of(
     path = Column("path", "text")
     answers = (*target.columns, *(() if domain is None else domain.columns), *more)
     if is_evaluation:
-        return Form(suffix, (path, Column("row", "whole"), *box, *target.truth, *answers), about or {})
+        alike = [Column("group", "whole")] if groups else []
+        return Form(suffix, (path, Column("row", "whole"), *box, *alike, *target.truth, *answers), about or {})
     places = [*([Column("row", "whole")] if rows else []), *([Column("time", "number")] if times else [])]
     return Form(suffix, (path, *places, *box, *answers, Column("reason", "text")), about or {})
 
@@ -205,6 +208,7 @@ def write_predictions(
     *,
     people: bool = False,
     is_evaluation: bool = False,
+    groups: bool = False,
     domain: Domain | None = None,
     about: Mapping[str, str] | None = None,
 ) -> int:
@@ -212,6 +216,7 @@ def write_predictions(
 
     The file exists only when it is whole; its folder is made if absent.
     """
-    form = form_of(out, target, people=people, is_evaluation=is_evaluation, domain=domain, about=about)
+    options: dict[str, Any] = {"people": people, "is_evaluation": is_evaluation, "groups": groups}
+    form = form_of(out, target, **options, domain=domain, about=about)
     with write_whole(out, DataError, elsewhere="choose another `out`") as beside:
         return form.write(predictions, beside)

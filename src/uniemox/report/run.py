@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from uniemox.errors import DataError
 from uniemox.files.images import Unreadable, read_image
+from uniemox.files.journal import read_journal
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.report import charts
 from uniemox.report.page import Cell, Figure, GalleryItem, Page, Section, Table, draw, evaluation_page, write_page
@@ -21,7 +22,6 @@ from uniemox.settings import RUN_CONFIG
 from uniemox.targets.kinds import DEFAULT, find_target, resolve_target
 from uniemox.targets.scores import Interval, Metric, Scores
 from uniemox.targets.target import Target
-from uniemox.train.journal import read_journal
 from uniemox.version import __version__
 from uniemox.wording import counted, reason_of
 
