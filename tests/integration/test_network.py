@@ -99,6 +99,8 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
     detector = onnx_model({"boxes": [[[1, 1, 9, 9, 0.9, 0]]]})
     foreign = shutil.copyfile(finetuned.model / "model.safetensors", tmp_path / "foreign.safetensors")
     compute = ["--device", "cpu", "--workers", "2"]
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("arms: {zero-shot: {evaluate: {}}, neighbours: {probe: {head: knn}}}")
     commands = [
         ["data", "datasets"],
         ["data", "prepare", "split-folders", "--root", painted.root, "--boxes", painted.people, "--out", data],
@@ -114,7 +116,9 @@ def test_no_command_reaches_for_the_network_where_all_it_is_given_is_local(
         ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "f", *STEPS, *compute],
         ["finetune", "--init", pretrained.model, "--data", data, "--out", tmp_path / "g", *language, *STEPS, *compute],
         ["probe", "--backbone", tmp_path / "g", "--data", data, "--out", tmp_path / "probe", *compute],
+        ["ablate", grid, "--data", data, "--start", pretrained.model, "--out", tmp_path / "ablate", *compute],
         ["evaluate", finetuned.model, "--data", data, "--out", tmp_path / "e", *compute],
+        ["transfer", "--models", finetuned.model, "clip:demo", "--data", data, *compute],
         ["predict", finetuned.model, painted.root / "test", "--out", tmp_path / "table.csv", *compute],
         ["explain", exported, painted.root / "test", "--boxes", painted.people, "--overlays", tmp_path / "maps"],
         ["report", tmp_path / "table.csv"],

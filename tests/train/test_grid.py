@@ -206,19 +206,6 @@ def test_an_unknown_name_of_a_grid_is_refused_with_the_known_ones():
         read_grid(AblateConfig(grid="term", out=Path("runs")))
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
-def test_an_impossible_share_is_refused(shard):
-    with pytest.raises(ConfigError, match=r"shard is .*, but must be like 2/4"):
-        AblateConfig(grid="terms", out=Path("runs"), shard=shard)
-
-
-def test_shares_divide_the_runs_and_each_gets_every_arm_where_it_can():
-    runs = [(seed, arm) for seed in range(4) for arm in "abc"]
-    shares = [AblateConfig(grid="terms", out=Path("r"), shard=f"{number}/4").take(runs) for number in range(1, 5)]
-    assert sorted(place for share in shares for place in share) == list(range(12))
-    assert all({runs[place][1] for place in share} == set("abc") for share in shares)
-
-
 # The grids that are shipped
 
 

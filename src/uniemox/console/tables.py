@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uniemox.targets.scores import Grid, Metric, Scores
     from uniemox.targets.target import Target
     from uniemox.train.folds import FoldScore
+    from uniemox.train.grid import Run
 
 
 def _cell(value: object) -> Text:
@@ -333,6 +334,12 @@ def counts_table(manifest: Manifest) -> Table:
 def sources_table(sources: Mapping[str, int]) -> Table | None:
     """Show how many rows each data set gave to a merged manifest; None if it is not merged."""
     return _make_table(("data set", "rows"), sources.items(), right=["rows"]) if sources else None
+
+
+def runs_table(states: Sequence[tuple[Run, str]]) -> Table:
+    """Show the runs of a grid, and how far each is."""
+    rows = [(run.arm, run.seed, ", ".join(step.name for step in run.steps), state) for run, state in states]
+    return _make_table(("arm", "seed", "steps", "state"), rows, right=["seed"])
 
 
 def problems_table(problems: Sequence[Problem]) -> Table | None:
