@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from uniemox.checkpoints.facts import read_facts
 from uniemox.checkpoints.load import load_pretraining
 from uniemox.config.training import PretrainConfig
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, Interrupted
 from uniemox.files.journal import read_journal
 from uniemox.manifests.table import Attributes
 from uniemox.settings import save_config
 from uniemox.targets.single_label import SingleLabel
+from uniemox.train.events import Progress
 from uniemox.train.finetune import finetune
 from uniemox.train.pretrain import pretrain
 
@@ -205,6 +206,49 @@ def test_pretraining_on_two_processes_is_that_on_one_with_batches_twice_as_large
     one, two = (load_pretraining(folder / "model").model.state_dict() for folder in (alone.out, config.out))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [{"batch_size": 4}, {"batch_size": 2, "accumulate": 2}])
+def test_a_run_continues_on_another_number_of_processes(pretrain_config, tmp_path, heard, on_two_processes, layout):
+    optim = {"batch_size": 8, "epochs": 7}  # 21 steps
+    loss = {} if "accumulate" not in layout else {"contrast": 0.0}  # whose texts are those of a forward pass
+    whole = pretrain_config(tmp_path / "whole", optim=optim, loss=loss)
+    pretrain(whole)
+
+    def stop_after_step_2(event):
+        heard(event)
+        if isinstance(event, Progress) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    broken = replace(whole, out=tmp_path / "broken")
+    with pytest.raises(Interrupted):
+        pretrain(broken, stop_after_step_2)
+    moved = replace(broken, resume=True, device="auto", optim=replace(broken.optim, **layout))
+    on_two_processes(*run_of(moved, tmp_path / "settings")[1:])
+    one, two = (
+        {line["step"]: line["loss"] for line in read_journal(config.out / "metrics.jsonl")}
+        for config in (whole, broken)
+    )
+    assert list(two) == list(range(1, 22))
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_run_of_other_rows_a_step_is_not_resumed(pretrain_config, tmp_path):
+    config = pretrain_config(tmp_path / "run", max_steps=1)
+    pretrain(config)
+    other = replace(config, resume=True, optim=replace(config.optim, batch_size=4))
+    with pytest.raises(
+        CheckpointError, match=r"other rows a step \(8, now 4\): `optim.batch_size` 4 × .* must be 8 again"
+    ):
+        pretrain(other)
+
+
+def test_another_layout_of_the_same_rows_is_reported(pretrain_config, tmp_path, heard):
+    config = pretrain_config(tmp_path / "run", optim={"batch_size": 8, "epochs": 1})
+    pretrain(config)
+    pretrain(replace(config, resume=True, optim=replace(config.optim, batch_size=4, accumulate=2)), heard)
+    assert any("a step was `optim.batch_size` 8 × `optim.accumulate` 1" in text for text in heard.texts)
 
 
 @pytest.mark.slow

@@ -140,6 +140,8 @@ class LossConfig(Settings, group="loss"):
 
     contrast: NotNegative[float] = 1.0
     """Weight of L1, the likeness of student and teacher in their similarity to every text of the batch."""
+    gather_texts: bool = True
+    """Whether that batch is the one of all processes; false compares with the texts of each process's own alone."""
     similarity: NotNegative[float] = 1.0
     """Weight of L2, the cosine distance between the fused embedding and CLIP's image feature."""
     reconstruction: NotNegative[float] = 1.0

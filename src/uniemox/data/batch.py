@@ -126,8 +126,7 @@ class TrainingOrder:
     def __post_init__(self) -> None:
         if self.num_rows < self.rows_a_step:
             raise DataError(
-                f"{self.num_rows} rows do not fill one step of {self.rows_a_step}, that is `optim.batch_size` "
-                f"{self.batch_size} × `optim.accumulate` {self.accumulate} × {self.num_processes} (processes): "
+                f"{self.num_rows} rows do not fill one step of {self.rows_a_step}, that is {self.layout}: "
                 + self._advice
             )
 
@@ -147,6 +146,12 @@ class TrainingOrder:
     def rows_a_step(self) -> int:
         """Rows that all processes together see in one step of the optimiser."""
         return self.batch_size * self.accumulate * self.num_processes
+
+    @property
+    def layout(self) -> str:
+        """How the rows of a step are shared out, in words."""
+        own = f"`optim.batch_size` {self.batch_size} × `optim.accumulate` {self.accumulate}"
+        return f"{own} × {self.num_processes} (processes)"
 
     @property
     def steps_an_epoch(self) -> int:

@@ -34,6 +34,7 @@ from uniemox.train.journal import Journal
 from uniemox.train.optim import build_optimizer, peak_rate, rate_at, set_rate
 from uniemox.train.state import RunState, load_state, remove_newer, save_state
 
+_ROWS_A_STEP = "rows a step"
 _SEED_LIMIT = 2**32  # NumPy's generators take no larger seed
 _MESSAGES_SKIPPED = 5  # unreadable images that are named; the rest is counted
 _NEXT = (
@@ -103,7 +104,7 @@ class Engine:
         self.step = 0
         self.kept = Kept()
         self.origin = dict(plan.origin)
-        self.identity = {"rows": plan.num_rows, "rows a step": self.order.rows_a_step, **plan.identity}
+        self.identity = {"rows": plan.num_rows, _ROWS_A_STEP: self.order.rows_a_step, **plan.identity}
         self.states = plan.run.out / "state"
         self.journal = Journal(plan.run.out)
         self.bare = plan.module.to(accelerator.device)
@@ -346,6 +347,7 @@ class Engine:
                 identity=self.identity,
                 origin=self.origin,
                 scored=self._scored,
+                layout=self.order.layout,
             )
             save_state(self.states, state)
         self._saved = time.monotonic()
@@ -359,11 +361,7 @@ class Engine:
             ConfigError: The run was longer.
         """
         state, out = load_state(path), self.plan.run.out
-        for name in {**self.identity, **state.identity}:
-            before, value = state.identity.get(name), self.identity.get(name)
-            if before != value:
-                step = "resume it with the same data, teacher and number of processes, or start a new run"
-                raise CheckpointError(f"the run in {out} started with other {name} ({before}, now {value}): {step}")
+        self._refuse_another(state)
         try:
             self.bare.load_state_dict(state.weights["module"])
             if self.ema is not None:
@@ -394,6 +392,22 @@ class Engine:
         if self.accelerator.is_main_process:
             self.journal.forget_after(self.step)
             remove_newer(self.states, path)
+
+    def _refuse_another(self, state: RunState) -> None:
+        """Refuse the state of a run of other data or teacher, and report another layout of the same rows a step."""
+        for name in {**self.identity, **state.identity}:
+            before, value = state.identity.get(name), self.identity.get(name)
+            if before != value:
+                step = "resume it with the same data and teacher, or start a new run"
+                if name == _ROWS_A_STEP:
+                    step = f"{self.order.layout} must be {before} again"
+                started = f"the run in {self.plan.run.out} started with other {name}"
+                raise CheckpointError(f"{started} ({before}, now {value}): {step}")
+        if state.layout not in ("", self.order.layout):
+            self._report(
+                f"a step was {state.layout} and is {self.order.layout}: its rows are the same, but not what is drawn "
+                "for a batch (mixed images, skipped blocks), nor its sums beyond rounding"
+            )
 
 
 def _copy_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def _pretrain(config: PretrainConfig, run: Started) -> Path:
             patch_size=config.model.patch_size,
             teacher=teacher,
             texts=None if features is None else features.to(accelerator.device),
-            gather=accelerator.gather,
+            gather=accelerator.gather if config.loss.gather_texts else lambda own: own,
         ),
         module=model,
         dataset=PretrainDataset(

@@ -28,6 +28,8 @@ FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes"
     "activation_checkpointing",
 }
 _GROWING = {"max_steps", "optim.epochs", "patience"}  # May grow on resume; the engine compares the resulting steps
+# How the rows of a step are shared out, which processes join in; the engine compares the number of rows.
+_LAYOUT = {"optim.batch_size", "optim.accumulate"}
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "accelerate", "numpy", "pillow")
 _LOCK = ".lock"
 
@@ -39,7 +41,7 @@ class RunFolder:
         self.config = config
         self.path = config.out
         self._lock, self._is_taken = ExitStack(), False
-        self._has_grown = False
+        self._has_changed = False
 
     def check(self) -> None:
         """Check that a new run would have the folder to itself, or that a resumed one continues as it started.
@@ -62,14 +64,14 @@ class RunFolder:
             for config in (self.config, load_config(type(self.config), saved))
         )
         different = [name for name in now if name not in FREE and now[name] != before[name]]
-        if refused := [name for name in different if name not in _GROWING]:
+        if refused := [name for name in different if name not in _GROWING | _LAYOUT]:
             what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused)
             what = f"`resume` continues with the settings that the run started with, but {what}"
             raise ConfigError(f"{what}: omit what differs, or start a new run")
-        self._has_grown = bool(different)
+        self._has_changed = bool(different)
 
     def open(self) -> None:
-        """Check the folder, then make it with the run's settings and surroundings, or write down what has grown."""
+        """Check the folder, then make it with the run's settings and surroundings, or write down what has changed."""
         self.check()
         is_new = self._is_unused()
         with explained(self.path, CheckpointError, elsewhere="choose another `out`"):
@@ -78,7 +80,7 @@ class RunFolder:
             if is_new:
                 text = json.dumps(describe_environment(), indent=2)
                 (self.path / "environment.json").write_text(text, encoding="utf-8")
-            if is_new or self._has_grown:  # last and at once, since a folder with settings is a run
+            if is_new or self._has_changed:  # last and at once, since a folder with settings is a run
                 save_config(dataclasses.replace(self.config, resume=False), self.path / RUN_CONFIG)
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ class RunState:
     identity: Mapping[str, Any] = field(default_factory=dict)  # What must be the same when it continues
     origin: Mapping[str, Any] = field(default_factory=dict)  # What the run started from, for its provenance
     scored: bool = True  # Whether what follows the end of an epoch is done, where the step ends one
+    layout: str = ""  # How the rows of a step were shared out, in words; empty where an older run did not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class _Saved:
     identity: dict[str, Any]
     origin: _Origin
     scored: bool
+    layout: str = ""
 
     def __post_init__(self) -> None:
         if not (0 <= self.step < 2**63 and 1 <= self.total_steps < 2**63):
@@ -155,7 +157,7 @@ def _write(beside: Path, state: RunState) -> None:
         if describe_dead_worker(error):
             raise  # torch may report it in the middle of anything
         raise OSError(str(error)) from error
-    names = ("step", "total_steps", "notes", "identity", "origin", "scored")
+    names = ("step", "total_steps", "notes", "identity", "origin", "scored", "layout")
     text = json.dumps({name: getattr(state, name) for name in names})
     (beside / "state.json").write_text(text, encoding="utf-8")
     sums = [f"{hash_file(file)}  {file.name}\n" for file in sorted(beside.iterdir())]

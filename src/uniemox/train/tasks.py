@@ -32,7 +32,9 @@ class PretrainTask:
     teacher: Teacher | None  # None where no term needs CLIP
     texts: Tensor | None  # (T, E), CLIP's feature of each distinct description, on the device; None where L1 is off
     gather: Callable[[Tensor], Tensor]
-    """Joins a tensor of all processes along its first dimension; texts are constants, so no gradient is lost."""
+    """Joins the texts of all processes along the first dimension, or returns this one's own.
+
+    Texts are constants, so no gradient is lost."""
 
     def step(self, module: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
         """Compute the weighted sum of the terms, `loss`, and each of them."""
