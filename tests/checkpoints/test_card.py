@@ -8,6 +8,8 @@ from huggingface_hub import ModelCard
 from uniemox.checkpoints.card import NON_COMMERCIAL, build_card, carried_licence, caution, write_card
 from uniemox.checkpoints.facts import LanguageFacts, ModelFacts, PreparationFacts
 from uniemox.importers.specs import SPECS
+from uniemox.targets.robustness import Robustness, Shift
+from uniemox.targets.scores import Interval
 
 FACTS = ModelFacts(
     kind="classifier",
@@ -233,3 +235,32 @@ def test_a_card_of_a_model_of_timm_names_it_and_its_training():
     assert "trained on fi" in card
     assert "timm.create_model" in card
     assert "CLIP" not in card
+
+
+def test_a_card_shows_what_changes_of_the_images_do_and_a_strangers_words_stay_words():
+    kept = Shift(change="unchanged", strength="", values={"top1": 0.75}, interval=Interval(0.7, 0.8))
+    blur = Shift(
+        change="blur",
+        strength="much",
+        values={"top1": 0.5},
+        interval=Interval(0.45, 0.55),
+        difference=-0.25,
+        difference_interval=Interval(-0.3, -0.2),
+        flipped=0.4,
+    )
+    found = Robustness(
+        metric="top1",
+        title="top-1",
+        is_share=True,
+        flips="images",
+        description="Words.",
+        shifts=(kept, blur),
+        measured_on="FI, test",
+    )
+    card = build_card(changed(robustness=found))
+    assert "Measured on FI, test" in card
+    assert "| unchanged | 0.750 (0.700 to 0.800) | | |" in card
+    assert "| blur, much | 0.500 (0.450 to 0.550) | -0.250 (-0.300 to -0.200) | 0.400 |" in card
+    assert "## Robustness" not in build_card(FACTS)
+    hostile = dataclasses.replace(found, title=HOSTILE, measured_on=HOSTILE, flips=HOSTILE, description=HOSTILE)
+    assert HOSTILE not in build_card(changed(robustness=hostile))

@@ -22,7 +22,7 @@ from timm.data import create_transform, resolve_data_config
 
 from uniemox.checkpoints import folder as bundle
 from uniemox.checkpoints.facts import ModelFacts, PreparationFacts, read_facts
-from uniemox.checkpoints.folder import pretraining_facts, restate, save_model
+from uniemox.checkpoints.folder import own_folder, pretraining_facts, record_robustness, restate, save_model
 from uniemox.checkpoints.inspection import inspect
 from uniemox.checkpoints.load import describe_start, load_model, load_pretraining, load_start
 from uniemox.checkpoints.open import open_model
@@ -35,6 +35,7 @@ from uniemox.files.weights import fill
 from uniemox.models.classify import TwoViewClassifier, build_classifier
 from uniemox.models.fused import FusedClassifier
 from uniemox.models.pretrain import UniEmoX
+from uniemox.targets.robustness import Robustness, Shift
 
 FACTS = ModelFacts(
     kind="classifier",
@@ -613,3 +614,38 @@ def test_the_folder_of_an_export_without_its_graph_is_refused_by_every_reader(fu
         assert "is an export of RN50/openai, but has no model.onnx" in refusal(reader, str(fused_folder))
     for reader in (load_start, describe_start):
         assert "RN50/openai" in refusal(reader, str(fused_folder))
+
+
+ROBUST = Robustness(
+    metric="top1",
+    title="top-1",
+    is_share=True,
+    flips="images",
+    description="Words.",
+    shifts=tuple(Shift(change=name, strength="", values={"top1": 0.5}) for name in ("unchanged", "blur")),
+)
+
+
+def test_robustness_is_kept_by_a_folder_and_nothing_else_of_it_changes(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    record_robustness(folder, ROBUST)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"config.json", "README.md"}
+    assert read_facts(folder).robustness == ROBUST
+    assert dataclasses.replace(read_facts(folder), robustness=None) == FACTS
+    assert "## Robustness" in (folder / "README.md").read_text()
+
+
+def test_a_folder_that_cannot_be_written_stays_as_it_was(folder, monkeypatch):
+    before = (folder / "config.json").read_bytes()
+    monkeypatch.setattr("pathlib.Path.write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        record_robustness(folder, ROBUST)
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_the_card_of_a_classifiers_own_folder_alone_is_written_again(folder, pretrained_folder):
+    assert own_folder(str(folder)) == folder
+    for name in ("demo", "clip:demo", str(pretrained_folder)):
+        with pytest.raises(CheckpointError, match="has no card to write robustness into"):
+            own_folder(name)

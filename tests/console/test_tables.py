@@ -19,9 +19,11 @@ from uniemox.people.agreement import compare_people
 from uniemox.targets.conformal import Guarantees
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.multi_label import MultiLabel
-from uniemox.targets.scores import Baseline
+from uniemox.targets.robustness import Robustness, Shift
+from uniemox.targets.scores import Baseline, Interval
 from uniemox.targets.several import Several
 from uniemox.targets.single_label import SingleLabel
+from uniemox.targets.slices import Slice, Slices
 from uniemox.targets.valence_arousal import ValenceArousal
 
 
@@ -370,3 +372,25 @@ def test_tables_of_people_tell_one_from_several(console, count, expected, text_o
     console.print(tables.agreement_table(compare_people(rows, rows), names=("a", "b")))
     text = " ".join(text_of(console).split())
     assert [part for part in expected if part in text] == expected
+
+
+def test_an_evaluation_shows_robustness_and_slices_with_their_cautions(console, text_of):
+    report = evaluate_predictions(np.array([[0.9, 0.1], [0.2, 0.8]] * 40), np.array([0, 1] * 40), ["awe", "fear"])
+    kept = Shift(change="unchanged", strength="", values={"top1": 1.0}, interval=Interval(0.9, 1.0))
+    blur = Shift(change=ESCAPE, strength="much", values={"top1": 0.5}, flipped=0.25)
+    robust = Robustness(
+        metric="top1", title="top-1", is_share=True, flips="images", description="As told.", shifts=(kept, blur)
+    )
+    room = Slice(name="room", num_samples=9, num_units=9, values={"top1": 0.5}, intervals={"top1": Interval(0.1, 0.9)})
+    sliced = Slices(
+        column="scene", overlaps=False, metrics=(("top1", "top-1"),), is_share=True, whole=1.0, slices=(room,), gap=None
+    )
+    for table in tables.report_tables(replace(report, robustness=robust, slices=(sliced,))):
+        console.print(table)
+    text = text_of(console)
+    assert re.search(r"unchanged +│ +│ +100\.0 │ +90\.0 to 100\.0 │", text)
+    assert re.search(r"much +│ +50\.0 │ +│ +0\.0 │ +│ +25\.0 │", text)
+    assert re.search(r"room \* +│ +9 │ +50\.0 │ +10\.0 to 90\.0 │", text)
+    assert "As told." in text
+    assert "which say little: room" in " ".join(text.split())
+    assert "\x1b" not in text

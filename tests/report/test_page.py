@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from uniemox.errors import DataError
+from uniemox.inference.slices import score_slices
 from uniemox.report.page import (
     Comparison,
     Figure,
@@ -28,7 +29,8 @@ from uniemox.report.page import (
     write_page,
 )
 from uniemox.targets.multi_label import MultiLabel
-from uniemox.targets.scores import Baseline
+from uniemox.targets.robustness import Robustness, Shift
+from uniemox.targets.scores import Baseline, Interval
 from uniemox.targets.single_label import SingleLabel
 
 
@@ -369,3 +371,22 @@ def test_line_breaks_of_a_text_and_narrow_blanks_of_numbers_stay():
     html = render(one(Table(["n"], [[1234567]]), text="one\ntwo"))
     assert "1\u202f234\u202f567" in html
     assert "one\ntwo" in html
+
+
+def test_an_evaluation_shows_its_robustness_and_slices_where_asked_for():
+    scores = evaluate_predictions(np.array([[0.9, 0.1], [0.2, 0.8]] * 40), np.array([0, 1] * 40), ["awe", "fear"])
+    kept, blur = (Shift(change=name, strength="", values={"top1": 1.0}) for name in ("unchanged", ATTACK))
+    robust = Robustness(
+        metric="top1", title="top-1", is_share=True, flips="images", description="As told.", shifts=(kept, blur)
+    )
+    masks = {ATTACK: np.arange(80) < 40, "few": np.arange(80) >= 60}
+    logits = np.eye(2, dtype=np.float32)[[0, 1] * 40]
+    sliced = score_slices(SingleLabel(("awe", "fear")), logits, np.array([0, 1] * 40), masks, column="scene")
+    page = evaluation_page(replace(scores, robustness=robust, slices=(sliced,)), title="t", provenance={})
+    assert [section.title for section in page.sections][-3:] == ["Robustness", "By scene", "Origin"]
+    reader = Reader(render(page))
+    text = " ".join(reader.text)
+    assert ATTACK in text
+    assert "few *" in text
+    assert "0.900 to" in show_cell(Interval(0.9, 0.95))
+    assert not [tag for tag, _ in reader.tags if tag == "script"]

@@ -21,6 +21,8 @@ from uniemox.wording import one_line, printable
 
 if TYPE_CHECKING:
     from uniemox.checkpoints.facts import ModelFacts
+    from uniemox.targets.robustness import Robustness
+    from uniemox.targets.scores import Interval
 
 NON_COMMERCIAL: Final = (
     "CC-BY-NC-4.0, as far as is known: the file states none, and MAE's weights have it, with what follows from "
@@ -74,11 +76,16 @@ _LIMITS: Final = {
 
 def write_card(folder: Path, facts: ModelFacts, *, exported: str = "") -> None:
     """Write the card of a model folder; `exported` is as `build_card` has it."""
-    half = False  # whether weights beside the card are stored in fp16
+    (folder / "README.md").write_text(build_card(facts, exported=exported, half=stores_half(folder)), encoding="utf-8")
+
+
+def stores_half(folder: Path) -> bool:
+    """Whether weights of a model folder are stored in fp16."""
+    half = False
     for path in (path for path in folder.glob("*.safetensors") if path.name != FEATURES_NAME):
         with safe_open(path, framework="numpy") as file:
             half = half or any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
-    (folder / "README.md").write_text(build_card(facts, exported=exported, half=half), encoding="utf-8")
+    return half
 
 
 def build_card(facts: ModelFacts, *, exported: str = "", half: bool = False) -> str:
@@ -143,6 +150,8 @@ def _sections(facts: ModelFacts, exported: str, *, half: bool) -> Iterator[str]:
     link = f" <{spec.url}>" if spec and "://" in spec.url else ""
     yield "\n".join(_training(facts, f", {spec.title}{link}" if spec else ""))
     yield from ("## Measured", *_measured(facts, exported))
+    if facts.robustness is not None:
+        yield from ("## Robustness", *_robust(facts.robustness))
     if exported:
         yield "This was measured before the export; `export.json` reports how far its answers are from those."
     yield from ("## Licence", "\n".join(_licence(facts)))
@@ -239,6 +248,25 @@ def _measured(facts: ModelFacts, exported: str) -> Iterator[str]:
         yield _plain(target.fitted)
     if known := describe_domain(facts.numbers):
         yield known
+
+
+def _robust(found: Robustness) -> Iterator[str]:
+    """Show what changes of the images do."""
+    first, *others = found.shifts
+    yield f"Measured on {_plain(found.measured_on)}, with 95 % intervals. {_plain(found.description)}"
+    metric = found.metric
+    rows = [f"| {_plain(first.change)} | {_bounded(first.values.get(metric), first.interval)} | | |"]
+    for one in others:
+        moved, flipped = _bounded(one.difference, one.difference_interval), _bounded(one.flipped, one.flipped_interval)
+        rows.append(f"| {_plain(one.title)} | {_bounded(one.values.get(metric), one.interval)} | {moved} | {flipped} |")
+    yield "\n".join([f"| change | {_plain(found.title)} | difference | flipped |", "|---|---|---|---|", *rows])
+    yield f"Flipped: {_plain(found.flips)}."
+
+
+def _bounded(value: float | None, interval: Interval | None) -> str:
+    """Show a number and its interval."""
+    bounds = "" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+    return "" if value is None else f"{value:.3f}{bounds}"
 
 
 def _licence(facts: ModelFacts) -> Iterator[str]:

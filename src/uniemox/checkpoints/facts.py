@@ -16,6 +16,7 @@ from uniemox.emotions import Emotion
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.files.json_file import read_json
 from uniemox.targets.kinds import DEFAULT, KNOWN, PROBLEM_TYPES, find_target
+from uniemox.targets.robustness import Robustness
 from uniemox.targets.several import JOIN
 from uniemox.validation import validate
 from uniemox.wording import shorten
@@ -114,6 +115,7 @@ class ModelFacts:
     language: LanguageFacts | None = None  # What a pretrained model keeps of its teacher's language
     provenance: Mapping[str, str] = field(default_factory=dict)  # How the weights were made: software, data, settings
     metrics: Mapping[str, float] = field(default_factory=dict)  # Measurements by split and score, such as `test_top1`
+    robustness: Robustness | None = None  # What changes of the images do to a classifier's answers, where measured
     licence: str = ""  # Licence of the weights and what it follows from; empty where it was not stated
 
     @property
@@ -147,8 +149,9 @@ class ModelFacts:
         """Return plain values for JSON; `facts_from_dict` is the inverse."""
         version = self.format_version
         values = _known_in(version, dataclasses.asdict(self))
-        if not self.numbers:
-            del values["numbers"]
+        for name in ("numbers", "robustness"):
+            if not getattr(self, name):
+                del values[name]
         return {**values, "format_version": version}
 
 

@@ -22,22 +22,25 @@ from timm.models import save_for_hf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.card import write_card
+from uniemox.checkpoints.card import build_card, stores_half, write_card
 from uniemox.checkpoints.domain import write_features
-from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config
+from uniemox.checkpoints.facts import SECTION, ModelFacts, member, read_config, read_facts
+from uniemox.checkpoints.hub import HUB_PREFIX
 from uniemox.checkpoints.language import Language, write_language
 from uniemox.checkpoints.layouts import empty_fused, empty_pretraining, empty_vit, mae_name, own_name
+from uniemox.checkpoints.open import EMBEDDED, open_model
 from uniemox.checkpoints.timm_models import build_timm, empty_timm, timm_config
 from uniemox.config.training import ENCODER_SHAPES
 from uniemox.data.pixels import CROP_SHARE, MEAN, STD
 from uniemox.errors import CheckpointError
 from uniemox.files.weights import Fit, compare, fill, load_copy, read_weights
-from uniemox.files.whole import replace_folder
+from uniemox.files.whole import replace_folder, write_whole
 from uniemox.models.classify import AnyClassifier, TwoViewClassifier, encoder_of
 from uniemox.models.encoder import grid_size, patch_size
 from uniemox.models.pretrain import UniEmoX
 from uniemox.targets.domain import Domain
 from uniemox.targets.kinds import DEFAULT, find_target
+from uniemox.targets.robustness import Robustness
 from uniemox.wording import shorten
 
 
@@ -99,6 +102,27 @@ def restate(folder: Path, facts: ModelFacts) -> None:
             shutil.copyfile(path, beside / path.name)
         _write_config(beside, config)
         write_card(beside, facts)
+
+
+def own_folder(model: str) -> Path:
+    """Find the folder of a classifier whose card may be written again; `CheckpointError` where it is not the user's."""
+    opened = open_model(model)
+    is_ours = model in EMBEDDED or model.startswith(HUB_PREFIX)
+    if opened.role != "folder" or is_ours or read_facts(opened.path).kind != "classifier":
+        raise CheckpointError(
+            f"{model} has no card to write robustness into: give a classifier's folder, or omit `card`"
+        )
+    return opened.path
+
+
+def record_robustness(folder: Path, found: Robustness) -> None:
+    """Add to the facts and the card of a folder what changes of the images do, or raise `CheckpointError`."""
+    config = read_config(folder)
+    config[SECTION] = {**config[SECTION], "robustness": found.to_dict()}
+    with write_whole(folder / "config.json", CheckpointError) as beside:
+        beside.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    with write_whole(folder / "README.md", CheckpointError) as beside:
+        beside.write_text(build_card(read_facts(folder), half=stores_half(folder)), encoding="utf-8")
 
 
 def pretraining_facts(model: UniEmoX, **more: Any) -> ModelFacts:

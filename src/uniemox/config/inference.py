@@ -66,8 +66,20 @@ class EvaluateConfig(ComputeConfig):
     bridge: bool = False
     """Where model and data have other classes, map both to those of the data, of the model, or to polarity, wherever
     most have a counterpart; the scores state what is dropped."""
+    robustness: bool = False
+    """Answer every image again in 18 changed forms (greyscale, colour cast, brightness, blur, JPEG, crop, border, text,
+    flip), and report scores, paired differences and flipped answers; takes 18 times as long."""
+    by: Sequence[str] = ()
+    """Columns to score the images by, such as scene,people: of the manifest, of its attributes, or one of your own that
+    its file has besides."""
+    card: bool = False
+    """Write the card of MODEL, a folder of yours, again with its robustness."""
     overwrite: bool = False
     """Write into the folder even if it is not empty, and replace the report in it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.robustness or not self.card, "`card` is about `robustness`: give both")
 
 
 @dataclass(frozen=True, kw_only=True)

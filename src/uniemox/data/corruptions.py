@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+from uniemox.files.images import Unreadable, decode_image
+
 if TYPE_CHECKING:
     from uniemox.manifests.table import Box
 
@@ -78,8 +80,8 @@ def _compress(image: Image.Image, boxes: Boxes, quality: float, _: np.random.Gen
         return image, boxes
     buffer = io.BytesIO()
     image.save(buffer, "jpeg", quality=int(quality))
-    with Image.open(buffer) as decoded:
-        return decoded.convert("RGB"), boxes
+    decoded = decode_image(buffer.getvalue())
+    return image if isinstance(decoded, Unreadable) else decoded, boxes
 
 
 def _crop(image: Image.Image, boxes: Boxes, share: float, draw: np.random.Generator) -> Changed:

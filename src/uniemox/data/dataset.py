@@ -188,8 +188,9 @@ class EvaluationDataset(Dataset[LabelledSample]):
         if self._kept is not None and self._kept[0] == row.index:
             return self._kept[1]
         image = read_image(row.path)
-        is_kept = len(self.corruptions) > 1 and not isinstance(image, Unreadable)
-        self._kept = (row.index, image) if is_kept and image.width * image.height <= _KEPT else None
+        self._kept = None
+        if not isinstance(image, Unreadable) and len(self.corruptions) > 1 and image.width * image.height <= _KEPT:
+            self._kept = row.index, image
         return image
 
 

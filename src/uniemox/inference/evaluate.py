@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,19 +20,25 @@ from uniemox.config.checks import Precision
 from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.data.batch import dead_workers_named
+from uniemox.data.corruptions import Corruption
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import DataError
+from uniemox.files.progress import Track, untracked
 from uniemox.files.whole import write_whole
 from uniemox.inference.onnx_backend import OnnxBackend, load_onnx
 from uniemox.inference.outputs import BATCH_SIZE, Exported, Measuring, Outputs, compute_outputs
 from uniemox.inference.predictor import Prediction
+from uniemox.inference.robustness import answer_changed, score_changed
+from uniemox.inference.slices import score_by
 from uniemox.inference.tables import about_model, write_predictions
 from uniemox.inference.torch_backend import TorchBackend, load_torch
+from uniemox.manifests.slicing import slice_rows
 from uniemox.manifests.table import Manifest, read_manifest
 from uniemox.targets.bridges import Crossing
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.scores import Scores
 from uniemox.targets.target import Target
+from uniemox.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +112,19 @@ class Evaluator:
         """Return what it answers; `CheckpointError` for a kind of the caller's own that is not `given`."""
         return resolve_target(self.facts.target, self.facts.classes, self.facts.kept, given=given)
 
-    def outputs(self, manifest: Manifest, target: Target, *, views: EvaluationViews | None = None) -> Outputs:
+    def outputs(
+        self,
+        manifest: Manifest,
+        target: Target,
+        *,
+        views: EvaluationViews | None = None,
+        corruptions: Sequence[Corruption] = (),
+        track: Track = untracked,
+    ) -> Outputs:
         """Answer the rows of a manifest whose labels are those of the target (`Target.align`, `Target.rated`).
 
-        `views` makes what the model reads of an image, by default as its facts say. Images that cannot be read are
+        `views` makes what the model reads of an image, by default as its facts say; `corruptions` and `track` are those
+        of `compute_outputs`. Images that cannot be read are
         warned of; `DataError` is raised where none can be, or where a process that decodes images died.
         """
         with dead_workers_named():
@@ -122,6 +137,8 @@ class Evaluator:
                 num_workers=self.num_workers,
                 target=target,
                 precision=self.precision,
+                corruptions=corruptions,
+                track=track,
             )
         if outputs.unreadable and self.accelerator.is_main_process:
             log.warning("%s", outputs.describe_unreadable())
@@ -144,6 +161,9 @@ def evaluate(
     baselines: bool = True,
     zero_shot: ZeroShotConfig | None = None,
     bridge: bool = False,
+    robustness: bool = False,
+    by: Sequence[str] = (),
+    track: Track = untracked,
 ) -> Scores:
     """Score a classifier on a split of a manifest.
 
@@ -166,6 +186,9 @@ def evaluate(
         zero_shot: Classes and words of a model that needs no training; by default the classes are those of the data.
         bridge: Whether a model and data of other classes meet where most of them have a counterpart (`meet`); the
             scores say what was mapped and dropped (`bridged`).
+        robustness: Whether every image is answered again in the forms of `CORRUPTIONS`, and compared.
+        by: Columns of the manifest, or of its file, to score slices by (`slice_rows`).
+        track: Shows how many batches are answered.
 
     Raises:
         CheckpointError: The model cannot be read, or answers with a kind that must be given.
@@ -194,7 +217,9 @@ def evaluate(
         is_main = accelerator.is_main_process
         if is_main and evaluator.reads_people and (without := manifest.num_without_people):
             log.warning("%d of %d images have no person box: the whole image is used instead", without, len(manifest))
-        outputs = evaluator.outputs(manifest, answers)
+        sliced = {column: slice_rows(manifest, column, data) for column in by}  # refused before the model runs
+        outputs = evaluator.outputs(manifest, answers, track=track)
+        changed = answer_changed(evaluator.outputs, manifest, outputs, track=track) if robustness else []
         if baselines and is_main:
             train = whole.select(["train"]) if "train" in whole.split_counts() else None
             teacher = evaluator.facts.provenance.get("teacher")
@@ -203,7 +228,10 @@ def evaluate(
             )
         else:
             scores = outputs.score()
-        scores = replace(scores, bridged=bridged)
+        scores = replace(scores, bridged=bridged, slices=score_by(outputs, sliced) if is_main else ())
+        if changed and is_main:
+            measured_on = f"{manifest.facts.title}, {split}: {counted(len(outputs.labels), 'image')}"
+            scores = replace(scores, robustness=score_changed(outputs, changed, measured_on=measured_on))
         if out is not None and is_main:
             about = about_model(evaluator.name, evaluator.facts, digest=evaluator.backend.digest())
             write_evaluation(out, scores, outputs, manifest, people=evaluator.reads_people, about=about)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -18,9 +18,11 @@ from torch import nn
 from uniemox.compute.devices import computing_in
 from uniemox.config.checks import Precision
 from uniemox.data.batch import LabelledBatch, batches_of, evaluation_loader
+from uniemox.data.corruptions import Corruption
 from uniemox.data.dataset import EvaluationDataset
 from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import DataError
+from uniemox.files.progress import Track, untracked
 from uniemox.inference.baselines import score_baselines
 from uniemox.inference.onnx_backend import OnnxBackend
 from uniemox.inference.zero_shot import answer_zero_shot
@@ -141,6 +143,16 @@ class Outputs:
         people = sum(self.boxes[place] is not None for place in ours)
         return Contribution(samples=len(ours), with_person=people, gains=gains)
 
+    def apart(self, count: int) -> list[Outputs]:
+        """Take apart the answers to the samples of `count` corruptions: those to all rows for each of them."""
+        parts = []
+        for which in range(count):
+            own = np.flatnonzero(self.rows % count == which)
+            changes: dict[str, Any] = {"logits": self.logits[own], "labels": self.labels[own]}
+            boxes = tuple(self.boxes[place] for place in own)
+            parts.append(replace(self, **changes, rows=self.rows[own] // count, boxes=boxes, beside=None))
+        return parts
+
     def agreement(self, other: Outputs) -> float:
         """Compute the share of answers that another precision keeps, on the images that both could read.
 
@@ -169,15 +181,20 @@ def compute_outputs(
     precision: Precision,
     batch_size: int = BATCH_SIZE,
     between: Callable[[], None] = lambda: None,
+    corruptions: Sequence[Corruption] = (),
+    track: Track = untracked,
 ) -> Outputs:
     """Run a classifier over labelled rows. Every row counts once, whatever the number of processes.
 
     The model maps one view or two, (B, 3, S, S), to logits (B, C), or to those and numbers (B, K) to be kept beside
     them, on the accelerator's device and in `precision`, whatever the accelerator's. `between` is called between
-    batches, by all processes, and may raise to stop. Where no image can be read, or one cannot be transformed,
-    `DataError` is raised.
+    batches, by all processes, and may raise to stop; `track` shows how many are done. With corruptions, the answers are
+    to as many samples of each row in sequence, which `rows` then counts (`Outputs.apart`).
+
+    Raises:
+        DataError: No image can be read, or one cannot be transformed.
     """
-    dataset = EvaluationDataset(manifest, views, target)
+    dataset = EvaluationDataset(manifest, views, target, corruptions)
     loader = accelerator.prepare_data_loader(evaluation_loader(dataset, batch_size=batch_size, num_workers=num_workers))
     model.eval()
     parts: list[tuple[torch.Tensor, ...]] = []
@@ -185,7 +202,7 @@ def compute_outputs(
     boxes: dict[int, Box | None] = {}
     with torch.no_grad():
         batch: LabelledBatch
-        for batch in batches_of(loader):
+        for batch in track(batches_of(loader), total=len(loader), what="batches"):
             between()
             with computing_in(precision, accelerator.device):
                 answer = model(*batch.to(accelerator.device).views)

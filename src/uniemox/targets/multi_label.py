@@ -18,7 +18,7 @@ from uniemox.errors import DataError
 from uniemox.targets import scores
 from uniemox.targets.bridges import Parts
 from uniemox.targets.calibration import fit_temperature, sigmoid
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.targets.intervals import Bootstrap, PseudoCounts, Weights
 from uniemox.targets.scores import Counts, Flags, Floats, Metric, f1_of, share
 from uniemox.targets.target import Logits, Numbers, Target, find_places, read_shares, refuse_unlabelled
@@ -122,6 +122,7 @@ class MultiLabel(Target):
     truth = (Column("label", "texts"),)
     does = "decides for each of {classes} emotions whether an image shows it"
     joining = ("given where any of them is", "its answers are ignored")
+    flip_words = "of the labels that an image has before or after a change, those it has only once"
     kept_words = "of the labels given and not given to {images} stay"
     metrics = (
         Metric(
@@ -224,7 +225,7 @@ class MultiLabel(Target):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The labels that apply, the likeliest first; the likeliest of all, its probability, and those of all."""
-        shares = (Column(f"p_{name}", "share") for name in self.classes)
+        shares = (Column(f"{SHARE}{name}", "share") for name in self.classes)
         return (Column("predicted", "texts"), Column("likeliest", "text"), Column("confidence", "share"), *shares)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
@@ -276,7 +277,7 @@ class MultiLabel(Target):
         lists = table["label"].combine_chunks()
         labels = np.zeros((len(table), self.num_outputs), dtype=np.bool)
         labels[pc.list_parent_indices(lists).to_numpy(), find_places(lists.flatten(), self.classes)] = True
-        return read_shares(table, (f"p_{name}" for name in self.classes)), labels
+        return read_shares(table, (f"{SHARE}{name}" for name in self.classes)), labels
 
     def right(self, numbers: Floats, labels: Flags) -> Flags:
         """Decide which answers are right: exactly the labels that apply."""

@@ -27,6 +27,8 @@ from uniemox.targets.parts import Matrix as Matrix
 from uniemox.targets.parts import Part as Part
 from uniemox.targets.parts import Ranges as Ranges
 from uniemox.targets.parts import Scatter as Scatter
+from uniemox.targets.robustness import Robustness
+from uniemox.targets.slices import Slices
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -98,6 +100,8 @@ class Scores:
     uncalibrated: Uncalibrated | None = None  # Before a temperature, where that is known
     person: Contribution | None = None  # What the view of the person adds
     bridged: Bridged | None = None  # Of data with other classes than the model's
+    robustness: Robustness | None = None  # Against changes of the images
+    slices: tuple[Slices, ...] = ()  # Scores of parts of the samples, by columns
 
     def __getattr__(self, name: str) -> float:
         values = self.__dict__.get("values", {})  # absent while a copy is made
@@ -162,7 +166,9 @@ class Scores:
             found.append(("Temperature", self.uncalibrated.text, self.uncalibrated.parts))
         if self.person is not None:
             found.append(("The person's contribution", self.person.text, self.person.parts))
-        return found
+        if self.robustness is not None:
+            found.append(("Robustness", self.robustness.text, self.robustness.parts))
+        return found + [(f"By {one.column}", one.text, one.parts) for one in self.slices]
 
     @property
     def covered(self) -> tuple[Part, ...]:
@@ -171,7 +177,8 @@ class Scores:
             return ()
         whole = self.coverage[-1].accuracy
         half = min(self.coverage, key=lambda one: abs(one.share - 0.5)).accuracy
-        rows = [one for one in self.coverage[::-1] if round(20 * one.share) in range(10, 21, 2)]
+        kept = [one for one in self.coverage[::-1] if round(20 * one.share) in range(10, 21, 2)]
+        rows = [(f"{100 * one.share:.0f} %", one.accuracy) for one in kept]
         curve = Curve(
             "accuracy of the surest",
             ("share answered, the surest first", "accuracy"),
@@ -198,6 +205,8 @@ class Scores:
             **({} if self.uncalibrated is None else {"uncalibrated": self.uncalibrated.to_dict()}),
             **({} if self.person is None else {"person": self.person.to_dict()}),
             **({} if self.bridged is None else {"bridge": self.bridged.to_dict()}),
+            **({} if self.robustness is None else {"robustness": self.robustness.to_dict()}),
+            **({"slices": [one.to_dict() for one in self.slices]} if self.slices else {}),
         }
 
 

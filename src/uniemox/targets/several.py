@@ -19,7 +19,7 @@ from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets import scores
 from uniemox.targets.bridges import Crossing
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
 from uniemox.targets.scores import Flags, Floats, Metric
 from uniemox.targets.target import Logits, Numbers, Target
@@ -316,7 +316,7 @@ class Several(Target):
                 if shares is not None and "probabilities" not in row:
                     row["probabilities"] = shares
                 elif shares is not None:
-                    values |= {f"p_{name}": share for name, share in shares.items()}
+                    values |= {f"{SHARE}{name}": share for name, share in shares.items()}
                 pairs = zip(columns, renamed, strict=True)
                 row |= {new.name: values[old.name] for old, new in pairs if old.name in values}
         return rows
@@ -391,6 +391,17 @@ class Several(Target):
         """Compute the mean of the parts' agreements."""
         triples = zip(self.parts, self._outputs(logits), self._outputs(others), strict=True)
         return float(np.mean([part.agreement(own, other) for part, own, other in triples]))
+
+    @property
+    def flip_words(self) -> str:  # type: ignore[override]
+        """The words of the parts."""
+        return "the mean of " + "; ".join(f"{part.flip_words} ({part.name})" for part in self.parts)
+
+    def flips(self, logits: Logits, others: Logits) -> Floats:
+        """Compute the mean of the parts' flips."""
+        triples = zip(self.parts, self._outputs(logits), self._outputs(others), strict=True)
+        found: Floats = np.mean([part.flips(own, other) for part, own, other in triples], axis=0)
+        return found
 
     def kept(self, logits: Logits, others: Logits) -> float:
         """Compute the mean of what the parts keep."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from uniemox.config.training import PromiseConfig
 from uniemox.targets.bridges import Parts
 from uniemox.targets.calibration import softmax
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.targets.conformal import Guarantees, fit_guarantees
 from uniemox.targets.intervals import Codes
 from uniemox.targets.scores import Flags, Floats
@@ -31,6 +31,7 @@ class SoftmaxTarget(Target):
     guarantees: Guarantees = field(default_factory=Guarantees)  # What was fitted for a model
 
     has_guarantees = True
+    flip_words = "images with another likeliest class"
     joining = ("their probabilities summed", "the others share out its probability")
 
     def bind(self, classes: tuple[str, ...], numbers: Numbers = MappingProxyType({})) -> Self:
@@ -81,7 +82,7 @@ class SoftmaxTarget(Target):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The likeliest class, its probability, and those of all."""
-        shares = (Column(f"p_{name}", "share") for name in self.classes)
+        shares = (Column(f"{SHARE}{name}", "share") for name in self.classes)
         return (Column("predicted", "text"), Column("confidence", "share"), *self.guarantees.columns, *shares)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ class SoftmaxTarget(Target):
 
     def read_numbers(self, table: pa.Table) -> Floats:
         """Read the probabilities (N, C) of a table back."""
-        return read_shares(table, (f"p_{name}" for name in self.classes))
+        return read_shares(table, (f"{SHARE}{name}" for name in self.classes))
 
     def decisions(self, logits: Logits) -> npt.NDArray[np.int64]:
         """Choose the likeliest classes (N,)."""

@@ -25,7 +25,9 @@ from uniemox.targets.columns import Column
 from uniemox.targets.contribution import contribution_from_dict
 from uniemox.targets.coverage import Covered
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
+from uniemox.targets.robustness import robustness_from_dict
 from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Bin, Counts, Flags, Floats, Interval, Metric, Scores
+from uniemox.targets.slices import slices_from_dict
 from uniemox.wording import name_first, shorten
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Target(ABC):
     constant: ClassVar[str] = "majority"  # What the best answer that is the same for all images is called
     number_word: ClassVar[str] = "probability"  # What one of `numbers` is
     kept_words: ClassVar[str] = "of {images} keep their answer"  # Counted where `decisions` of two models agree
+    flip_words: ClassVar[str] = "images with another answer"  # What `flips` counts
     joining: ClassVar[tuple[str, ...]] = ()
     """How `join_logits` makes one of several classes, and what becomes of those that are dropped; none cannot."""
 
@@ -302,6 +305,11 @@ class Target(ABC):
         """Compute the share of `decisions` that another model keeps, as `kept_words` call it."""
         return float((self.decisions(logits) == self.decisions(others)).mean())
 
+    def flips(self, logits: Logits, others: Logits) -> Floats:
+        """Compute how much of the answer to each image is another (N,), from 0 to 1, as `flip_words` call it."""
+        changed: Floats = (self.decisions(logits) != self.decisions(others)).reshape(len(logits), -1).mean(1)
+        return changed
+
     def largest_change(self, logits: Logits, others: Logits) -> float:
         """Compute how far the numbers of two models are apart at most."""
         return float(np.abs(self.numbers(logits) - self.numbers(others)).max())
@@ -380,6 +388,8 @@ class Target(ABC):
                 "uncalibrated": (uncalibrated_from_dict(values["uncalibrated"]) if "uncalibrated" in values else None),
                 "person": contribution_from_dict(values["person"]) if "person" in values else None,
                 "bridged": Bridged.from_dict(values["bridge"]) if "bridge" in values else None,
+                "robustness": robustness_from_dict(values["robustness"]) if "robustness" in values else None,
+                "slices": tuple(map(slices_from_dict, values.get("slices", ()))),
             }
             return self._rebuild(values, common)
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:

@@ -166,6 +166,7 @@ class ValenceArousal(Target):
     is_judged = False
     number_word = "rating"
     columns_read = ("vad",)
+    flip_words = "ratings that move by more than a tenth of the scale"
     kept_words = "of the ratings of {images} move by less than a hundredth of the scale"
     metrics = (
         _metric("ccc", "CCC", limits=(-1, 1)),
@@ -400,6 +401,11 @@ class ValenceArousal(Target):
     def agreement(self, logits: Logits, others: Logits) -> float:
         """Compute the share of the ratings that are less than a hundredth of the scale apart."""
         return float((np.abs(self.decisions(logits) - self.decisions(others)) < 0.02).mean())
+
+    def flips(self, logits: Logits, others: Logits) -> Floats:
+        """Compute the share of an image's ratings that are more than a tenth of the scale apart."""
+        moved: Floats = (np.abs(self.decisions(logits) - self.decisions(others)) > 0.2).mean(1)
+        return moved
 
     def kept(self, logits: Logits, others: Logits) -> float:
         """Compute the same: numbers are never quite equal."""

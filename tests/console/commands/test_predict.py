@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 
 import uniemox
+from uniemox.checkpoints.load import load_model
 from uniemox.config.zero_shot import ZeroShotConfig
 from uniemox.console import cli
 from uniemox.console.commands import people as people_commands
@@ -83,6 +85,7 @@ def test_a_model_is_evaluated(run, fake, pages):
     assert re.search(r"top-1 +│ +66\.7", out)
     assert re.search(r"fear +│ +100\.0 │ +50\.0", out)
     assert asked.pop("zero_shot") == ZeroShotConfig()
+    assert callable(asked.pop("track"))
     assert asked == {
         "model": "m",
         "data": Path("d"),
@@ -94,11 +97,48 @@ def test_a_model_is_evaluated(run, fake, pages):
         "dataset": None,
         "precision": "auto",
         "baselines": True,
+        "bridge": False,
+        "robustness": False,
+        "by": (),
     }
     _, out, _ = run("evaluate", "m", "--data", "d", "--json", "--dataset", "fi", "--baselines", "false")
     assert (asked["dataset"], asked["baselines"]) == ("fi", False)
     assert json.loads(out) == json.loads(json.dumps(report().to_dict()))
     assert asked["split"] == "test"
+    run("evaluate", "m", "--data", "d", "--robustness", "--by", "scene,people")
+    assert asked["robustness"]
+    assert list(asked["by"]) == ["scene", "people"]
+
+
+def test_robustness_goes_into_the_card_of_a_folder_of_ones_own(run, finetuned, painted, tmp_path):
+    model = shutil.copytree(finetuned.model, tmp_path / "model")
+    weights = (model / "model.safetensors").read_bytes()
+    words = ["--data", painted.path, "--baselines", "false", "--workers", "0", "--device", "cpu"]
+    code, out, err = run("evaluate", model, "--robustness", "--card", "--by", "scene", "--out", tmp_path / "o", *words)
+    assert code == cli.SUCCESS, err
+    assert "blur" in out
+    assert "field *" in out
+    assert "## Robustness" in (model / "README.md").read_text()
+    assert "Measured on Painted, test: 7 images" in (model / "README.md").read_text()
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert ">Robustness</h2>" in page
+    assert ">By scene</h2>" in page
+    assert (model / "model.safetensors").read_bytes() == weights
+    assert load_model(model).facts.robustness.shifts[1].change == "greyscale"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["demo", "--card"], cli.WRONG_USE, "--card is about --robustness: give both"),
+        (["demo", "--card", "--robustness"], cli.FAILURE, "demo has no card to write robustness into"),
+    ],
+)
+def test_a_card_that_cannot_be_written_is_refused_in_a_line(run, painted, words, code, said):
+    found, _, err = run("evaluate", *words, "--data", painted.path, "--workers", "0")
+    assert found == code
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
 
 
 # Prediction
@@ -171,7 +211,7 @@ def test_predictions_are_a_table_on_stdout(run, predictor):
     assert code == cli.SUCCESS
     assert re.search(r"a\.png +│ awe +│ 75\.0 │ awe 75\.0 ", out)
     assert re.search(r"bad\.png .* not read: not an image", out)
-    assert err == "uniemox: 1 of 2 images could not be read\n"
+    assert err == "uniemox: 1 of 2 images got no answer\n"
     compute = {"device": "cpu", "precision": "auto", "batch_size": 32, "num_workers": 2}
     assert predictor.asked.pop("zero_shot") == ZeroShotConfig()
     people = {"people": None, "explain": False, "mask_people": False}
@@ -215,7 +255,7 @@ def test_the_folder_of_a_table_is_made(run, predictor, tmp_path, suffix):
 def test_it_is_a_failure_if_no_picture_can_be_read(run, predictor, options):
     code, _, err = run("predict", "m", "bad.png", "bad.jpg", *options)
     assert code == cli.FAILURE
-    assert err == "uniemox: 2 of 2 images could not be read\n"
+    assert err == "uniemox: 2 of 2 images got no answer\n"
 
 
 def test_a_name_that_is_no_text_is_printed_escaped(run, predictor):
@@ -272,7 +312,7 @@ def test_what_could_not_be_read_before_an_interrupt_counts(run, predictor, tmp_p
     monkeypatch.setattr(predictor, "stops", False)
     code, _, err = run(*words, "--resume")
     assert code == cli.SUCCESS
-    assert "uniemox: 64 of 65 images could not be read\n" in err
+    assert "uniemox: 64 of 65 images got no answer\n" in err
 
 
 @pytest.mark.parametrize(
@@ -482,7 +522,7 @@ def test_signals_keep_what_is_finished_and_the_end_is_that_of_an_unbroken_run(
     assert "continue it with --resume, or start again with --overwrite" in err
     code, text, err = start(*words, "--resume").end()
     assert (code, text) == (cli.SUCCESS, f"{out}\n"), err
-    assert "uniemox: 1 of 600 images could not be read" in err
+    assert "uniemox: 1 of 600 images got no answer" in err
     assert out.read_bytes() == unbroken(suffix)
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -641,13 +681,13 @@ def test_a_list_names_images(run, predictor, pipe, tmp_path, words, suffix):
     )
     expected = ["a.png", "bad.png"] if words[0] == "--list" else ["0.png", "a.png", "bad.png"]
     assert (code, found) == (cli.SUCCESS, expected)
-    assert err == f"uniemox: 1 of {len(expected)} images could not be read\n"
+    assert err == f"uniemox: 1 of {len(expected)} images got no answer\n"
 
 
 def test_a_list_without_an_image_that_can_be_read_is_a_failure(run, predictor, pipe):
     pipe(b"bad.png\n")
     code, _, err = run("predict", "m", "--list", "-", "--json")
-    assert (code, err) == (cli.FAILURE, "uniemox: 1 of 1 images could not be read\n")
+    assert (code, err) == (cli.FAILURE, "uniemox: 1 of 1 images got no answer\n")
 
 
 def test_an_empty_list_on_stdin_is_an_error_of_one_line(run, predictor, pipe):
@@ -815,7 +855,7 @@ def test_frames_are_shown_with_their_times_and_what_breaks_off_with_its_reason(
     assert code == cli.SUCCESS
     assert re.search(r"v\.mp4 +│ +1 s │ \w+ ", out)
     assert "not read: the video breaks off after 2 frames: cut off" in out
-    assert "uniemox: 1 of 3 images could not be read" in err
+    assert "uniemox: 1 of 3 images got no answer" in err
 
 
 def test_an_interrupted_video_is_continued_to_the_bytes_of_an_unbroken_run(

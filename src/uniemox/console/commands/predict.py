@@ -17,6 +17,7 @@ from uniemox.console.commands.command import FAILURE, SUCCESS, Answer, Command
 from uniemox.console.display import Terminal, is_main_process
 from uniemox.console.flags import command_line
 from uniemox.errors import ConfigError, DataError, exit_code
+from uniemox.files.progress import untracked
 from uniemox.version import __version__
 from uniemox.wording import counted
 
@@ -38,7 +39,12 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
 
     if config.out is not None and not config.overwrite:
         check_vacant(config.out, ConfigError, otherwise=", or give `overwrite`")
-    with terminal.status(f"evaluating {config.model}"):
+    if config.card:
+        from uniemox.checkpoints.folder import own_folder, record_robustness
+
+        folder = own_folder(config.model)  # refused before the model runs
+    # Only one of both can be shown at a time.
+    with nullcontext() if config.robustness else terminal.status(f"evaluating {config.model}"):
         report = evaluate(
             config.model,
             data=config.data,
@@ -52,12 +58,17 @@ def _evaluate(config: EvaluateConfig, terminal: Terminal) -> Iterator[Answer]:
             baselines=config.baselines,
             zero_shot=config.zero_shot,
             bridge=config.bridge,
+            robustness=config.robustness,
+            by=config.by,
+            track=terminal.track if config.robustness else untracked,
         )
     if config.out is not None and is_main_process():
         from uniemox.report.run import write_evaluation_report
 
         command = command_line("evaluate", config)
         write_evaluation_report(config.out, model=config.model, data=config.data, split=config.split, command=command)
+    if config.card and is_main_process() and report.robustness is not None:
+        record_robustness(folder, report.robustness)
     yield Answer(list(report_tables(report)), report.to_dict())
 
 
@@ -94,7 +105,7 @@ def _predict(config: PredictConfig, terminal: Terminal) -> Generator[Answer, Non
     if inputs is None and not seen.count:
         raise DataError(f"{config.list} names no image")
     if failed:
-        terminal.complain(f"{failed} of {seen.count} images could not be read")
+        terminal.complain(f"{failed} of {seen.count} images got no answer")
     return FAILURE if failed == seen.count else SUCCESS
 
 
@@ -142,7 +153,7 @@ def _answer_each(live: Iterable[Inputs], predict: Callable[..., Iterator[Predict
 
 
 def _print(predictions: Iterable[Prediction], target: Target, config: PredictConfig) -> Generator[Answer, None, int]:
-    """Answer by JSON lines as they come, or by a table at the end; return how many images could not be read."""
+    """Answer by JSON lines as they come, or by a table at the end; return how many images got no answer."""
     from uniemox.console.tables import predictions_table
 
     rows = []
