@@ -394,7 +394,7 @@ def stamp_files(paths: Iterable[Path]) -> dict[bytes, tuple[Path, Stamp]]:
 def _cosines(features: Halves, query: Floats) -> Floats:
     """Multiply features (B, D) in fp16 by a query (D,): several times faster than NumPy makes fp32 of them.
 
-    Sign, exponent and mantissa are put where fp32 has them. Exponents are 112 too small there, so the query is enlarged.
+    Sign, exponent and mantissa are put where fp32 has them. There exponents are 112 too small: the query is enlarged.
     """
     bits = features.view(np.int16).astype(np.int32)
     bits <<= 13

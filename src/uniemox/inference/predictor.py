@@ -30,6 +30,7 @@ from uniemox.files.walk import find_images_below
 from uniemox.inference.backend import Backend, load_backend
 from uniemox.inference.effects import Hidden, list_hidden, make_variants, mask_all, summarize
 from uniemox.inference.opening import URL, Named, list_inputs, open_image
+from uniemox.targets.columns import SHARE
 from uniemox.targets.domain import Domain
 from uniemox.targets.kinds import resolve_target
 from uniemox.targets.target import Target
@@ -99,7 +100,7 @@ class Prediction:
         box = row.pop("box") or {}
         probabilities = row.pop("probabilities", None) or {}
         box["box_score"] = box.pop("score", None)
-        return row | box | {f"p_{name}": share for name, share in probabilities.items()}
+        return row | box | {f"{SHARE}{name}": share for name, share in probabilities.items()}
 
 
 class Predictor:
@@ -279,7 +280,7 @@ class Predictor:
             DataError: An image cannot be read, or a box lies outside of it.
             ConfigError: The model gives no probabilities, or there are other than one entry in `boxes` for each image.
         """
-        has_probabilities = any(column.name.startswith("p_") for column in self.target.columns)
+        has_probabilities = any(column.name.startswith(SHARE) for column in self.target.columns)
         check(has_probabilities, f"the model gives {self.target.name} and no probabilities: use `predict`")
         enough = self._enough if boxes is None else None
         opened = [open_image(image, index, shrink_to=enough) for index, image in enumerate(images)]

@@ -32,7 +32,7 @@ from uniemox.inference.opening import Named
 from uniemox.inference.parts import choose_part_size
 from uniemox.inference.predictor import Prediction, Predictor
 from uniemox.inference.tables import Form, about_model
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.wording import nearest, shorten
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 
 _USUAL: Final = "mikels"  # Taxonomy of the answers beside features where a zero-shot model is given none
-_SHARE: Final = "p_"  # Start of the names of columns of probabilities
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Searcher:
     def emotions(self) -> tuple[str, ...]:
         """The emotions that have a probability."""
         names = (column.name for column in self.columns)
-        return tuple(name.removeprefix(_SHARE) for name in names if name.startswith(_SHARE))
+        return tuple(name.removeprefix(SHARE) for name in names if name.startswith(SHARE))
 
     def query_text(self, text: str) -> Floats:
         """Compute the query of a text, (D,) of length 1.
@@ -208,7 +207,7 @@ class Searcher:
             count: Most images that are found.
         """
         index.choose(paths.keys())
-        found = index.highest(f"{_SHARE}{query}", count) if isinstance(query, str) else index.nearest(query, count)
+        found = index.highest(f"{SHARE}{query}", count) if isinstance(query, str) else index.nearest(query, count)
         return [
             Hit(place.score, Prediction(paths[key], _nested(row)))
             for place, (key, row) in zip(found, index.read(found), strict=True)
@@ -242,8 +241,8 @@ def _has_no_classes(opened: Opened) -> bool:
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:
     """Return an answer, as a target gives it, of the cells of a row."""
-    shares = {name.removeprefix(_SHARE): value for name, value in row.items() if name.startswith(_SHARE)}
-    answer = {name: value for name, value in row.items() if not name.startswith(_SHARE)}
+    shares = {name.removeprefix(SHARE): value for name, value in row.items() if name.startswith(SHARE)}
+    answer = {name: value for name, value in row.items() if not name.startswith(SHARE)}
     return {**answer, **({"probabilities": shares} if shares else {})}
 
 

@@ -22,7 +22,7 @@ from uniemox.errors import DataError
 from uniemox.files.delimited import check_headings
 from uniemox.files.parquet import MAX_COLUMNS, open_parquet, stream_batches
 from uniemox.inference.tables import ABOUT, BOX_COLUMNS, SUFFIXES
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.targets.readings import Reading, find_readings
 from uniemox.wording import reason_of, shorten
 
@@ -167,7 +167,7 @@ def _flatten(line: bytes) -> dict[str, Any]:
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError("a line is no object")  # noqa: TRY004
-    for name, start in (("probabilities", "p_"), ("box", "")):
+    for name, start in (("probabilities", SHARE), ("box", "")):
         held = row.pop(name, None) or {}
         if not isinstance(held, dict):
             raise ValueError(f"{name} is no object")  # noqa: TRY004

@@ -165,8 +165,8 @@ def compare(mix: Mix, *, are_shares: bool, correlation: Floats | None = None) ->
     """Compare two categories.
 
     Shares have Newcombe's interval, of the bounds of both (1998, method 10, here and in his paper on paired data), and
-    the score test of a pooled share; means have Welch's. Degrees of freedom are those of the clusters, less one for each
-    category; of correlated categories, those of the smaller one alone.
+    the score test of a pooled share; means have Welch's. Degrees of freedom are those of the clusters, less one for
+    each category; of correlated categories, those of the smaller one alone.
 
     Args:
         mix: Of two categories.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SHARE: Final = "p_"
+"""Start of the names of columns of probabilities."""
 
 
 class Column(NamedTuple):

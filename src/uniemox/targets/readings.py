@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from uniemox.config.training import Target
 from uniemox.errors import DataError
-from uniemox.targets.columns import Column
+from uniemox.targets.columns import SHARE, Column
 from uniemox.targets.scores import Flags, Floats
 from uniemox.wording import shorten
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHARE: Final = "p_"  # Start of the columns of probabilities
 _DIMENSIONS: Final = ("valence", "arousal", "dominance")
 _SETS: Final = "multi_label_"  # Start of the columns of lists, where an earlier part has their names
 
@@ -97,7 +96,7 @@ class Named(Reading):
     def columns(self) -> tuple[Column, ...]:
         """The answer, its confidence, and the probabilities."""
         answer = Column(f"{self.part}predicted", "texts" if self.has_sets else "text")
-        shares = (Column(f"{self.part}{_SHARE}{name}", "share") for name in self.names)
+        shares = (Column(f"{self.part}{SHARE}{name}", "share") for name in self.names)
         return (answer, Column(f"{self.part}confidence", "share"), *shares)
 
     def values(self, batch: pa.RecordBatch) -> Floats:
@@ -115,7 +114,7 @@ class Named(Reading):
         places = pc.index_in(named, pa.array(self.names, named.type))
         if places.null_count:
             strange = named.filter(places.is_null())[0].as_py()
-            column = f"{self.part}{_SHARE}{shorten(strange)}"
+            column = f"{self.part}{SHARE}{shorten(strange)}"
             raise DataError(f"predicted is {shorten(strange)}, but no column is called {column}")
         found[rows, places.to_numpy(zero_copy_only=False)] = 1
         return found
@@ -126,7 +125,7 @@ class Named(Reading):
 
     def shares(self, batch: pa.RecordBatch) -> Floats | None:
         """Read the probabilities."""
-        return np.stack([_numbers(batch, f"{self.part}{_SHARE}{name}") for name in self.names], 1)
+        return np.stack([_numbers(batch, f"{self.part}{SHARE}{name}") for name in self.names], 1)
 
     def typical(self, batch: pa.RecordBatch, values: Floats) -> Iterator[tuple[str, Floats]]:
         """Yield each emotion that a row names, with the probability of it."""
@@ -185,7 +184,7 @@ def find_readings(columns: Sequence[str]) -> tuple[Reading, ...]:
     """Find what a table answers by the names of its columns; empty if they are none of a table of predictions."""
     found: list[Reading] = []
     for part in ("", *(f"{kind}_" for kind in get_args(Target))):
-        start = f"{part}{_SHARE}"
+        start = f"{part}{SHARE}"
         names = tuple(name.removeprefix(start) for name in columns if name.startswith(start) and name != start)
         if names and {f"{part}predicted", f"{part}confidence"} <= set(columns):
             is_first = part == "" and f"{_SETS}predicted" not in columns and "likeliest" in columns
