@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,28 @@ def test_several_kinds_flip_on_average():
     assert target.flips(clean, other).tolist() == [0.5]
     assert "single_label" in target.flip_words
     assert "distribution" in target.flip_words
+
+
+@pytest.mark.parametrize(
+    ("target", "labels"),
+    [
+        (MultiLabel(CLASSES, thresholds=(0.5,) * 4), np.arange(160).reshape(40, 4) % 3 == 0),
+        (Distribution(CLASSES), np.random.default_rng(0).dirichlet(np.ones(4), 40).astype(np.float32)),
+        (ValenceArousal(("a", "b", "c", "d")), np.random.default_rng(0).uniform(-1, 1, (40, 4)).astype(np.float32)),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_every_kind_is_compared_in_its_own_headline_metric(target, labels):
+    clean = logits_of(40)
+    found = measure_robustness(target, clean, [("blur", "", logits_of(40, seed=1))], labels, num_resamples=200)
+    scores = target.score(clean, labels, num_resamples=0)
+    assert found.metric == scores.headline[0].name
+    assert found.shifts[0].values[found.metric] == scores.values[found.metric]
+    shift = found.shifts[1]
+    assert shift.difference_interval.low <= shift.difference <= shift.difference_interval.high
+    assert 0 < shift.flipped <= 1
+    again = target.scores_from_dict(json.loads(json.dumps(replace(scores, robustness=found).to_dict())))
+    assert again.robustness == found
 
 
 @pytest.fixture(scope="module")
