@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 import uniemox
+from uniemox.config.transfer import TransferConfig
 from uniemox.console.flags import command_line, flag_of, name_flags, parse
 from uniemox.errors import ConfigError
 from uniemox.settings import Setting, build, list_settings
@@ -275,3 +276,10 @@ def test_the_library_brings_no_parser_of_command_lines(statement):
         text=True,
     )
     assert done.stdout == "set()\n"
+
+
+def test_a_list_of_a_command_without_words_takes_all_up_to_the_next_flag():
+    given, _ = parse("transfer", "T.", TransferConfig, shlex.split("--models a b --data c d --metric e --models f"))
+    assert given == {"models": ("a", "b", "f"), "data": (Path("c"), Path("d")), "metric": "e"}
+    with pytest.raises(ConfigError, match="unexpected argument g"):
+        parse("transfer", "T.", TransferConfig, shlex.split("--metric e g"))

@@ -60,7 +60,7 @@ def parse(
     """
     settings = list_settings(config)
     flags = {flag_of(setting): setting for setting in (*also, *settings) if not setting.is_positional}
-    texts, others, notes = _sort_words(command, words, flags)
+    texts, others, notes = _sort_words(command, words, flags, takes_words=any(one.is_positional for one in settings))
     if _HELP in texts:
         own = inspect.get_annotations(config)
         inherited_last = sorted(settings, key=lambda s: not (s.is_positional or s.group or s.name in own))
@@ -84,11 +84,12 @@ def name_flags(text: str, settings: Iterable[Setting]) -> str:
 
 
 def _sort_words(
-    command: str, words: Sequence[str], flags: Mapping[str, Setting]
+    command: str, words: Sequence[str], flags: Mapping[str, Setting], *, takes_words: bool
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """Sort words into the texts of each flag, of which all count for a list and the last for others, and other words.
 
-    Old names become those of today, with a line to print about each. A wish for help stands alone.
+    Old names become those of today, with a line to print about each. A wish for help stands alone. `takes_words` says
+    whether the command takes words without a flag; else they belong to the list before them.
     """
     renamed = renamed_flags(command)
     texts: dict[str, list[str]] = {}
@@ -121,13 +122,15 @@ def _sort_words(
             notes.append(f"{name} {text} is now called {name} {today}")
             text = today
         earlier = texts.get(name, []) if flags[name].is_list else []
-        texts[name] = [*earlier, text, *_take_choices(flags[name], queue)]
+        texts[name] = [*earlier, text, *_take_more(flags[name], queue, takes_words=takes_words)]
     return texts, others, notes
 
 
-def _take_choices(setting: Setting, queue: deque[str]) -> Iterator[str]:
+def _take_more(setting: Setting, queue: deque[str], *, takes_words: bool) -> Iterator[str]:
     """Take the words after the first of a list that can only be more of it."""
-    while setting.is_list and queue and queue[0] in get_args(setting.kind):
+    choices = get_args(setting.kind)
+    is_open = not choices and not takes_words
+    while setting.is_list and queue and (queue[0] in choices or (is_open and not queue[0].startswith("-"))):
         yield queue.popleft()
 
 

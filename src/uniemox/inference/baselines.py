@@ -102,12 +102,13 @@ def score_baselines(
         more: Further baselines by their names.
         device: Where a baseline that is a large model computes.
     """
-    question = Question(target, _learn_from(train, target), test, num_workers, device)
+    question = Question(target, learn_from(train, target), test, num_workers, device)
     baselines = {target.constant: answer_majority, "colour statistics": answer_colour, **(more or {})}
     return tuple(_score(name, answer, question, labels) for name, answer in baselines.items())
 
 
-def _learn_from(train: Manifest | None, target: Target) -> Training | str:
+def learn_from(train: Manifest | None, target: Target) -> Training | str:
+    """Read what baselines may learn from rows that are already in the target's classes, or say why nothing."""
     if train is None:
         return "the manifest has no split train to learn from"
     try:

@@ -80,20 +80,19 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
     Its weights must be at hand, since an evaluation does not ask for a download, and on a CPU they must be few. The
     name may be a stranger's, for a model folder holds it: nothing but a CLIP is opened.
     """
-    from uniemox.models.teacher import find_source, offline  # open_clip takes seconds to import
+    from uniemox.models.teacher import offline  # open_clip takes seconds to import
 
     if not question.target.is_zero_shot:
         return f"a zero-shot model gives one label, and this model's target is {question.target.name}"
     facts, device = question.test.facts, torch.device(question.device)
+    if obstacle := find_obstacle(teacher, device.type):
+        return obstacle
     asked = ZeroShotConfig(classes=facts.classes, wording=facts.emotion or "auto")
     try:
         with offline():
-            size = find_source(teacher_of(teacher)).weights.stat().st_size
-            if device.type == "cpu" and size > _LARGEST_ON_CPU:
-                return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it"
             classifier = load_model(teacher, zero_shot=asked)
     except (CheckpointError, ConfigError) as error:
-        return f"its weights are not at hand ({reword(str(error))})"
+        return _describe_absence(error)
     try:
         model = classifier.model.to(device)
 
@@ -109,6 +108,23 @@ def answer_zero_shot(teacher: str, question: Question) -> Answer | str:
         return "no image can be read"
     note = f"prompts for {len(facts.classes)} classes, no training, on {len(kept):,} images"
     return Answer(logits, np.array(kept), question.target, note)
+
+
+def find_obstacle(teacher: str, device: str) -> str:
+    """Say why a CLIP that nobody asked for is not to answer: it is not at hand, or slow on a CPU; empty if it may."""
+    from uniemox.models.teacher import find_source, offline  # open_clip takes seconds to import
+
+    try:
+        with offline():
+            size = find_source(teacher_of(teacher)).weights.stat().st_size
+    except (CheckpointError, ConfigError) as error:
+        return _describe_absence(error)
+    slow = device == "cpu" and size > _LARGEST_ON_CPU
+    return f"it takes long on a CPU: `uniemox evaluate {teacher} --data …` scores it" if slow else ""
+
+
+def _describe_absence(error: Exception) -> str:
+    return f"its weights are not at hand ({reword(str(error))})"
 
 
 def _answer(

@@ -47,7 +47,9 @@ class Bridged:
     def over(cls, found: Meeting, words: Sequence[str]) -> Self:
         """Describe a meeting, with the target's words for `joined` and `ignored`."""
         model, data = found.model, found.data
-        return cls(found.place, found.classes, model.mapped, data.mapped, model.dropped, data.dropped, *words)
+        joined, ignored = words
+        sides = (model.mapped, data.mapped, model.dropped, data.dropped)
+        return cls(found.place, found.classes, *sides, joined=joined, ignored=ignored)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -89,7 +91,7 @@ def _reasons(dropped: Mapping[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in dropped.items():
         names.setdefault(reason, []).append(name)
-    return "; ".join(f"{listed(own)} {reason}" for reason, own in names.items())
+    return "; ".join(f"{listed(own)}: {reason}" for reason, own in names.items())
 
 
 class Crossing(NamedTuple, Generic[Kind]):
