@@ -119,3 +119,12 @@ def test_where_the_base_is_not_finished_nothing_is_said_to_differ_from_it(grid, 
     overview = table(list_grid_sheets(compare_grid(grid))[0])
     assert [str(cell) for cell in overview["plain"].values()] == ["–"] * 4
     assert all(cell.note == "" for row in overview.values() for cell in row.values())
+
+
+def test_reports_that_cannot_be_read_are_no_column_of_the_overview(done):
+    for path in done.runs[0].folder.parents[1].glob("*/*/probe/report.json"):
+        path.write_text("{}")
+    overview, *others = list_grid_sheets(compare_grid(done))
+    assert [head for head in overview.heads if head.startswith("probe")] == ["probe, unseen: top-1 %"]
+    (compared,) = (sheet for sheet in others if sheet.title == "probe, test: compared")
+    assert all("cannot be read" in str(cell) for _, *_, cell in compared.rows)

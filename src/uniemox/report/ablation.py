@@ -43,7 +43,10 @@ def grid_page(found: Compared, *, title: str) -> Page:
 def _overview(found: Compared) -> Sheet:
     heads, columns = [""], list[Mapping[str, Cell]]()
     for title, one in found.comparisons.items():
-        metric = one.base.tested[0].scores.headline[0]
+        tested = [each for arm in one.arms for each in arm.tested]
+        if not tested:  # the reasons stand in its own tables
+            continue
+        metric = tested[0].scores.headline[0]
         apart = {
             arm.name: str(show_apart(arm.differences[metric.name], metric))
             for arm in one.compared
