@@ -72,7 +72,7 @@ class Robustness:
             [one.flipped for one in others],
             [one.flipped_interval for one in others],
             "The share of flipped answers for each change, with intervals.",
-            "A model that looks at what matters keeps its answers.",
+            "Answers that are others than to the unchanged image, right or wrong.",
         )
         heads = ("change", "strength", self.title, "95 %", "difference", "95 % paired", "flipped", "95 % of flipped")
         rows: list[tuple[str | float | Interval | None, ...]] = [
