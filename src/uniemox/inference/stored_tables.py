@@ -38,7 +38,7 @@ _COMMON: Final = (
     Column("reason", "text"),
 )  # Read of every table; those that it lacks are empty
 _ROWS: Final = 2**15  # Of a batch
-_CSV_BLOCK: Final = 2**23  # Bytes; a row must fit into it
+_CSV_BLOCK: Final = 2**20  # Bytes, of which Arrow holds several; a row must fit into it
 _LONGEST_ABOUT: Final = 600  # Characters of what is kept of a model; anybody may have written it
 _SLACK: Final = 1e-4  # By which a probability may leave its bounds: those of fp16 or written with few digits do
 _OTHER_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
