@@ -76,7 +76,7 @@ def test_runs_that_differ_by_their_seeds_alone_are_one_arm(store):
 
 def test_one_seed_says_so(store):
     folders = [store(name, answers(0.5, place), settings={"drop_path": place / 10}) for place, name in enumerate("ab")]
-    assert compare(folders).notes == ["One seed of a and b: nothing each shows how much another seed would change."]
+    assert compare(folders).notes == ["a and b have one seed each: how much another seed would change is not known."]
 
 
 def test_the_same_run_twice_is_two_arms(store):
@@ -159,7 +159,7 @@ def test_a_run_that_died_is_a_row_with_the_reason(store):
     lines = [{"kind": "val", "step": 4, "epoch": 2, "top1": 0.5}]
     folders = [store("a", answers(0.5), settings={}), store("b", settings={"drop_path": 0.5}, lines=lines)]
     found = compare(folders)
-    assert found.arms[1].gap == "no test: the run stopped after step 4, in epoch 2 of 100"
+    assert found.arms[1].gap == "no test: the run stopped after step 4, with 1 of 100 epochs done"
     turned = compare(folders, base="b")
     assert turned.arms[0].gap == f"b has {found.arms[1].gap}"
 

@@ -41,7 +41,7 @@ def test_no_epoch_is_chosen_where_val_was_never_scored(store, tmp_path):
     ("settings", "lines", "reason"),
     [
         ({}, [], "the run stopped before its first step"),
-        ({}, LINES[:3], "the run stopped after step 10, in epoch 2 of 100"),
+        ({}, LINES[:3], "the run stopped after step 10, with 2 of 100 epochs done"),
         ({"test_split": None}, LINES, "test_split is null"),
     ],
 )

@@ -68,3 +68,11 @@ def test_the_ending_names_the_form(tmp_path, ending):
         assert json.loads(text) == {"a": 1}
     else:
         assert {".md": "# Found", ".tex": "booktabs", ".html": "<h1>Found</h1>"}[ending] in text
+
+
+def test_a_sheet_is_turned_where_that_is_narrower():
+    wide = Sheet("x", ["", "a", "b", "c"], [[Cell("one"), Cell("1", "0 to 2"), Cell("2"), Cell("3")]])
+    turned = wide.turned()
+    assert turned.heads == ["", "one"]
+    assert [[str(cell) for cell in row] for row in turned.rows] == [["a", "1 (0 to 2)"], ["b", "2"], ["c", "3"]]
+    assert turned.turned() is turned

@@ -92,8 +92,8 @@ class Comparison:
                 found.append(f"{counted(len(lost), 'run')} of {arm.name} is not counted: {lost[0].reason}.")
         single = [arm.name for arm in self.arms if len(arm.tested) == 1 and arm.sources[0].settings]
         if single and self.compared:
-            of = "each" if len(single) > 1 else "there"
-            found.append(f"One seed of {listed(single)}: nothing {of} shows how much another seed would change.")
+            have = "have one seed each" if len(single) > 1 else "has one seed"
+            found.append(f"{listed(single)} {have}: how much another seed would change is not known.")
         return found
 
     def to_dict(self) -> dict[str, Any]:

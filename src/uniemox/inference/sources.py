@@ -125,9 +125,9 @@ def _why_untested(lines: Sequence[Mapping[str, Any]], settings: Mapping[str, str
         return "no test: a pretraining has none"
     if not lines:
         return "no test: the run stopped before its first step"
-    epochs = settings.get("optim.epochs")
-    last = max((int(line["epoch"]) for line in lines if isinstance(line.get("epoch"), int)), default=0)
-    return f"no test: the run stopped after step {lines[-1]['step']}, in epoch {last} of {epochs}"
+    done = sum(line["kind"] == "val" for line in lines)
+    last = max(line["step"] for line in lines)
+    return f"no test: the run stopped after step {last}, with {done} of {settings.get('optim.epochs')} epochs done"
 
 
 def _tested(folder: Path, target: Target | None) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def find_terms(runs: Mapping[str, Lines]) -> list[str]:
+def _terms(runs: Mapping[str, Lines]) -> list[str]:
     """List what lines of `metrics.jsonl` measure: every number that is not a step, a rate or a time."""
     steps = [line for lines in runs.values() for line in lines if "step" in line]
     found = {key for line in steps for key, value in line.items() if _is_number(value)} - NOT_TERMS
@@ -179,7 +179,7 @@ def loss_curves(
         DataError: No line holds a term.
     """
     by_name: Mapping[str, Lines] = runs if isinstance(runs, Mapping) else {"": runs}
-    terms = terms or find_terms(by_name)
+    terms = terms or _terms(by_name)
     if not terms:
         raise DataError("no curve to draw: the run has logged no step yet")
     columns = min(len(terms), 4)

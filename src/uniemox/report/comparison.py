@@ -102,8 +102,8 @@ def _explain_differences(found: Comparison) -> str:
     over = f"{found.samples}{' and over seeds' if seeds else ''}"
     correction = f", then by Holm's method for {counted(len(found.compared), 'comparison')}"
     return (
-        f"Each less {found.base.name}, on the same samples; ranges are 95 % intervals over {over}, drawn together for "
-        f"all, each for itself. p is from {found.test}{correction if len(found.compared) > 1 else ''}."
+        f"Each less {found.base.name}, on the same samples. Ranges are 95 % intervals over {over}, by resamples drawn "
+        f"once for all. p is from {found.test}{correction if len(found.compared) > 1 else ''}."
     )
 
 
@@ -112,7 +112,7 @@ def comparison_page(found: Comparison, *, title: str) -> Page:
     described, *others = list_sheets(found)
     notices = [Notice(text) for text in found.notes]
     sections = [Section(described.title, blocks=[described._replace(note="").table, *notices])]
-    sections += [Section(sheet.title, blocks=[sheet.table]) for sheet in others]
+    sections += [Section(sheet.title, blocks=[sheet.turned().table]) for sheet in others]
     if (curves := _draw_curves(found.arms)) is not None:
         sections.append(Section("Curves", blocks=[curves]))
     lead = f"{counted(len(found.arms), 'arm')}, {counted(sum(len(arm.sources) for arm in found.arms), 'source')}."
@@ -130,8 +130,8 @@ def _draw_curves(arms: Sequence[Arm]) -> Figure | None:
     if not any(kept.values()):
         return None
     shown = [metric for arm in arms for metric in arm.metrics if metric.is_kept]
-    terms = charts.find_terms({name: [one for one in lines if one["kind"] == "train"] for name, lines in kept.items()})
-    titles = {**{term: f"{term.replace('_', ' ')} on train" for term in terms}}
+    trained = {key for lines in kept.values() for line in lines if line["kind"] == "train" for key in line}
+    titles = {term: f"{term} on train" for term in charts.TERMS if term in trained}
     known = {key for lines in kept.values() for line in lines if line["kind"] == "val" for key in line}
     titles |= {metric.name: f"{metric.title} on val" for metric in shown if metric.name in known}
     chart = charts.loss_curves(kept, terms=list(titles)[:8], titles=titles, arms=names, chosen=chosen)

@@ -51,6 +51,13 @@ class Sheet(NamedTuple):
         """The block of a page."""
         return Table(self.heads, [list(map(str, row)) for row in self.rows], self.note)
 
+    def turned(self) -> "Sheet":
+        """Exchange rows and columns where that is narrower, for a screen."""
+        if len(self.rows) >= len(self.heads) - 1:
+            return self
+        rows = [[Cell(head), *(row[place] for row in self.rows)] for place, head in enumerate(self.heads) if place]
+        return self._replace(heads=["", *(str(row[0]) for row in self.rows)], rows=rows)
+
 
 def head_of(metric: Metric) -> str:
     """Name a metric over a column, with its unit and which end is better."""

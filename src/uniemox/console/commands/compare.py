@@ -35,7 +35,8 @@ def _compare(config: CompareConfig, terminal: Terminal) -> Iterator[Answer]:
             write_sheets(
                 out, sheets, title=title, data=found.to_dict(), page=lambda: comparison_page(found, title=title)
             )
-    yield Answer([*sheet_tables(sheets), *config.out], found.to_dict())
+    shown = [sheets[0], *(sheet.turned() for sheet in sheets[1:])]
+    yield Answer([*sheet_tables(shown), *config.out], found.to_dict())
 
 
 COMMANDS: Final = {"compare": Command(CompareConfig, _compare)}
