@@ -59,7 +59,7 @@ def test_the_sheet_shows_each_row_with_its_image_its_label_and_the_answer_of_the
 
 
 def test_a_manifest_without_ranked_rows_has_a_section_that_says_why(doubts):
-    nothing = replace(doubts, margins=np.full_like(doubts.margins, np.inf), notes=("too few <rows>",))
+    nothing = replace(doubts, confidence=np.full_like(doubts.confidence, np.inf), notes=("too few <rows>",))
     section = doubts_section(nothing)
     assert not section.blocks
     assert "too few <rows>" in section.text

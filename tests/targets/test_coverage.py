@@ -50,7 +50,7 @@ def test_a_classifier_of_one_label_has_a_curve_that_is_shown_and_survives_json()
     curve, grid = scores.covered
     assert curve.points == scores.coverage
     assert curve.level == scores.top1
-    assert grid.rows[0] == scores.coverage[-1]
+    assert grid.rows[0] == ("100 %", scores.top1)
     shown = [part for _, parts in scores.display.panels for part in parts]
     assert shown[-2:] == [curve, grid]
     assert target.scores_from_dict(scores.to_dict()).coverage == scores.coverage

@@ -261,6 +261,6 @@ def test_models_agree_as_far_as_the_labels_they_give_are_the_same():
     assert target.agreement(-np.ones((2, 4)), -np.ones((2, 4))) == 1
 
 
-def test_the_margin_of_each_class_is_the_probability_of_its_answer_less_that_of_the_other():
+def test_the_confidence_in_labels_is_the_probability_of_what_they_say_of_each_class():
     numbers, labels = np.array([[0.9, 0.2, 0.5, 1.0]]), np.array([[True, True, False, False]])
-    np.testing.assert_allclose(MultiLabel(CLASSES).margins(numbers, labels), [[0.8, -0.6, 0.0, -1.0]])
+    np.testing.assert_allclose(MultiLabel(CLASSES).self_confidence(numbers, labels), [[0.9, 0.2, 0.5, 0.0]])

@@ -364,7 +364,7 @@ def test_outputs_that_are_not_finite_fit_no_promise():
         SingleLabel(tuple("abc")).fit_guarantees(logits, np.zeros(20, int), ConfidenceConfig())
 
 
-def test_the_margin_of_a_label_is_its_probability_less_that_of_the_best_other():
+def test_the_confidence_in_a_label_is_its_probability_and_no_word_on_the_others():
     numbers = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
-    margins = SingleLabel(("a", "b", "c")).margins(numbers, np.array([0, 1]))
-    np.testing.assert_allclose(margins, [[0.5, np.inf, np.inf], [np.inf, -0.1, np.inf]])
+    found = SingleLabel(("a", "b", "c")).self_confidence(numbers, np.array([0, 1]))
+    np.testing.assert_allclose(found, [[0.7, np.inf, np.inf], [np.inf, 0.3, np.inf]])

@@ -94,9 +94,8 @@ def test_the_answers_are_those_of_scikit_learn_on_the_same_folds():
     expected = cross_val_predict(model, values.astype(np.float64), given, cv=folds, method="predict_proba")
     np.testing.assert_allclose(found.of.target.numbers(found.logits), expected, atol=1e-4)
     own = expected[np.arange(len(given)), given]
-    other = np.where(np.eye(3, dtype=bool)[given], -1, expected).max(axis=1)
-    assert found.order[:20].tolist() == np.argsort(own - other, kind="stable")[:20].tolist()
-    assert found.doubted == (own < other).sum()
+    assert found.order[:20].tolist() == np.argsort(own, kind="stable")[:20].tolist()
+    assert set(found.doubted.tolist()) == set(np.flatnonzero(expected.argmax(axis=1) != given).tolist())
     assert found.scores.top1 == (expected.argmax(axis=1) == given).mean()
 
 
@@ -212,7 +211,8 @@ def test_of_several_labels_each_is_a_question_and_the_worst_ranks_the_row():
         make_pipeline(StandardScaler(), model), values.astype(np.float64), sets, cv=folds, method="predict_proba"
     )
     np.testing.assert_allclose(found.of.target.numbers(found.logits), expected, atol=1e-4)
-    np.testing.assert_allclose(found.margins, np.where(sets, expected, 1 - expected) * 2 - 1, atol=2e-4)
+    np.testing.assert_allclose(found.confidence, np.where(sets, expected, 1 - expected), atol=1e-4)
+    assert set(found.doubted.tolist()) == set(np.flatnonzero(((expected >= 0.5) != sets).any(axis=1)).tolist())
 
 
 def test_manifests_are_ranked_each_by_itself():
@@ -236,14 +236,13 @@ def test_a_ranking_is_two_tables_of_the_same_rows_and_a_summary(tmp_path):
     assert [row["row"] for row in table] == found.order.tolist()
     assert [row["path"] for row in rows] == [row["path"] for row in table]
     assert [row["label"] for row in table] == [CLASSES[given[row["row"]]] for row in table]
-    assert [row["margin"] for row in table] == sorted(row["margin"] for row in table)
+    assert [row["self_confidence"] for row in table] == sorted(row["self_confidence"] for row in table)
     assert {row["split"] for row in table} == {"train", "test"}
     for row in table:
-        own = row[f"p_{row['label']}"]
-        others = [row[f"p_{name}"] for name in CLASSES if name != row["label"]]
-        assert row["margin"] == pytest.approx(own - max(others))
+        assert row["self_confidence"] == row[f"p_{row['label']}"]
+        assert row["doubted"] == row["label"]
     assert summary == json.loads(json.dumps(summary))
     assert summary["ranked"] == 90
-    assert summary["doubted"] == sum(row["margin"] < 0 for row in table)
+    assert summary["doubted"] == sum(row["predicted"] != row["label"] for row in table)
     assert sum(pair["rows"] for pair in summary["pairs"]) == summary["doubted"]
     assert summary["files"] == [str(tmp_path / "x.csv"), str(tmp_path / "x.parquet")]

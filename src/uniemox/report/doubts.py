@@ -19,9 +19,9 @@ _PAIRS: Final = 10
 _SHRINK_TO: Final = 200
 _EXPLAINED: Final = (
     f"Each row is answered by a logistic regression on features of the other rows, in {NUM_FOLDS} folds that keep "
-    "groups and look-alikes together. Rows come in the order of the probability of their label less that of the best "
-    "other answer (confident learning, Northcutt et al. 2021). This is a ranking, not a verdict: a row may come first "
-    "because its label is wrong, because raters would disagree, or because the features miss what they saw."
+    "groups and look-alikes together. Rows come in the order of the probability that these answers give to their "
+    "label, the least first (confident learning, Northcutt et al. 2021). This is a ranking, not a verdict: a row may "
+    "come first because its label is wrong, because raters would disagree, or because the features miss what they saw."
 )
 
 
@@ -32,7 +32,7 @@ def doubts_section(doubts: Doubts) -> Section:
         return Section(f"Labels in doubt: {name}", "\n\n".join((_EXPLAINED, *doubts.notes)))
     scores = doubts.scores
     worth = ", ".join(f"{metric.title} {scores.values[metric.name]:z.3f}" for metric in scores.headline)
-    count = f"For {show_cell(doubts.doubted)} of {show_cell(len(order))} rows the folds prefer another answer. "
+    count = f"For {show_cell(len(doubts.doubted))} of {show_cell(len(order))} rows the folds prefer another answer. "
     worth = f"{count}Against the labels their answers reach {worth}: the less, the less the ranking says."
     blocks: list[Block] = [Comparison([TileGroup("", list(_tiles(doubts, _ON_PAGE)))])]
     if pairs := doubts.pairs()[:_PAIRS]:
@@ -69,5 +69,5 @@ def _tiles(doubts: Doubts, count: int) -> Iterator[Tile]:
 
 
 def _count_classes(doubts: Doubts) -> list[tuple[str, int]]:
-    rows = doubts.rows(doubts.order[: doubts.doubted])
+    rows = doubts.rows(doubts.doubted)
     return Counter(str(row["doubted"]) for row in rows).most_common()

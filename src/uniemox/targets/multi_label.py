@@ -266,9 +266,9 @@ class MultiLabel(Target):
         given, also = self.decisions(logits), self.decisions(others)
         return share((given ^ also).sum(1), (given | also).sum(1))
 
-    def margins(self, numbers: Floats, labels: npt.NDArray[np.bool]) -> Floats:
-        """Compute for each class the probability of the answer that the labels give less that of the other (N, C)."""
-        return np.where(labels, 2 * numbers - 1, 1 - 2 * numbers)
+    def self_confidence(self, numbers: Floats, labels: npt.NDArray[np.bool]) -> Floats:
+        """Take for each class the probability of the answer that the labels give (N, C)."""
+        return np.where(labels, numbers, 1 - numbers)
 
     def read_answers(self, table: pa.Table) -> tuple[Floats, Flags]:
         """Read probabilities and labels back."""

@@ -285,11 +285,10 @@ class Target(ABC):
     def decisions(self, logits: Logits) -> npt.NDArray[Any]:
         """Return what is compared to find whether two models agree: (N,) or (N, C)."""
 
-    def margins(self, numbers: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Compute how far `numbers` are on the side of labels (N, …): (N, C), from -1 to 1, infinite where nothing is.
+    def self_confidence(self, numbers: Floats, labels: npt.NDArray[Any]) -> Floats:
+        """Take from `numbers` the probability of what labels (N, …) say of each class (N, C); infinite of no word.
 
-        It is the probability of what the label says of a class less the largest of what else could be said: the
-        normalised margin by which confident learning ranks labels (Northcutt, Jiang and Chuang 2021, section 3).
+        Confident learning ranks labels by it (Northcutt, Jiang and Chuang 2021, section 3).
 
         Raises:
             ConfigError: Labels of this kind say yes or no to no class; the default.

@@ -1,8 +1,8 @@
 """Labels that the features of a frozen backbone contradict: a ranking of the rows of a manifest, and no verdict.
 
 Rows are divided into folds. A logistic regression on the features of the other folds answers each row, so nothing that
-answers a row has seen it, a row of its group, or an image like it. Rows are ranked by the normalised margin of their
-label among these answers, the least first (confident learning: Northcutt, Jiang and Chuang 2021, JAIR 70).
+answers a row has seen it, a row of its group, or an image like it. Rows are ranked by the probability of their label
+in these answers, the least first (self-confidence; confident learning: Northcutt, Jiang and Chuang 2021, JAIR 70).
 
 Letters of shapes: `N` rows, `D` width of the features, `C` outputs of the target.
 """
@@ -61,22 +61,25 @@ class Doubts:
 
     of: Labelled
     logits: Floats  # (N, C), each row by a regression that did not see it
-    margins: Floats  # (N, C), as `Target.margins`; infinite for a class that the folds cannot judge
+    confidence: Floats  # (N, C), as `Target.self_confidence`; infinite for a class that the folds cannot judge
     strength: float  # C of the regressions, with the least loss of all folds together
     unreadable: int  # Labelled rows that are not among the N
     notes: tuple[str, ...]  # What is not ranked, and why
 
     @property
     def order(self) -> npt.NDArray[np.int64]:
-        """Places of the ranked rows (M,), the least margin first."""
-        least = self.margins.min(axis=1)
+        """Places of the ranked rows (M,), the least confidence in their label first."""
+        least = self.confidence.min(axis=1)
         order: npt.NDArray[np.int64] = np.argsort(least, kind="stable")[: np.isfinite(least).sum()]
         return order
 
     @property
-    def doubted(self) -> int:
-        """Number of the ranked rows for which the folds prefer another answer to the label."""
-        return int((self.margins.min(axis=1) < 0).sum())
+    def doubted(self) -> npt.NDArray[np.int64]:
+        """Those of `order` for which the folds prefer another answer to the label."""
+        is_right = self.of.target.right(self.of.target.numbers(self.logits), self.of.labels)
+        assert is_right is not None
+        order = self.order
+        return order[~is_right[order]]
 
     @property
     def scores(self) -> Scores:
@@ -86,15 +89,15 @@ class Doubts:
     def rows(self, places: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Describe rows by their places: path, row, split, truth and answer as the target says them, and the doubt.
 
-        `doubted` names the class that the least margin is of, `margin` is that margin.
+        `doubted` names the class of the least confidence, `self_confidence` is that.
         """
         target, manifest = self.of.target, self.of.manifest
         for start in range(0, len(places), _ROWS_AT_ONCE):
             block = places[start : start + _ROWS_AT_ONCE]
             truths, answers = target.truths(self.of.labels[block]), target.answers(self.logits[block])
             for place, truth, answer in zip(block.tolist(), truths, answers, strict=True):
-                at = int(self.margins[place].argmin())
-                found = {"margin": float(self.margins[place, at]), "doubted": target.classes[at]}
+                at = int(self.confidence[place].argmin())
+                found = {"self_confidence": float(self.confidence[place, at]), "doubted": target.classes[at]}
                 where = {name: manifest.table[name][place].as_py() for name in ("path", "split")}
                 yield {**where, "row": int(manifest.places[place]), **truth, **found, **answer}
 
@@ -106,7 +109,7 @@ class Doubts:
             "folds": NUM_FOLDS,
             "C": self.strength,
             "ranked": len(order),
-            "doubted": self.doubted,
+            "doubted": len(self.doubted),
             "unlabelled": self.of.unlabelled,
             "unreadable": self.unreadable,
             "scores": scores.kept,
@@ -116,7 +119,7 @@ class Doubts:
 
     def pairs(self) -> list[tuple[tuple[str, str], int]]:
         """Count the doubted rows by their label and the answer of the folds, in words, the most frequent first."""
-        rows = self.rows(self.order[: self.doubted])
+        rows = self.rows(self.doubted)
         return Counter(self.of.target.in_words(row)[::-1] for row in rows).most_common()
 
 
@@ -133,7 +136,7 @@ def read_labelled(name: str, manifest: Manifest, kind: Target) -> Labelled:
         raise DataError(f"{name} has no labelled row, so no label can be in doubt: omit `model`")
     target = kind.bind_to(rows)
     labels = target.read_labels(rows)
-    target.margins(np.zeros((1, target.num_outputs)), labels[:1])
+    target.self_confidence(np.zeros((1, target.num_outputs)), labels[:1])
     if (labels == labels[0]).all():
         text = ", ".join(name for name, count in rows.class_counts().items() if count)
         raise DataError(f"all labelled rows of {name} are {text}, so nothing can contradict a label: omit `model`")
@@ -220,12 +223,12 @@ def _answer(
             joined[strength][folds == fold] = found[fold][strength]
     best = min(joined, key=lambda strength: _loss(target, joined[strength], labels))
     logits = joined[best]
-    margins, notes = _judge(of, target.margins(target.numbers(logits), labels), folds)
+    confidence, notes = _judge(of, target.self_confidence(target.numbers(logits), labels), folds)
     if of.unlabelled:
         notes.append(f"{of.name}: {counted(of.unlabelled, 'row')} without a label are not ranked")
     if unreadable:
         notes.append(f"{of.name}: {counted(unreadable, 'labelled row')} with an image that cannot be read")
-    return Doubts(of=of, logits=logits, margins=margins, strength=best, unreadable=unreadable, notes=tuple(notes))
+    return Doubts(of=of, logits=logits, confidence=confidence, strength=best, unreadable=unreadable, notes=tuple(notes))
 
 
 def _divide(of: Labelled, tied: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -243,7 +246,7 @@ def _loss(target: Target, logits: Floats, labels: npt.NDArray[Any]) -> float:
     return float(target.loss(torch.from_numpy(logits), target.soften(torch.from_numpy(labels), 0.0)))
 
 
-def _judge(of: Labelled, margins: Floats, folds: npt.NDArray[np.int64]) -> tuple[Floats, list[str]]:
+def _judge(of: Labelled, confidence: Floats, folds: npt.NDArray[np.int64]) -> tuple[Floats, list[str]]:
     """Take no doubt from folds that could learn a class from too little: one that is not in every fold."""
     has_class = of.labels if of.labels.ndim == 2 else of.labels[:, None] == np.arange(of.target.num_outputs)
     in_folds = np.array([has_class[folds == fold].any(axis=0) for fold in range(NUM_FOLDS)]).sum(axis=0)
@@ -253,9 +256,9 @@ def _judge(of: Labelled, margins: Floats, folds: npt.NDArray[np.int64]) -> tuple
         for name, rows in zip(np.array(of.target.classes)[rare], has_class.sum(axis=0)[rare], strict=True)
     ]
     if not names:
-        return margins, []
+        return confidence, []
     text = f"{of.name}: labels {listed(names)} are not ranked: not in each of the {NUM_FOLDS} folds"
-    return np.where(in_folds < NUM_FOLDS, np.inf, margins), [text]
+    return np.where(in_folds < NUM_FOLDS, np.inf, confidence), [text]
 
 
 def write_rankings(found: Sequence[Doubts], folder: Path) -> list[dict[str, Any]]:
@@ -271,7 +274,8 @@ def write_rankings(found: Sequence[Doubts], folder: Path) -> list[dict[str, Any]
     for one in found:
         target = one.of.target
         places = (Column("rank", "whole"), Column("path", "text"), Column("row", "whole"), Column("split", "text"))
-        columns = (*places, *target.truth, Column("doubted", "text"), Column("margin", "number"), *target.columns)
+        doubt = (Column("doubted", "text"), Column("self_confidence", "share"))
+        columns = (*places, *target.truth, *doubt, *target.columns)
         paths = [folder / f"{one.of.name}{suffix}" for suffix in (".csv", ".parquet")]
         for path in paths:
             with write_whole(path, DataError, elsewhere="choose another `out`") as beside:
