@@ -80,7 +80,8 @@ def test_equal_answers_differ_by_nothing(done):
 def test_what_failed_is_a_row_with_its_reason_and_counts_nothing(done):
     found = compare_grid(done)
     runs = {(str(row[0]), str(row[1])): [str(cell) for cell in row[2:]] for row in list_grid_sheets(found)[1].rows}
-    assert runs["good", "1"] == ["probe failed: no such image", "finetune 0 s, finetune-unseen 0 s"]
+    assert runs["good", "1"] == ["failed: probe", "finetune 0 s, finetune-unseen 0 s"]
+    assert list_grid_sheets(found)[1].note.endswith(" good, seed 1, probe: no such image.")
     assert runs["plain", "0"][0] == "done"
     good = next(arm for arm in found.comparisons["probe, test"].arms if arm.name == "good")
     assert len(good.tested) == 1

@@ -47,13 +47,10 @@ def _overview(found: Compared) -> Sheet:
         if not tested:  # the reasons stand in its own tables
             continue
         metric = tested[0].scores.headline[0]
-        apart = {
-            arm.name: str(show_apart(arm.differences[metric.name], metric))
-            for arm in one.compared
-            if one.base.name == found.arms[0]
-        }
+        apart = {arm.name: show_apart(arm.differences[metric.name], metric) for arm in one.compared}
+        notes = {name: ", ".join(filter(None, cell)) for name, cell in apart.items() if one.base.name == found.arms[0]}
         heads.append(f"{title}: {head_of(metric)}")
-        columns.append({arm.name: Cell(show_score(arm, metric).text, apart.get(arm.name, "")) for arm in one.arms})
+        columns.append({arm.name: Cell(show_score(arm, metric).text, notes.get(arm.name, "")) for arm in one.arms})
     rows = [[Cell(arm), *(column.get(arm, _NONE) for column in columns)] for arm in found.arms]
     note = (
         f"Beside each score, how far it is from {found.arms[0]}, with its 95 % interval, as in the tables of each test."
@@ -62,14 +59,11 @@ def _overview(found: Compared) -> Sheet:
 
 
 def _runs(found: Compared) -> Sheet:
-    rows = [
-        [
-            Cell(run.arm),
-            Cell(str(run.seed)),
-            Cell(record.state(run)),
-            Cell(", ".join(f"{step} {seconds:.0f} s" for step, seconds in record.seconds.items()) or "–"),
-        ]
-        for run, record in found.records
-    ]
-    note = f"Made by `uniemox ablate`, version {__version__}. Seconds are those of the machine and what else it did."
-    return Sheet("Runs", ["", "seed", "state", "seconds"], rows, note)
+    rows, failures = [], []
+    for run, record in found.records:
+        state = f"failed: {', '.join(record.failures)}" if record.failures else record.state(run)
+        seconds = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in record.seconds.items())
+        rows.append([Cell(run.arm), Cell(str(run.seed)), Cell(state), Cell(seconds or "–")])
+        failures += [f"{run.name}, {step}: {reason}." for step, reason in record.failures.items()]
+    note = f"Made by uniemox ablate, version {__version__}. Seconds are those of the machine and what else it did."
+    return Sheet("Runs", ["", "seed", "state", "seconds"], rows, " ".join([note, *failures]))

@@ -61,7 +61,7 @@ def _compare(grid: Grid, config: AblateConfig, terminal: Terminal) -> Answer:
 
     with terminal.status("comparing"):
         found = compare_grid(grid)
-        sheets, title, data = list_grid_sheets(found), f"Grid {grid.name}", grid_to_dict(found)
+        sheets, title, data = list_grid_sheets(found), f"Ablation: {grid.name}", grid_to_dict(found)
         for out in config.pages:
             write_sheets(out, sheets, title=title, data=data, page=lambda: grid_page(found, title=title))
     return Answer([*sheet_tables(sheets[:1]), *config.pages], data)
