@@ -25,6 +25,7 @@ _MOST_FOLDED: Final = 2**28  # Bytes of a column in a group of rows that may be 
 _LONGEST_TEXT: Final = 2**22  # Bytes of a cell of a table; repeated for each row, a longer one takes hours
 _BATCH_BYTES: Final = 2**27  # That the texts of a batch can take at most
 _BATCH_ROWS: Final = 2**16
+_BUFFER: Final = 2**18  # Bytes that are read at once of each column
 _TEXT: Final = "BYTE_ARRAY"
 _WIDTHS: Final = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, _TEXT: 4}  # Bytes of a value
 _PREFIXED: Final = "DELTA_BYTE_ARRAY"  # An encoding by which texts repeat their start
@@ -52,7 +53,8 @@ def open_parquet(path: Path, *, what: str = "Parquet", then: str = "") -> Iterat
     if not path.is_file():  # a pipe would be waited for
         raise DataError(f"{path} is not a file" if path.exists() else f"no file at {path}")
     try:
-        with pq.ParquetFile(path) as file:
+        # Whole row groups would be held else, before the first batch of them.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
             if reason := next(_faults(file.metadata, _budget(path)), None):
                 raise DataError(f"{path} {reason}: check where it comes from")
             yield file
