@@ -171,6 +171,16 @@ def test_neither_batches_nor_workers_change_the_robustness(evaluated, finetuned,
     assert [one.values["top1"] for one in ours.shifts] == [one.values["top1"] for one in theirs.shifts]
 
 
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(evaluated, finetuned, painted, on_two_processes):
+    words = ("--robustness", "--by", "scene", "--baselines", "false", "--device", "cpu", "--workers", "0", "--json")
+    printed = json.loads(on_two_processes("evaluate", finetuned.model, "--data", painted.path, *words))
+    robust = printed["robustness"]["shifts"]
+    assert [one["flipped"] for one in robust] == [one.flipped for one in evaluated[0].robustness.shifts]
+    assert [one["values"]["top1"] for one in robust] == [one.values["top1"] for one in evaluated[0].robustness.shifts]
+    assert [one["name"] for one in printed["slices"][0]["slices"]] == ["field", "room"]
+
+
 def test_an_export_is_as_robust_as_its_original(evaluated, exported, painted):
     settings = {"device": "cpu", "num_workers": 0, "baselines": False}
     report = evaluate(str(exported), data=painted.path, robustness=True, **settings)
