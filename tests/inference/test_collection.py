@@ -13,6 +13,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.inference import stored_tables
 from uniemox.inference.collection import Course, Ranking, Shown, check_same, collect, cut_in_two, put_against
 from uniemox.inference.stored_tables import open_stored
+from uniemox.targets.clusters import compare
 
 CLASSES = ("awe", "fear", "joy")
 
@@ -194,6 +195,22 @@ def test_files_of_both_tables_are_compared_in_pairs(tmp_path):
         drawn.append(((fear[1].astype(int) - fear[0]) * weights).sum() / weights.sum())
     assert apart == pytest.approx(np.std(drawn), rel=0.1)
     assert apart.max() < mix.error.min() / 2
+
+
+@pytest.mark.parametrize("count", [60, 500])
+def test_tables_that_never_disagree_may_differ_in_other_images(tmp_path, count):
+    """About as far as Agresti and Min's interval says, of pairs to which half a one of each kind is added.
+
+    It is no narrower than by a tenth, and wider by less than a half, since Wilson's bounds lie unevenly around a share.
+    """
+    one, _ = table(tmp_path / "a.parquet", [f"{i}.png" for i in range(count)])
+    sides = put_against(one, collect([one], keeps_files=True))
+    apart = compare(sides.sums[0].mix(are_shares=True), are_shares=True, correlation=sides.correlations[0])
+    assert apart.value.tolist() == [0, 0, 0]
+    assert apart.p.tolist() == [1, 1, 1]
+    expected = 1.96 / (count + 2)  # one of them in each direction
+    for width in (apart.high, -apart.low):
+        assert ((0.9 * expected < width) & (width < 1.5 * expected)).all()
 
 
 def test_other_files_are_compared_as_independent(tmp_path):

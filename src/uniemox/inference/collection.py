@@ -196,20 +196,29 @@ def put_against(first: StoredTable, second: Collection) -> Sides:
     own = collect([first], by=(), keeps_files=True)
     one, two = (own.images if second.main is second.images else own.people), second.main
     sums = [before.whole.beside(after.whole) for before, after in zip(one.summaries, two.summaries, strict=True)]
-    shared, correlation = _correlate(one.by_file(own.keys), two.by_file(second.keys))
+    are_shares = [summary.reading.is_mix for summary in two.summaries for _ in summary.reading.names]
+    shared, correlation = _correlate(one.by_file(own.keys), two.by_file(second.keys), np.array(are_shares))
     names = (str(first.path), ", ".join(str(table.path) for table in second.tables))
     starts = np.cumsum([len(summary.reading.names) for summary in two.summaries])[:-1]
     return Sides(names, sums, shared, np.split(correlation, starts))
 
 
-def _correlate(first: tuple[Counts, Floats], second: tuple[Counts, Floats]) -> tuple[int, Floats]:
-    """Count the files of both, and correlate the means over rows: as ratios of sums over files, linearised."""
-    _, own, others = np.intersect1d(first[0], second[0], return_indices=True)
-    one, two = (
-        sums[:, 1:] - share(sums[:, 1:].sum(0), sums[:, :1].sum(0)) * sums[:, :1] for _, sums in (first, second)
-    )
-    products = (one[own] * two[others]).sum(0)
-    return len(own), share(products, np.sqrt((one**2).sum(0) * (two**2).sum(0)))
+def _correlate(first: tuple[Counts, Floats], second: tuple[Counts, Floats], are_shares: Flags) -> tuple[int, Floats]:
+    """Count the files of both, and correlate the means over rows (C,): as ratios of sums over files, linearised.
+
+    Half a file of each pair of answers to a share is added, as Agresti and Min do (2005): tables that never disagree
+    would have no variance.
+    """
+    _, own, theirs = np.intersect1d(first[0], second[0], return_indices=True)
+    deviations, variances, added = [], [], []
+    for _, sums in (first, second):
+        rows, mean = sums[:, :1], share(sums[:, 1:].sum(0), sums[:, :1].sum(0))
+        size = share((rows**2).sum(0), rows.sum(0)) * are_shares * (len(own) > 0)  # Of a row's file on average
+        deviations.append(sums[:, 1:] - mean * rows)
+        variances.append((deviations[-1] ** 2).sum(0) + size**2 * ((1 - mean) ** 2 + mean**2))
+        added.append(size * (1 - 2 * mean))
+    products = (deviations[0][own] * deviations[1][theirs]).sum(0) + added[0] * added[1] / 2
+    return len(own), share(products, np.sqrt(variances[0] * variances[1]))
 
 
 def cut_in_two(found: Collection, name: str) -> Sides:
@@ -332,8 +341,9 @@ class _Reader:
     def recount(self) -> None:
         """Count files once whose rows are not beside each other, after the last batch."""
         if self._keys:
-            self.found.keys = np.concatenate(self._keys)
-            self.found.scattered = self.found.files - len(np.unique(self.found.keys))
+            keys = np.concatenate(self._keys)
+            self.found.keys = keys if self.keeps_files else self.found.keys
+            self.found.scattered = self.found.files - len(np.unique(keys))
             self.found.files -= self.found.scattered
 
     def _count_failures(self, batch: pa.RecordBatch, paths: Any, failed: Flags) -> None:

@@ -104,7 +104,7 @@ class Searcher:
         opened = open_model(model)
         asked = zero_shot or ZeroShotConfig()
         if not (asked.classes or asked.taxonomy or options.get("dataset")) and _has_no_classes(opened):
-            log.info("%s has no classes of its own, so its answers are those of `taxonomy` %s", model, _USUAL)
+            log.info("%s has no classes of its own, so its answers are those of the taxonomy %s", model, _USUAL)
             asked = replace(asked, taxonomy=_USUAL)
         return cls(opened, Predictor.load(model, zero_shot=asked, **options), asked)
 
