@@ -142,7 +142,7 @@ def test_images_that_a_model_was_trained_on_are_named_and_on_request_removed(fin
         assert own.scores.num_samples == count
         assert {leak.path: leak.trained for leak in own.leaks} == dict(zip(["4.png", "5.png"], trained, strict=True))
         assert own.are_removed == removed
-        assert any("2 images of the test were trained on" in note for note in own.notes)
+        assert any("2 images of the test are like ones that the model was trained on" in note for note in own.notes)
         assert "4.png" in json.dumps(found.to_dict())
 
 

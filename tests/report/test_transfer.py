@@ -7,7 +7,7 @@ from uniemox.audit.leaks import Leak
 from uniemox.inference.transfer import Cell, Transfer
 from uniemox.report.page import render
 from uniemox.report.sheets import to_latex, to_markdown
-from uniemox.report.transfer import list_sheets, transfer_page
+from uniemox.report.transfer import list_remarks, make_sheet, transfer_page
 from uniemox.targets.bridges import Bridged
 from uniemox.targets.distribution import Distribution
 from uniemox.targets.scores import Baseline
@@ -38,7 +38,7 @@ def found():
 
 
 def test_the_matrix_has_a_row_for_each_model_and_a_column_for_each_data_set(found):
-    matrix, remarks = list_sheets(found)
+    matrix = make_sheet(found)
     assert matrix.title == "Transfer: top-1 %"
     assert matrix.heads == ["", "own", "other"]
     assert [[cell.text for cell in row] for row in matrix.rows] == [
@@ -49,38 +49,35 @@ def test_the_matrix_has_a_row_for_each_model_and_a_column_for_each_data_set(foun
     assert matrix.rows[0][1].note == f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
     assert "A note of all." in matrix.note
     assert "Not searched for leaks: training data of clip:demo not at hand." in matrix.note
-    assert [[cell.text for cell in row[1:]] for row in remarks.rows] == [
-        ["demo", "other", "10"],
-        ["clip:demo", "other", "–"],
-    ]
 
 
 def test_remarks_name_what_was_dropped_leaked_and_what_majority_is_worth_there(found):
-    (bridged, gap) = (row[0].text for row in list_sheets(found)[1].rows)
-    for text in ("sad (3): is lost", "3 of 13 rows are not scored", "joy: is lost", "a.png is b.png (equal)"):
+    *_, bridged, gap = list_remarks(found)
+    for text in ("sad (3): is lost", "3 of 13 rows are not scored", "joy: is lost", "a.png is like b.png (equal)"):
         assert text in bridged
     assert "On the same rows and classes: majority top-1 0.5000" in bridged
-    assert "1 image of the test was trained on" in bridged
-    assert gap == "it has no classes."
+    assert "1 image of the test is like one that the model was trained on: a.png" in bridged
+    assert bridged.startswith("* demo on other, 10 images: Bridged")
+    assert gap == "* clip:demo on other: it has no classes."
 
 
 def test_another_metric_is_shown_where_it_exists(found):
     asked = Transfer("test", "macro_f1", found.data, found.cells)
-    assert list_sheets(asked)[0].title == "Transfer: macro F1 %"
+    assert make_sheet(asked).title == "Transfer: macro F1 %"
     unknown = Transfer("test", "kl", found.data, found.cells)
-    assert {cell.text for row in list_sheets(unknown)[0].rows for cell in row[1:]} == {"–", "–*"}
+    assert {cell.text for row in make_sheet(unknown).rows for cell in row[1:]} == {"–", "–*"}
 
 
 def test_cells_name_their_metric_where_models_differ_in_it(found):
     shares = np.array([[0.7, 0.3], [0.4, 0.6]])
     cells = (found.cells[0], Cell("shares", "own", Distribution(CLASSES).score_numbers(shares, shares[::-1])))
-    matrix = list_sheets(Transfer("test", None, {"own": SimpleNamespace()}, cells))[0]
+    matrix = make_sheet(Transfer("test", None, {"own": SimpleNamespace()}, cells))
     assert matrix.title == "Transfer"
     assert [row[1].note.partition(",")[0] for row in matrix.rows] == ["top-1 %", "KL divergence ↓"]
 
 
 def test_every_form_has_all_numbers_and_the_remarks(found):
-    sheets = list_sheets(found)
+    sheets = [make_sheet(found)]
     for text in (to_markdown(sheets, title="T"), to_latex(sheets), render(transfer_page(found, title="T"))):
         for part in ("80.0", "60.0", "are not scored", "A note of all."):
             assert part in text

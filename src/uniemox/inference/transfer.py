@@ -66,10 +66,13 @@ class Cell:
                 worth = (one.describe(self.scores.headline) for one in self.scores.baselines)
                 texts += [f"On the same rows and classes: {text}." for text in worth]
         if self.leaks:
-            images = counted(len(self.leaks), "image of the test was", several="images of the test were")
+            images = counted(
+                len(self.leaks), "image of the test is like one", several="images of the test are like ones"
+            )
             removed = ", and removed" if self.are_removed else ""
-            first, *others = (f"{leak.path} is {leak.trained} ({leak.text})" for leak in self.leaks)
-            texts.append(f"{images} trained on{removed}: {first}{f', and {len(others):,} more' if others else ''}.")
+            first, *others = (f"{leak.path} is like {leak.trained} ({leak.text})" for leak in self.leaks)
+            more = f", and {len(others):,} more" if others else ""
+            texts.append(f"{images} that the model was trained on{removed}: {first}{more}.")
         return texts
 
     def describe(self) -> str:

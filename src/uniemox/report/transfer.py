@@ -9,23 +9,25 @@ from uniemox.wording import counted, listed
 _MARK = "*"
 
 
-def list_sheets(found: Transfer) -> list[Sheet]:
-    """Make the tables: the matrix, and what a reader must know of its cells, if that is anything."""
+def make_sheet(found: Transfer) -> Sheet:
+    """Make the matrix; its note has the remarks."""
     metrics = {metric for cell in found.cells if cell.scores and (metric := found.metric_of(cell.scores)) is not None}
     shared = metrics.pop() if len(metrics) == 1 else None
     rows = [[Cell(name), *(_show(cell, found, shared is None) for cell in cells)] for name, cells in found.rows.items()]
     title = "Transfer" if shared is None else f"Transfer: {head_of(shared)}"
-    ranges = "Ranges are 95 % bootstrap intervals over the samples, or over groups of these that are alike."
-    note = " ".join([ranges, *found.remarks])
-    sheets = [Sheet(title, ["", *found.data], rows, note)]
-    noted: dict[tuple[str, str, str], list[str]] = {}
+    return Sheet(title, ["", *found.data], rows, " ".join(list_remarks(found)))
+
+
+def list_remarks(found: Transfer) -> list[str]:
+    """Write what a reader must know of the matrix and of its cells, those of the same remark together."""
+    noted: dict[tuple[str, str], list[str]] = {}
     for cell in found.cells:
         if cell.notes:
-            noted.setdefault((" ".join(cell.notes), cell.data, _count(cell)), []).append(cell.model)
-    if remarks := [[*map(Cell, (text, listed(models), data, count))] for (text, data, count), models in noted.items()]:
-        sheets[0] = sheets[0]._replace(note=f"{_MARK} has remarks. {note}")
-        sheets.append(Sheet("Remarks", ["", "of", "on", "images"], remarks))
-    return sheets
+            count = "" if cell.scores is None else f", {counted(cell.scores.num_samples, 'image')}"
+            noted.setdefault((f"{cell.data}{count}", " ".join(cell.notes)), []).append(cell.model)
+    remarks = [f"{_MARK} {listed(models)} on {where}: {text}" for (where, text), models in noted.items()]
+    ranges = "Ranges are 95 % bootstrap intervals over the samples, or over groups of these that are alike."
+    return [ranges, *found.remarks, *remarks]
 
 
 def _show(cell: Scored, found: Transfer, names_metric: bool) -> Cell:
@@ -39,14 +41,11 @@ def _show(cell: Scored, found: Transfer, names_metric: bool) -> Cell:
     return Cell(f"{show(cell.scores.values[metric.name], metric)}{mark}", note)
 
 
-def _count(cell: Scored) -> str:
-    return "–" if cell.scores is None else f"{cell.scores.num_samples:,}"
-
-
 def transfer_page(found: Transfer, *, title: str) -> Page:
-    """Make the page: the matrix, the remarks, and what is true of all."""
-    sections = [Section(sheet.title, blocks=[sheet.table]) for sheet in list_sheets(found)]
+    """Make the page: the matrix and the remarks."""
+    sheet = make_sheet(found)
+    remarks = Section("Remarks", "\n\n".join(list_remarks(found)))
     lead = (
         f"{counted(len(found.rows), 'row')} of answers to {counted(len(found.data), 'data set')}, split {found.split}."
     )
-    return Page(title, lead, sections)
+    return Page(title, lead, [Section(sheet.title, blocks=[sheet._replace(note="").table]), remarks])

@@ -16,15 +16,15 @@ def _transfer(config: TransferConfig, terminal: Terminal) -> Generator[Answer, N
     from uniemox.files.whole import check_absent
     from uniemox.inference.transfer import transfer
     from uniemox.report.sheets import write_sheets
-    from uniemox.report.transfer import list_sheets, transfer_page
+    from uniemox.report.transfer import list_remarks, make_sheet, transfer_page
 
     for out in config.out:
         check_absent(out, overwrite=config.overwrite)
     found = transfer(config, track=terminal.track)
-    sheets, title = list_sheets(found), "Transfer between data sets"
+    sheet, title = make_sheet(found), "Transfer between data sets"
     for out in config.out:
-        write_sheets(out, sheets, title=title, data=found.to_dict(), page=lambda: transfer_page(found, title=title))
-    yield Answer([*sheet_tables(sheets), *config.out], found.to_dict())
+        write_sheets(out, [sheet], title=title, data=found.to_dict(), page=lambda: transfer_page(found, title=title))
+    yield Answer([*sheet_tables([sheet._replace(note="")]), *list_remarks(found), *config.out], found.to_dict())
     scored = {cell.model for cell in found.cells if cell.scores is not None}
     return SUCCESS if scored & set(config.models) else FAILURE
 
