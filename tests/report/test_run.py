@@ -179,6 +179,24 @@ def test_a_run_names_the_command_that_repeats_it_and_leads_to_its_settings(run_f
     assert 'href="config.yaml"' in page
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("uniemox evaluate m", "uniemox evaluate m"), ("", "uniemox probe --config"), (None, "not recorded")],
+)
+def test_an_evaluation_names_its_command_or_that_of_its_run(tmp_path, given, shown):
+    if given is not None:
+        (tmp_path / "config.yaml").write_text("# Settings of uniemox 9, for `uniemox probe --config FILE`.\n")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "report.json").write_text(json.dumps({**whole_test().to_dict(), "unreadable": []}))
+    facts = Facts(name="none", title="None", classes=CLASSES, emotion="felt", root=tmp_path)
+    write_manifest(manifest_from_columns(facts, paths=["a.png"], labels=[0], splits=["test"]), tmp_path / "m.parquet")
+    columns = {"path": ["a.png"], "label": ["awe"], "predicted": ["awe"]}
+    pq.write_table(pa.table(columns), tmp_path / "test" / "predictions.parquet")
+    options = {"model": "m", "data": tmp_path / "m.parquet", "split": "test", "command": given or ""}
+    page = write_evaluation_report(tmp_path / "test", **options).read_text(encoding="utf-8")
+    assert shown in page[page.index(">command<") :]
+
+
 @pytest.mark.parametrize("text", ["", "seed: 1", "# for `uniemox rm; -rf --config FILE`"])
 def test_settings_that_name_no_command_give_none(run_folder, text):
     (run_folder / "config.yaml").write_text(text)
