@@ -30,7 +30,6 @@ def commands(painted, tmp_path, monkeypatch):
             "predict": ["predict", *model, *classes, photo, photo, "--json"],
             "a table": ["predict", *model, *classes, scenes, "--out", "table.parquet"],
             "evaluate": ["evaluate", *model, "--data", painted.path, "--baselines", "false", "--out", "scores"],
-            "compare": ["compare", "clip:demo", "--data", painted.path, "--device", "cpu", "--workers", "0"],
             "search": ["search", *model, *classes, scenes, "--emotion", "joy", "--out", "found.parquet"],
             "explain": ["explain", *one_by_one, *classes, photo, "--boxes", painted.people],
             "report": ["report", "table.parquet", "--out", "report.html"],

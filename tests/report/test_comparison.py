@@ -30,10 +30,16 @@ def test_the_tables_say_what_differs_what_is_scored_and_what_is_apart(store):
     assert all("±" in cell.text and " to " in cell.note for cell in top1)
     assert "Student's t" in scores.note
     assert apart.title == "Differences from low"
-    assert apart.heads[-2:] == ["p", "p by Holm"]
+    assert apart.heads[-1] == "p"
     assert [str(row[0]) for row in apart.rows] == ["high"]
     assert apart.rows[0][1].text.startswith("+")
     assert "over 60 images and over seeds" in apart.note
+
+
+def test_p_is_shown_corrected_where_there_are_several(store):
+    apart = list_sheets(compare([store(name, right(0.5, place)) for place, name in enumerate("abc")]))[-1]
+    assert apart.heads[-2:] == ["p", "p by Holm"]
+    assert all(len(row) == len(apart.heads) for row in apart.rows)
 
 
 def test_one_source_alone_has_no_differences(store):

@@ -29,13 +29,13 @@ def list_sheets(found: Comparison) -> list[Sheet]:
         sheets.append(Sheet("Scores", ["", *map(head_of, metrics)], rows, _explain_scores(found)))
     if found.compared:
         kept = [one for one in metrics if one.name in found.compared[0].differences and one in found.base.metrics]
-        heads = ["", *map(head_of, kept), "p", "p by Holm"]
+        tests = ["p", "p by Holm"][: len(found.compared)]  # which are the same for one
+        heads = ["", *map(head_of, kept), *tests]
         rows = [
             [
                 _name(arm, found),
                 *(show_apart(arm.differences[one.name], one) for one in kept),
-                _p(arm.p),
-                _p(arm.corrected),
+                *map(_p, (arm.p, arm.corrected)[: len(tests)]),
             ]
             for arm in found.compared
         ]
