@@ -140,6 +140,8 @@ def test_what_a_stopped_probe_had_written_is_removed(runs, execute, heard):
 def test_the_state_of_a_run_counts_its_steps(runs, execute, heard):
     run = runs()[0]
     assert open_record(run).state(run) == "to do"
+    run.steps[0].config.out.mkdir(parents=True)
+    assert open_record(run).state(run) == "started"
     execute.errors["plain/0/probe"] = Interrupted(15)
     with pytest.raises(KeyboardInterrupt):
         run_grid([run], execute, heard)

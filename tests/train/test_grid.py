@@ -89,6 +89,12 @@ def test_the_start_is_that_of_the_first_step_which_takes_one(read):
     assert steps["probe"].backbone == "runs/plain/0/pretrain/model"
 
 
+def test_a_step_is_resumed_where_it_has_a_folder_and_else_started(read, tmp_path):
+    (tmp_path / "plain" / "0" / "finetune").mkdir(parents=True)
+    grid = read(WHOLE, out=tmp_path)
+    assert [runs_of(grid, "plain", seed)["finetune"].resume for seed in (0, 1)] == [True, False]
+
+
 def test_data_is_for_steps_that_name_none(read):
     steps = runs_of(read(WHOLE), "plain")
     assert {name: config.data.name for name, config in steps.items()} == {

@@ -42,12 +42,12 @@ class Record:
         """Describe in a few words how far a run is."""
         if failed := [f"{step} failed: {why}" for step, why in self.failures.items()]:
             return "; ".join(failed)
-        left = len(self.left(run))
+        left, count = len(self.left(run)), len(run.steps)
         if not left:
             return "done"
-        return (
-            "to do" if left == len(run.steps) else f"{len(run.steps) - left} of {counted(len(run.steps), 'step')} done"
-        )
+        if left < count:
+            return f"{count - left} of {counted(count, 'step')} done"
+        return "started" if run.steps[0].config.out.exists() else "to do"
 
 
 def open_record(run: Run) -> Record:

@@ -307,7 +307,7 @@ class _Reader:
             given |= layer_of(config, layer, source=source)
         more = {"device": self.asked.device, "workers": self.asked.workers}
         given |= {key: value for key, value in more.items() if key in names and value is not None}
-        fixed = {"seed": seed, "out": out, "resume": True, "overwrite": True}
+        fixed = {"seed": seed, "out": out, "resume": out.exists(), "overwrite": True}
         try:
             files = [] if chosen["config"] is None else [Path(str(chosen["config"]))]
             preset = None if chosen["preset"] is None else str(chosen["preset"])
