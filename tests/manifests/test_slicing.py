@@ -82,6 +82,23 @@ def test_quarters_hold_a_quarter_each(tmp_path):
     assert [own.sum() for own in slice_rows(manifest, "brightness", path).values()] == [100] * 4
 
 
+def test_rows_without_any_attribute_are_not_known(tmp_path):
+    facts = Facts(name="two", title="Two", classes=("joy",), emotion="evoked", root=tmp_path)
+    manifest = manifest_from_columns(
+        facts,
+        paths=["0.png", "1.png"],
+        splits=["test"] * 2,
+        labels=[0, 0],
+        attributes=[None, Attributes(scene="room", brightness=0.5)],
+    )
+    for column, name in (("scene", "room"), ("brightness", "0.5")):
+        found = slice_rows(manifest, column, tmp_path / "two.parquet")
+        assert {known: own.tolist() for known, own in found.items()} == {
+            name: [False, True],
+            "not known": [True, False],
+        }
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [

@@ -77,7 +77,8 @@ def _read(manifest: Manifest, column: str, path: Path) -> pa.Array:
         if column not in names:
             own = [name for name in names if name not in SCHEMA.names]
             known = ["label", "people", "source", "group", "width", "height", *parts, *own]
-            raise DataError(f"{path} has no column {shorten(column)}{nearest(column, known) or '.'} It has {listed(known)}")
+            missing = f"{path} has no column {shorten(column)}{nearest(column, known) or '.'}"
+            raise DataError(f"{missing} It has {listed(known)}")
         return single(read_columns(file, [column], path)[column]).take(pa.array(manifest.places))
 
 
