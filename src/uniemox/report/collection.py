@@ -303,7 +303,8 @@ def _compared(sides: Sides, place: int, summary: Summary) -> Section:
     text = (
         f"A is {first}: {_count(mix.rows[0], 'row')} of {_count(mix.clusters[0], 'file')}. B is {second}: "
         f"{_count(mix.rows[1], 'row')} of {_count(mix.clusters[1], 'file')}. {verdict}\n\n"
-        f"Differences are B less A, with 95 % intervals; p is corrected for the number of rows (Holm). {_pairing(sides)}"
+        "Differences are B less A, with 95 % intervals; p is corrected for the number of rows (Holm). "
+        f"{_pairing(sides)}"
     )
     blocks: list[Block] = [
         Table(
