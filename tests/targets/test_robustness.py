@@ -4,8 +4,9 @@ import json
 import pytest
 
 from uniemox.errors import ConfigError
-from uniemox.targets.robustness import Robustness, Shift, robustness_from_dict
+from uniemox.targets.robustness import Robustness, Shift
 from uniemox.targets.scores import Grid, Interval, Ranges
+from uniemox.validation import validate
 
 FIRST = Shift(change="unchanged", strength="", values={"top1": 0.8}, interval=Interval(0.7, 0.9))
 BLUR = Shift(
@@ -30,16 +31,16 @@ FOUND = Robustness(
 
 
 def test_the_dictionary_becomes_json_and_the_same_again():
-    assert robustness_from_dict(json.loads(json.dumps(FOUND.to_dict()))) == FOUND
+    assert validate(Robustness, json.loads(json.dumps(FOUND.to_dict())), source="") == FOUND
 
 
 def test_what_is_no_robustness_is_refused_by_the_name_of_its_field():
     values = json.loads(json.dumps(FOUND.to_dict()))
     values["shifts"][1]["flipped"] = "much"
     with pytest.raises(ConfigError, match=r"robustness.shifts.1.flipped is much, but must be a number"):
-        robustness_from_dict(values)
+        validate(Robustness, values, source="", prefix="robustness.")
     with pytest.raises(ConfigError, match="shifts"):
-        robustness_from_dict({**values, "shifts": []})
+        validate(Robustness, {**values, "shifts": []}, source="")
 
 
 def test_the_text_names_the_change_that_flips_most():

@@ -5,7 +5,8 @@ import pytest
 
 from uniemox.errors import ConfigError
 from uniemox.targets.scores import Interval
-from uniemox.targets.slices import Gap, Slice, Slices, slices_from_dict
+from uniemox.targets.slices import Gap, Slice, Slices
+from uniemox.validation import validate
 
 ROOM, FIELD, CAVE = (
     Slice(name=name, num_samples=count, num_units=count, values={"top1": value}, intervals={"top1": Interval(*ends)})
@@ -28,10 +29,11 @@ FOUND = Slices(
 
 
 def test_the_dictionary_becomes_json_and_the_same_again():
-    assert slices_from_dict(json.loads(json.dumps(FOUND.to_dict()))) == FOUND
-    assert slices_from_dict(dataclasses.replace(FOUND, gap=None).to_dict()).gap is None
+    assert validate(Slices, json.loads(json.dumps(FOUND.to_dict())), source="") == FOUND
+    assert validate(Slices, dataclasses.replace(FOUND, gap=None).to_dict(), source="").gap is None
+    values = {name: value for name, value in FOUND.to_dict().items() if name != "whole"}
     with pytest.raises(ConfigError, match=r"slices.whole must be given"):
-        slices_from_dict({name: value for name, value in FOUND.to_dict().items() if name != "whole"})
+        validate(Slices, values, source="", prefix="slices.")
 
 
 def test_a_small_slice_is_marked_and_named():

@@ -1,7 +1,7 @@
 """Honest confidence: from logits to probabilities, and the temperature that makes them match the share correct."""
 
 import math
-from collections.abc import Callable, Mapping  # pydantic reads annotations when it runs
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from uniemox.targets.parts import Bin, Grid
-from uniemox.validation import validate
 
 _LIMIT = math.log(20)
 
@@ -77,10 +76,5 @@ class Uncalibrated:
         return (Grid(("confidence", "before", "after"), rows, "half", are_shares=False),)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `uncalibrated_from_dict` is the inverse."""
+        """Return plain values for JSON; `validate` reads them back."""
         return {**asdict(self), "bins": [part._asdict() for part in self.bins]}
-
-
-def uncalibrated_from_dict(values: Mapping[str, Any]) -> Uncalibrated:
-    """Rebuild from `Uncalibrated.to_dict`; a `ConfigError` names what is invalid."""
-    return validate(Uncalibrated, values, source="", prefix="uncalibrated.")

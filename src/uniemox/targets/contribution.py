@@ -1,11 +1,9 @@
 """What the view of the person adds: the same weights once with it, and once with the whole image in its place."""
 
-from collections.abc import Mapping  # pydantic reads annotations when it runs
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from uniemox.targets.parts import Grid, Interval
-from uniemox.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +43,5 @@ class Contribution:
         return (Grid(heads, rows, are_shares=False),)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `contribution_from_dict` is the inverse."""
+        """Return plain values for JSON; `validate` reads them back."""
         return asdict(self)
-
-
-def contribution_from_dict(values: Mapping[str, Any]) -> Contribution:
-    """Rebuild from `Contribution.to_dict`; a `ConfigError` names what is invalid."""
-    return validate(Contribution, values, source="", prefix="person.")

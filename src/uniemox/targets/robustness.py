@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from annotated_types import Len
 
 from uniemox.targets.parts import Grid, Interval, Ranges
-from uniemox.validation import validate
 
 UNCHANGED: Final = "unchanged"
 
@@ -84,10 +83,5 @@ class Robustness:
         return scores, flipped, Grid(heads, rows, are_shares=self.is_share)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `robustness_from_dict` is the inverse."""
+        """Return plain values for JSON; `validate` reads them back."""
         return asdict(self)
-
-
-def robustness_from_dict(values: Mapping[str, Any]) -> Robustness:
-    """Rebuild from `Robustness.to_dict`; a `ConfigError` names what is invalid."""
-    return validate(Robustness, values, source="", prefix="robustness.")

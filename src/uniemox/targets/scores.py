@@ -36,6 +36,12 @@ Flags = npt.NDArray[np.bool]
 
 NUM_BINS: Final = 15  # Guo et al. 2017, section 4
 NUM_RESAMPLES: Final = 1000
+STUDIES: Final[Mapping[str, tuple[str, type[Any]]]] = {
+    "uncalibrated": ("Temperature", Uncalibrated),
+    "person": ("The person's contribution", Contribution),
+    "robustness": ("Robustness", Robustness),
+}
+"""What may be measured beside scores: titles and types by the fields of `Scores`, which are keys of `report.json`."""
 
 
 @dataclass(frozen=True)
@@ -161,13 +167,8 @@ class Scores:
     @property
     def studies(self) -> list[tuple[str, str, Sequence[Part]]]:
         """Titles, words and contents of what was asked for beside the scores."""
-        found: list[tuple[str, str, Sequence[Part]]] = []
-        if self.uncalibrated is not None:
-            found.append(("Temperature", self.uncalibrated.text, self.uncalibrated.parts))
-        if self.person is not None:
-            found.append(("The person's contribution", self.person.text, self.person.parts))
-        if self.robustness is not None:
-            found.append(("Robustness", self.robustness.text, self.robustness.parts))
+        made = [(title, getattr(self, name)) for name, (title, _) in STUDIES.items()]
+        found = [(title, one.text, one.parts) for title, one in made if one is not None]
         return found + [(f"By {one.column}", one.text, one.parts) for one in self.slices]
 
     @property
@@ -202,10 +203,8 @@ class Scores:
             "baselines": [{"name": one.name, "scores": {**one.values}, "note": one.note} for one in self.baselines],
             "classes": list(self.classes),
             **({"coverage": [list(one) for one in self.coverage]} if self.coverage else {}),
-            **({} if self.uncalibrated is None else {"uncalibrated": self.uncalibrated.to_dict()}),
-            **({} if self.person is None else {"person": self.person.to_dict()}),
+            **{name: one.to_dict() for name in STUDIES if (one := getattr(self, name)) is not None},
             **({} if self.bridged is None else {"bridge": self.bridged.to_dict()}),
-            **({} if self.robustness is None else {"robustness": self.robustness.to_dict()}),
             **({"slices": [one.to_dict() for one in self.slices]} if self.slices else {}),
         }
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from uniemox.targets.parts import Grid, Interval, Ranges
-from uniemox.validation import validate
 from uniemox.wording import counted
 
 SMALL: Final = 30  # Groups or samples below which a slice is marked, and compared with none
@@ -98,10 +97,5 @@ class Slices:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `slices_from_dict` is the inverse."""
+        """Return plain values for JSON; `validate` reads them back."""
         return asdict(self)
-
-
-def slices_from_dict(values: Mapping[str, Any]) -> Slices:
-    """Rebuild from `Slices.to_dict`; a `ConfigError` names what is invalid."""
-    return validate(Slices, values, source="", prefix="slices.")

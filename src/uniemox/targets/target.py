@@ -20,14 +20,23 @@ from uniemox.config.training import ClassWeights, PromiseConfig
 from uniemox.emotions import match_classes, meet
 from uniemox.errors import ConfigError, DataError
 from uniemox.targets.bridges import Bridged, Crossing, Parts
-from uniemox.targets.calibration import uncalibrated_from_dict
 from uniemox.targets.columns import Column
-from uniemox.targets.contribution import contribution_from_dict
 from uniemox.targets.coverage import Covered
 from uniemox.targets.intervals import Bootstrap, Codes, Weights
-from uniemox.targets.robustness import robustness_from_dict
-from uniemox.targets.scores import NUM_RESAMPLES, Baseline, Bin, Counts, Flags, Floats, Interval, Metric, Scores
-from uniemox.targets.slices import slices_from_dict
+from uniemox.targets.scores import (
+    NUM_RESAMPLES,
+    STUDIES,
+    Baseline,
+    Bin,
+    Counts,
+    Flags,
+    Floats,
+    Interval,
+    Metric,
+    Scores,
+)
+from uniemox.targets.slices import Slices
+from uniemox.validation import validate
 from uniemox.wording import name_first, shorten
 
 log = logging.getLogger(__name__)
@@ -384,11 +393,11 @@ class Target(ABC):
                 "baselines": tuple(map(_rebuild_baseline, values.get("baselines", ()))),
                 "bins": tuple(Bin(**part) for part in values.get("bins", ())),
                 "coverage": tuple(Covered(*map(float, one)) for one in values.get("coverage", ())),
-                "uncalibrated": (uncalibrated_from_dict(values["uncalibrated"]) if "uncalibrated" in values else None),
-                "person": contribution_from_dict(values["person"]) if "person" in values else None,
                 "bridged": Bridged.from_dict(values["bridge"]) if "bridge" in values else None,
-                "robustness": robustness_from_dict(values["robustness"]) if "robustness" in values else None,
-                "slices": tuple(map(slices_from_dict, values.get("slices", ()))),
+                "slices": tuple(_rebuild_study(Slices, one, "slices") for one in values.get("slices", ())),
+            }
+            common |= {
+                name: _rebuild_study(kind, values[name], name) for name, (_, kind) in STUDIES.items() if name in values
             }
             return self._rebuild(values, common)
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
@@ -418,6 +427,10 @@ class Target(ABC):
 def _rebuild_baseline(values: Mapping[str, Any]) -> Baseline:
     scores = {str(name): float(value) for name, value in values["scores"].items()}
     return Baseline(str(values["name"]), scores, str(values["note"]))
+
+
+def _rebuild_study(kind: type[Any], values: object, name: str) -> Any:
+    return validate(kind, values, source="", prefix=f"{name}.")
 
 
 def refuse_infinite(logits: Logits) -> None:
