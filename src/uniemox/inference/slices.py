@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from uniemox.targets.intervals import Bootstrap, Codes, count_units, typical_size
-from uniemox.targets.scores import NUM_RESAMPLES, Flags, Floats, Interval, Metric, Scores
+from uniemox.targets.intervals import Bootstrap, Codes, count_units, enclose, find_middle, typical_size
+from uniemox.targets.scores import NUM_RESAMPLES, Flags, Floats, Metric, Scores
 from uniemox.targets.slices import Gap, Slice, Slices
 from uniemox.targets.target import Logits, Target
 
@@ -123,7 +123,5 @@ def _largest_gap(
     sizes = [owned[place].sum() / typical_size(own) for own, place in zip(some, (bottom, top), strict=True)]
     variance = float(drawn.var()) + metric.is_share * sum(1 / (size + 2) ** 2 for size in sizes)
     half = float(stdtrit(sum(units) - 2, 1 - _DOUBT / (2 * len(pairs)))) * variance**0.5
-    middle = 2 * value - float(drawn.mean()) if metric.is_biased else value
-    least, most = (0.0, 1.0) if metric.is_share else metric.limits
-    interval = Interval(max(min(middle - half, value), least - most), min(max(middle + half, value), most - least))
+    interval = enclose(value, find_middle(drawn, value, metric), half, metric, is_difference=True)
     return Gap(low=names[bottom], high=names[top], value=value, interval=interval, pairs=len(pairs))

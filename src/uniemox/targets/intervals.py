@@ -160,15 +160,28 @@ def interval(drawn: Floats, value: float, *, units: int, centre: float | None = 
         value: The score, which the interval always holds.
         units: How many groups or samples were resampled, at least 2.
         centre: The score of what was resampled, if that is not `value`.
-        metric: Its limits, and whether resamples show a bias to be corrected (Efron and Tibshirani 1993, chapter 10).
+        metric: As `find_middle` and `enclose` take it.
     """
     from scipy.special import stdtrit
 
-    middle = value if centre is None else centre
-    if metric.is_biased:
-        middle -= float(drawn.mean()) - middle
+    middle = find_middle(drawn, value if centre is None else centre, metric)
     half = float(stdtrit(units - 1, 0.975) * drawn.std())
+    return enclose(value, middle, half, metric)
+
+
+def find_middle(drawn: Floats, value: float, metric: Metric) -> float:
+    """Take from a value the bias that its resamples (R,) show, where the metric has one.
+
+    Efron and Tibshirani 1993, chapter 10.
+    """
+    return 2 * value - float(drawn.mean()) if metric.is_biased else value
+
+
+def enclose(value: float, middle: float, half: float, metric: Metric, *, is_difference: bool = False) -> Interval:
+    """Make an interval around its middle that holds the value and ends where a metric, or a difference in it, does."""
     least, most = (0.0, 1.0) if metric.is_share else metric.limits
+    if is_difference:
+        least, most = least - most, most - least
     return Interval(max(min(middle - half, value), least), min(max(middle + half, value), most))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from uniemox.targets.intervals import Bootstrap, Codes, count_units, typical_size
+from uniemox.targets.intervals import Bootstrap, Codes, count_units, enclose, find_middle, typical_size
 from uniemox.targets.scores import NUM_RESAMPLES, Flags, Floats, Interval, Metric
 from uniemox.targets.target import Target
 
@@ -101,15 +101,12 @@ def difference(first: Sequence[Drawn], second: Sequence[Drawn], name: str) -> Di
             own = float((found - found.mean(0)).var(1).sum()) / (seeds - 1)
             variance += max(0.0, spread - own) / seeds
             doubt += (spread / seeds) ** 2 / (seeds - 1)
-    middle = 2 * value - float(drawn.mean()) if metric.is_biased else value
+    middle = find_middle(drawn, value, metric)
     if variance == 0:
         return Difference(value, Interval(value, value), float(value == 0))
     error, freedom = variance**0.5, variance**2 / doubt
     half = float(stdtrit(freedom, _SURE)) * error
-    least, most = (0.0, 1.0) if metric.is_share else metric.limits
-    interval = Interval(
-        max(min(middle - half, value), least - most), min(max(middle + half, value), most - least)
-    )  # which always holds the value
+    interval = enclose(value, middle, half, metric, is_difference=True)
     return Difference(value, interval, float(2 * stdtr(freedom, -abs(middle) / error)))
 
 
