@@ -299,7 +299,7 @@ def build_bridge(classes: Sequence[str], target: Taxonomy) -> Bridge:
         if found := resolve(name, target.classes) or next_best:
             bridge.mapped[name] = found
         elif target.name == "polarity":
-            bridge.dropped[name] = "is neither positive nor negative by itself, or not known"
+            bridge.dropped[name] = "is not known as positive or negative"
         elif narrower:
             bridge.dropped[name] = f"could be {' or '.join(narrower)}"
         else:

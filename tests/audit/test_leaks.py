@@ -21,6 +21,8 @@ def test_planted_leaks_are_found_named_and_nothing_else(make, photos, tmp_path):
     assert leaks["same.png"] == ("a.png", "the same bytes")
     assert leaks["mirrored.jpg"][0] == "b.png"
     assert "mirrored" in leaks["mirrored.jpg"][1]
+    assert {leak.path: leak.is_copy for leak in found["one"].images} == {"same.png": True, "mirrored.jpg": False}
+    assert all(AuditRules().like <= leak.likeness <= 1 for leak in found["one"].images)
     assert found["one"].rows.tolist() == [True, False, True, False]
     assert found["two"].images == ()
     assert not found["two"].rows.any()
@@ -40,7 +42,7 @@ def test_one_file_in_both_splits_is_a_leak(make, photos, tmp_path):
     found = find_leaks(
         both.select(["train"]), {"test": both.select(["test"])}, folder=tmp_path / "prints", rules=AuditRules()
     )
-    assert [tuple(leak) for leak in found["test"].images] == [("a.png", "a.png", "the same file")]
+    assert [tuple(leak) for leak in found["test"].images] == [("a.png", "a.png", 1.0, "the same file")]
 
 
 def test_files_are_read_once_for_all_models(make, photos, tmp_path):
@@ -57,4 +59,4 @@ def test_files_are_read_once_for_all_models(make, photos, tmp_path):
         found += [find_leaks(train, {"test": test}, folder=tmp_path / "prints", rules=AuditRules(), track=track)]
     assert [total for what, total in read if what == "images read"] == [3, 0]
     assert [what for what, _ in read].count("batches of pairs compared") == 1
-    assert found[0]["test"].images == found[1]["test"].images == (Leak("b.png", "a.png", "the same bytes"),)
+    assert found[0]["test"].images == found[1]["test"].images == (Leak("b.png", "a.png", 1.0, "the same bytes"),)

@@ -14,6 +14,11 @@ from uniemox.targets.scores import Baseline
 from uniemox.targets.single_label import SingleLabel
 
 CLASSES = ("awe", "fear")
+LEAKS = (
+    Leak("a.png", "b.png", 1.0, "the same bytes"),
+    Leak("c.png", "b.png", 0.86, "likeness 0.86"),
+    Leak("d.png", "b.png", 0.91, "likeness 0.91, mirrored"),
+)
 
 
 def scored(right, **changes):
@@ -30,7 +35,7 @@ def found():
     worth = Baseline("majority", {"top1": 0.5}, "a note")
     cells = (
         Cell("demo", "own", scored(8)),
-        Cell("demo", "other", scored(6, bridged=bridged, baselines=(worth,)), leaks=(Leak("a.png", "b.png", "equal"),)),
+        Cell("demo", "other", scored(6, bridged=bridged, baselines=(worth,)), leaks=LEAKS),
         Cell("clip:demo", "own", scored(7), unknown=("training data of clip:demo not at hand",)),
         Cell("clip:demo", "other", reason="it has no classes"),
     )
@@ -53,10 +58,12 @@ def test_the_matrix_has_a_row_for_each_model_and_a_column_for_each_data_set(foun
 
 def test_remarks_name_what_was_dropped_leaked_and_what_majority_is_worth_there(found):
     *_, bridged, gap = list_remarks(found)
-    for text in ("sad (3): is lost", "3 of 13 rows are not scored", "joy: is lost", "a.png is like b.png (equal)"):
+    for text in ("sad (3) is lost", "3 of 13 rows are not scored", "joy is lost", "a.png of b.png (the same bytes)"):
         assert text in bridged
     assert "On the same rows and classes: majority top-1 0.5000" in bridged
-    assert "1 image of the test is like one that the model was trained on: a.png" in bridged
+    assert "1 image of the test is a copy of training images, such as a.png" in bridged
+    assert "2 images look like training images, be it edited copies or others (likeness 0.86 to 0.91)" in bridged
+    assert "most alike are d.png and b.png (likeness 0.91, mirrored)" in bridged
     assert bridged.startswith("* demo on other, 10 images: Bridged")
     assert gap == "* clip:demo on other: it has no classes."
 

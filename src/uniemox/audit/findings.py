@@ -135,10 +135,9 @@ class Judge:
                 same: Same = "look" if len(images) > 1 else "pixels" if len(files) > 1 else "file"
                 yield Group(tuple(sorted(copies)), same, likeness)
 
-    def twin(self, copy: int, *, among: int) -> tuple[int, str] | None:
-        """Find the copy in a manifest that is most like a copy in another, and what is the same."""
-        others = ((other, text) for other, _, text in self._others(copy))
-        return next((one for one in others if self._copies.manifest[one[0]] == among), None)
+    def twin(self, copy: int, *, among: int) -> tuple[int, float, str] | None:
+        """Find the copy in a manifest that is most like a copy in another: with the likeness, and what is the same."""
+        return next((one for one in self._others(copy) if self._copies.manifest[one[0]] == among), None)
 
     def _others(self, copy: int) -> list[tuple[int, float, str]]:
         """List the other copies that show the same, the most alike first: with the likeness, and what is the same."""

@@ -1,11 +1,11 @@
-"""Images of a test that show what a model was trained on."""
+"""Images of a test that are, or look like, those of a training."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +25,22 @@ class Leak(NamedTuple):
 
     path: str  # As in the manifest of the test
     trained: str  # As in that of the training
+    likeness: float  # 1 where the file or its pixels are the same
     text: str  # What is the same
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the file or its pixels are the same; else the two look alike, and may well be different images."""
+        return self.text.startswith("the same")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**self._asdict(), "is_copy": self.is_copy}
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What of a test is in a training too."""
+    """Images of a test that are in a training, or look like one of it."""
 
     images: tuple[Leak, ...]
     rows: np.ndarray  # (N,) bool, true for the rows of the test that show these
@@ -62,7 +72,8 @@ def find_leaks(
     for number, name in enumerate(tests):
         of_rows = copies.of_rows[number]
         own = [pair for pair in pairs if copies.manifest[pair.copy] == number]
-        leaks = tuple(Leak(copies.path[pair.copy], copies.path[pair.twin], pair.text) for pair in own)
+        paths = copies.path
+        leaks = tuple(Leak(paths[pair.copy], paths[pair.twin], pair.likeness, pair.text) for pair in own)
         found[name] = Leaks(leaks, np.isin(of_rows, [pair.copy for pair in own]))
     return found
 
@@ -70,6 +81,7 @@ def find_leaks(
 class _Pair(NamedTuple):
     copy: int
     twin: int
+    likeness: float
     text: str
 
 

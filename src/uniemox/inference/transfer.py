@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -52,7 +52,7 @@ class Cell:
     data: str
     scores: Scores | None = None  # With what the same answer to all these samples is worth as a baseline
     reason: str = ""  # Why there are none
-    leaks: tuple[Leak, ...] = ()  # Images of the test that show what the model was trained on
+    leaks: tuple[Leak, ...] = ()  # Images of the test that are in the model's training, or look like one of it
     are_removed: bool = False  # Whether the scores are without these
     unknown: tuple[str, ...] = ()  # Training data that were not searched
 
@@ -66,13 +66,8 @@ class Cell:
                 worth = (one.describe(self.scores.headline) for one in self.scores.baselines)
                 texts += [f"On the same rows and classes: {text}." for text in worth]
         if self.leaks:
-            images = counted(
-                len(self.leaks), "image of the test is like one", several="images of the test are like ones"
-            )
-            removed = ", and removed" if self.are_removed else ""
-            first, *others = (f"{leak.path} is like {leak.trained} ({leak.text})" for leak in self.leaks)
-            more = f", and {len(others):,} more" if others else ""
-            texts.append(f"{images} that the model was trained on{removed}: {first}{more}.")
+            texts.append(_describe_leaks(self.leaks))
+            texts += ["The scores are without these."] if self.are_removed else []
         return texts
 
     def describe(self) -> str:
@@ -89,11 +84,29 @@ class Cell:
             "data": self.data,
             "scores": None if self.scores is None else self.scores.to_dict(),
             "reason": self.reason,
-            "leaks": [leak._asdict() for leak in self.leaks],
+            "leaks": [leak.to_dict() for leak in self.leaks],
             "leaks_removed": self.are_removed,
             "not_searched": list(self.unknown),
             "notes": self.notes,
         }
+
+
+def _describe_leaks(leaks: Sequence[Leak]) -> str:
+    """Say how many images are copies of training images, and how many only look like one, from which likeness on."""
+    copies = [leak for leak in leaks if leak.is_copy]
+    alike = sorted((leak for leak in leaks if not leak.is_copy), key=lambda leak: -leak.likeness)
+    text = "No image of the test is a copy of a training image."
+    if copies:
+        first, verb = copies[0], "is a copy" if len(copies) == 1 else "are copies"
+        images = counted(len(copies), "image")
+        such = f"such as {first.path} of {first.trained} ({first.text})"
+        text = f"{images} of the test {verb} of training images, {such}."
+    if alike:
+        first, spread = alike[0], f"{alike[-1].likeness:.2f} to {alike[0].likeness:.2f}"
+        images, verb = counted(len(alike), "image"), "looks" if len(alike) == 1 else "look"
+        most = f"most alike are {first.path} and {first.trained} ({first.text})"
+        text += f" {images} {verb} like training images, be it edited copies or others (likeness {spread}): {most}."
+    return text
 
 
 @dataclass(frozen=True)
@@ -226,7 +239,7 @@ class _Work:
         if leaks is not None and self.config.remove_leaks:
             rows = rows.where(~np.isin(rows.places, self._tests[name].places[leaks.rows]))
             if not len(rows):
-                raise DataError("every image of the test was trained on")
+                raise DataError("every image of the test is a copy of a training image or looks like one")
         return Cell(
             model.name,
             name,
@@ -314,7 +327,7 @@ class _Work:
                 yield Cell(row, name, reason=str(error))
 
     def _search(self, model: Opened, dataset: str, name: str) -> tuple[Leaks | None, tuple[str, ...]]:
-        """Find the images of a test that a model was trained on, and name training data that are not at hand."""
+        """Find the images of a test that are like those of the training, and name training data not at hand."""
         origins = Origins()
         origins.trace(model, dataset, list(zip(self.config.data, self.sets.values(), strict=True)))
         found = []
@@ -331,7 +344,8 @@ class _Work:
             found.append(self._found[trained][name])
         if not found:
             return None, tuple(origins.unknown)
-        images = {leak.path: leak for leaks in reversed(found) for leak in leaks.images}
+        alike = (leak for leaks in found for leak in leaks.images)
+        images = {leak.path: leak for leak in sorted(alike, key=lambda leak: (leak.is_copy, leak.likeness))}
         rows = np.logical_or.reduce([leaks.rows for leaks in found])
         return Leaks(tuple(images.values()), rows), tuple(origins.unknown)
 

@@ -80,9 +80,10 @@ class Bridged:
             texts.append(f"Dropped of the model: {_reasons(self.model_dropped)}; {self.ignored}.")
         if self.data_dropped:
             counts = {name: f" ({count:,})" for name, count in self.rows_of.items()}
-            named = {f"{name}{counts.get(name, '')}": why for name, why in self.data_dropped.items()}
+            there = {name: why for name, why in self.data_dropped.items() if self.rows_of.get(name) != 0}
+            named = {f"{name}{counts.get(name, '')}": why for name, why in there.items()}
             rows = f"{self.num_dropped:,} of {counted(self.num_rows, 'row')} are not scored"
-            texts.append(f"Dropped of the data: {_reasons(named)}; {rows}.")
+            texts += [f"Dropped of the data: {_reasons(named)}; {rows}."] if named else []
         return texts
 
 
@@ -91,7 +92,12 @@ def _reasons(dropped: Mapping[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in dropped.items():
         names.setdefault(reason, []).append(name)
-    return "; ".join(f"{listed(own)}: {reason}" for reason, own in names.items())
+    several = {"has": "have", "is": "are"}
+    phrases = []
+    for reason, own in names.items():
+        verb, _, rest = reason.partition(" ")
+        phrases.append(f"{listed(own)} {several.get(verb, verb) if own[1:] else verb} {rest}")
+    return "; ".join(phrases)
 
 
 class Crossing(NamedTuple, Generic[Kind]):
