@@ -14,6 +14,7 @@ OWN = {
     "indoors": pa.array([True, False, None, True, True, False]),
     "number": pa.array([f"n{number}" for number in range(6)]),
     "empty": pa.nulls(6),
+    "said": pa.array(["m", "not known", None, "f", "not known", "m"]),
     "moment": pa.array([0] * 6, pa.timestamp("s")),
 }
 
@@ -57,6 +58,7 @@ def rows(path, column, splits=()):
         ("viewer", {"f": [0, 3], "m": [2, 5], "not known": [1, 4]}),
         ("age", {"18": [4], "25": [5], "31": [0], "40": [1], "52": [2], "not known": [3]}),
         ("indoors", {"no": [1, 5], "yes": [0, 3, 4], "not known": [2]}),
+        ("said", {"f": [3], "m": [0, 5], "not known": [1, 2, 4]}),
         ("shade", {"0 to 0.1": [0, 1], "0.2": [2], "0.3": [3], "0.4": [4], "not known": [5]}),
     ],
 )
@@ -80,6 +82,17 @@ def test_quarters_hold_a_quarter_each(tmp_path):
     path = tmp_path / "many.parquet"
     write_manifest(manifest, path)
     assert [own.sum() for own in slice_rows(manifest, "brightness", path).values()] == [100] * 4
+
+
+@pytest.mark.parametrize(("first", "step"), [(1_700_000_000_000, 1), (2**62, 4096)])
+def test_quarters_of_long_numbers_are_not_confused(tmp_path, first, step):
+    facts = Facts(name="many", title="Many", classes=("joy",), emotion="evoked", root=tmp_path)
+    names = [f"{n}.png" for n in range(40)]
+    manifest = manifest_from_columns(facts, paths=names, splits=["test"] * 40, labels=[0] * 40)
+    path = tmp_path / "many.parquet"
+    write_manifest(manifest, path)
+    pq.write_table(pq.read_table(path).append_column("taken", pa.array([first + step * n for n in range(40)])), path)
+    assert [own.sum() for own in slice_rows(manifest, "taken", path).values()] == [10] * 4
 
 
 def test_rows_without_any_attribute_are_not_known(tmp_path):

@@ -52,7 +52,7 @@ def slice_rows(manifest: Manifest, column: str, path: Path) -> dict[str, Flags]:
     if len(found) > MAX_SLICES:
         step = f"more than {MAX_SLICES} make no useful table: choose another column, or merge values"
         raise DataError(f"column {column} has {len(found)} values, and {step}")
-    rest = ~np.any(list(found.values()), axis=0)
+    rest = ~np.any(list(found.values()), axis=0) | found.pop(UNKNOWN, False)  # some data have it as a text
     return {**found, **({UNKNOWN: rest} if rest.any() else {})}
 
 
@@ -97,7 +97,7 @@ def _by_value(values: pa.Array, column: str) -> dict[str, Flags]:
         order = sorted(pc.unique(values.drop_null()).to_pylist())
         return {str(value): to_numpy(pc.equal(values, value).fill_null(False)) for value in order}
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _by_quarter(to_numpy(values.cast(pa.float64())))
+        return _by_quarter(to_numpy(values.cast(pa.float64(), safe=False)))
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"column {column} holds {kind}, which makes no slices: choose texts, numbers or lists of texts")
     return dict(_each(values, np.arange(len(values)), len(values)))
@@ -121,10 +121,10 @@ def _by_quarter(numbers: npt.NDArray[np.float64]) -> dict[str, Flags]:
         return {}
     edges = np.unique(np.quantile(known, _QUARTERS))
     places = np.where(np.isfinite(numbers), np.searchsorted(edges, numbers), -1)  # an edge is of the lower slice
-    found = {}
-    for place in range(len(edges) + 1):
-        own = places == place
-        if own.any():
-            low, high = numbers[own].min(), numbers[own].max()
-            found[f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"] = own
-    return found
+    quarters = [own for place in range(len(edges) + 1) if (own := places == place).any()]
+    for digits in (4, 8, 17):  # times and identifiers differ in their last ones
+        ends = [[f"{end:.{digits}g}" for end in (numbers[own].min(), numbers[own].max())] for own in quarters]
+        names = [" to ".join(dict.fromkeys(both)) for both in ends]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, quarters, strict=True))
