@@ -175,7 +175,10 @@ def odd(settings):
         ({"finetune": {"preset": "relased"}}, r"arm plain, finetune: unknown preset relased; did you mean released\?"),
         ({"armz": {}}, r"unknown setting armz; did you mean arms\?"),
         ({"base": "plan"}, r"base: no arm is called plan; did you mean plain\?"),
+        ({"arms": {"plain": {}, 10: {"evaluate": False}}}, "arm 10 is no text for YAML: put its name in quotes"),
+        ({"arms": {"plain": {}, True: {"evaluate": False}}}, "arm True is no text for YAML"),
         ({"tests": {"a/b": "x.parquet"}}, "a/b is the name of a folder"),
+        ({"tests": {"test": "x.parquet"}}, "test is the test of a step's own data: rename yours"),
         ({"pretrain": {"preset": "demo", "loss": 3}}, "pretrain: loss is 3, but must be a group of settings such as"),
     ],
 )  # fmt: skip

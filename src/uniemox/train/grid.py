@@ -25,7 +25,7 @@ from uniemox.config.inference import EvaluateConfig
 from uniemox.config.probe import ProbeConfig
 from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.errors import ConfigError
-from uniemox.settings import Values, build, combine, layer_of, list_settings, list_values
+from uniemox.settings import RUNNING, Values, build, combine, layer_of, list_settings, list_values
 from uniemox.validation import validate
 from uniemox.wording import nearest, shorten
 
@@ -97,11 +97,8 @@ class Run:
 
     def settings(self) -> dict[str, Values]:
         """What shapes the result of each step, with paths of the run's own folder relative to it."""
-        from uniemox.train.run_folder import FREE  # torch, which a list of runs does without
-
-        free = FREE - {"data", "stored_views"} | {"cache", "overwrite", "json"}
         return {
-            step.name: {name: self._plain(value) for name, value in list_values(step.config) if name not in free}
+            step.name: {name: self._plain(value) for name, value in list_values(step.config) if name not in RUNNING}
             for step in self.steps
         }
 
@@ -196,8 +193,15 @@ class _Reader:
     def choose_arms(self) -> tuple[str, ...]:
         """Name the arms, the base first; check the names of arms, tests and the base."""
         known, base = list(self.tree["arms"]), self.tree.get("base")
+        for name in known:
+            if not isinstance(name, str):
+                raise ConfigError(f"{self.source}: arm {name} is no text for YAML: put its name in quotes")
+        if TEST in self.tests():
+            raise ConfigError(
+                f"{self.source}: tests: {TEST} is the test of a step's own data: rename yours"
+            )
         for name in (*known, *self.tests()):
-            if not _NAME.fullmatch(str(name)):
+            if not _NAME.fullmatch(name):
                 why = "is the name of a folder: letters, digits and . _ + - alone, a letter or digit first"
                 raise ConfigError(f"{self.source}: {shorten(name)} {why}")
         if not known:
