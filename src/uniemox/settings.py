@@ -38,6 +38,10 @@ Values = dict[str, Any]
 log = logging.getLogger(__name__)
 
 RUN_CONFIG: Final = "config.yaml"  # The settings of a run, in its folder
+RUNNING: Final = frozenset(
+    {"out", "resume", "overwrite", "json", "cache", "device", "workers", "compile", "activation_checkpointing"}
+    | {"log_every", "save_every", "save_minutes", "baselines"}
+)  # Settings of how a run is done, which change nothing of what is learned
 RENAMED: Final = {"num_workers": "workers"}  # What settings were called before; files with the old names are still read
 _COMMANDS: Final = {"PretrainConfig": "pretrain", "FinetuneConfig": "finetune", "ProbeConfig": "probe"}
 _FOLLOWING: Final = {"select_by": "target"}

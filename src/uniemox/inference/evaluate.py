@@ -30,6 +30,7 @@ from uniemox.inference.outputs import BATCH_SIZE, Exported, Measuring, Outputs, 
 from uniemox.inference.predictor import Prediction
 from uniemox.inference.robustness import answer_changed, score_changed
 from uniemox.inference.slices import score_by
+from uniemox.inference.sources import PREDICTIONS, REPORT
 from uniemox.inference.tables import about_model, write_predictions
 from uniemox.inference.torch_backend import TorchBackend, load_torch
 from uniemox.manifests.slicing import slice_rows
@@ -124,8 +125,8 @@ class Evaluator:
         """Answer the rows of a manifest whose labels are those of the target (`Target.align`, `Target.rated`).
 
         `views` makes what the model reads of an image, by default as its facts say; `corruptions` and `track` are those
-        of `compute_outputs`. Images that cannot be read are
-        warned of; `DataError` is raised where none can be, or where a process that decodes images died.
+        of `compute_outputs`. Images that cannot be read are warned of; `DataError` is raised where none can be, or
+        where a process that decodes images died.
         """
         with dead_workers_named():
             outputs = compute_outputs(
@@ -267,12 +268,18 @@ def write_evaluation(
     if outputs.domain is not None:
         known = _locate(outputs, slice(None))
         summary["unfamiliar"] = sum(row["is_unfamiliar"] for row in known) / len(known)
-    with write_whole(folder / "report.json", DataError) as beside:
+    with write_whole(folder / REPORT, DataError) as beside:
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    predictions, out = _evaluated(outputs, manifest), folder / "predictions.parquet"
-    more: dict[str, Any] = {"people": people, "domain": outputs.domain, "about": about}
-    more["groups"] = outputs.groups is not None
-    write_predictions(predictions, out, outputs.target, is_evaluation=True, **more)
+    write_predictions(
+        _evaluated(outputs, manifest),
+        folder / PREDICTIONS,
+        outputs.target,
+        is_evaluation=True,
+        people=people,
+        domain=outputs.domain,
+        groups=outputs.groups is not None,
+        about=about,
+    )
 
 
 def _evaluated(outputs: Outputs, manifest: Manifest) -> Iterator[Prediction]:

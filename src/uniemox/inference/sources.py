@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from uniemox.errors import ConfigError, DataError, UniEmoXError
 from uniemox.files.journal import read_journal
 from uniemox.files.yaml_file import read_mapping
-from uniemox.settings import RUN_CONFIG
-from uniemox.targets.kinds import DEFAULT, find_target, resolve_target
+from uniemox.settings import RUN_CONFIG, RUNNING
+from uniemox.targets.kinds import DEFAULT, find_target, target_of
 from uniemox.targets.scores import Metric, Scores
 from uniemox.targets.several import JOIN
 from uniemox.targets.target import Target
@@ -24,16 +24,6 @@ from uniemox.wording import reason_of
 
 REPORT: Final = "report.json"
 PREDICTIONS: Final = "predictions.parquet"
-_JUST_RUNNING: Final = {
-    "out",
-    "resume",
-    "device",
-    "workers",
-    "max_pixels",
-    "log_every",
-    "save_every",
-    "save_minutes",
-} | {"baselines", "cache", "compile", "activation_checkpointing"}  # Settings that change nothing of what is learned
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def read_source(name: str, folder: Path, *, target: Target | None = None) -> Sou
         group = value if isinstance(value, dict) else {"": value}
         settings |= {f"{key}.{leaf}".rstrip("."): _show(one) for leaf, one in group.items()}
     seed = settings.pop("seed", "")
-    settings = {key: value for key, value in settings.items() if key not in _JUST_RUNNING}
+    settings = {key: value for key, value in settings.items() if key not in RUNNING | {"max_pixels"}}
     lines = tuple(read_journal(folder / "metrics.jsonl"))
     if (folder / "test" / REPORT).is_file():
         found = _tested(folder / "test", target)
@@ -133,8 +123,7 @@ def _why_untested(lines: Sequence[Mapping[str, Any]], settings: Mapping[str, str
 def _tested(folder: Path, target: Target | None) -> dict[str, Any]:
     try:
         saved = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
-        found = resolve_target(saved.get("target", DEFAULT), tuple(saved["classes"]), numbers, given=target)
+        found = target_of(saved, given=target)
         return {"tested": Tested(found, found.scores_from_dict(saved), folder)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UniEmoXError) as error:
         return {"reason": f"{folder / REPORT} cannot be read: {reason_of(error)}"}

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from uniemox.errors import DataError
+from uniemox.errors import UniEmoXError
 from uniemox.files.images import Unreadable, read_image
 from uniemox.files.journal import read_journal
+from uniemox.inference.sources import PREDICTIONS, REPORT
 from uniemox.manifests.table import Manifest, evenly, read_manifest
 from uniemox.report import charts
 from uniemox.report.page import Cell, Figure, GalleryItem, Page, Section, Table, draw, evaluation_page, write_page
 from uniemox.settings import RUN_CONFIG
-from uniemox.targets.kinds import DEFAULT, find_target, resolve_target
+from uniemox.targets.kinds import target_of
 from uniemox.targets.scores import Interval, Metric, Scores
 from uniemox.targets.target import Target
 from uniemox.version import __version__
@@ -45,7 +46,7 @@ def write_evaluation_report(
         CheckpointError: The model answers with a kind that must be given.
         DataError: The page cannot be written.
     """
-    saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    saved = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     manifest = read_manifest(data)
     provenance = {
         "model": model,
@@ -61,8 +62,7 @@ def write_evaluation_report(
         provenance["unfamiliar images"] = (
             f"{100 * saved['unfamiliar']:.1f} % are farther from train than the cutoff that val gave"
         )
-    numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
-    answers = resolve_target(saved.get("target", DEFAULT), tuple(saved.get("classes", ())), numbers, given=target)
+    answers = target_of(saved, given=target)
     scores = answers.scores_from_dict(saved)
     page = evaluation_page(
         scores,
@@ -77,7 +77,7 @@ def write_run_report(folder: Path) -> Path:
     """Make `report.html` of a run folder (curves, test scores if any, how to repeat it), or raise `DataError`."""
     journal = read_journal(folder / "metrics.jsonl")
     train, val, tested = ([line for line in journal if line["kind"] == kind] for kind in ("train", "val", "test"))
-    test = _read_test(folder / "test" / "report.json")
+    test = _read_test(folder / "test" / REPORT)
     titles = {name: metric.title for name, metric in test.metrics.items() if metric.title}
     curves = []
     if train:
@@ -138,17 +138,15 @@ class _Test:
 
 def _read_test(path: Path) -> _Test:
     """Read the evaluation of a run, as far as it can be read."""
-    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError)
+    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UniEmoXError)
     test = _Test()
     with suppress(*unreadable):
         saved = json.loads(path.read_text(encoding="utf-8"))
         test = replace(test, baselines=_read_baselines(saved))
-        numbers = {name: tuple(values) for name, values in saved.get("numbers", {}).items()}
-        target = find_target(saved.get("target", DEFAULT), tuple(saved["classes"]), numbers)
-        if target is not None:
-            test = replace(test, metrics={metric.name: metric for metric in target.about["metrics"]})
-            scores = target.scores_from_dict(saved)
-            test = replace(test, intervals=scores.intervals, scores=scores)
+        target = target_of(saved)
+        test = replace(test, metrics={metric.name: metric for metric in target.about["metrics"]})
+        scores = target.scores_from_dict(saved)
+        test = replace(test, intervals=scores.intervals, scores=scores)
     return test
 
 
@@ -182,7 +180,7 @@ def _describe_environment(path: Path) -> list[tuple[str, str]]:
 
 def _gallery(folder: Path, manifest: Manifest, target: Target) -> list[GalleryItem]:
     """Choose images evenly from the predictions; those that cannot be read any more are skipped."""
-    table = pq.read_table(folder / "predictions.parquet")
+    table = pq.read_table(folder / PREDICTIONS)
     items = []
     for row in table.take(evenly(table.num_rows, _IMAGES)).to_pylist():
         image = read_image(manifest.facts.root / row["path"])

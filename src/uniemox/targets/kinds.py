@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uniemox.config.training import PromiseConfig
 from uniemox.config.training import Target as Kind
@@ -96,3 +96,9 @@ def resolve_target(
             "that it was trained with as target=, or upgrade uniemox"
         )
     return target
+
+
+def target_of(report: Mapping[str, Any], *, given: Target | None = None) -> Target:
+    """Make the target of an evaluation from its `report.json`, as `resolve_target` does."""
+    numbers = {name: tuple(values) for name, values in report.get("numbers", {}).items()}
+    return resolve_target(report.get("target", DEFAULT), tuple(report["classes"]), numbers, given=given)

@@ -11,6 +11,7 @@ from uniemox.config.training import FinetuneConfig
 from uniemox.data.batch import TrainingOrder
 from uniemox.errors import ConfigError, DataError
 from uniemox.files.whole import write_whole
+from uniemox.inference.sources import REPORT
 from uniemox.manifests.recut import cut_folds
 from uniemox.manifests.table import Manifest, read_manifest, write_manifest
 from uniemox.targets.kinds import build_target
@@ -87,7 +88,7 @@ def cross_validate(
         observer(Message(f"fold {number} of {config.folds}: {manifest.split_counts()}"))
         own = replace(config, data=data, out=folder, folds=None)
         finetune(replace(own, train_split="train", val_split="val", test_split="test"), observer, target=target)
-        saved = json.loads((folder / "test" / "report.json").read_text(encoding="utf-8"))
+        saved = json.loads((folder / "test" / REPORT).read_text(encoding="utf-8"))
         found.append((target or build_target(config.target)).scores_from_dict(saved))
         counts = manifest.split_counts()
         shares.append(counts["test"] / counts["train"])

@@ -15,18 +15,11 @@ from uniemox.config.training import FinetuneConfig, PretrainConfig
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files.locking import locked
 from uniemox.files.writing import explained
-from uniemox.settings import RUN_CONFIG, list_values, load_config, save_config
+from uniemox.settings import RUN_CONFIG, RUNNING, list_values, load_config, save_config
 from uniemox.version import __version__
 
-# What a resumed run may change: none of it changes what is learned.
-# Of data and stored views the contents are compared, by the engine's identity.
-FREE = {"resume", "device", "workers", "log_every", "save_every", "save_minutes", "baselines"} | {
-    "data",
-    "stored_views",
-    "out",
-    "compile",
-    "activation_checkpointing",
-}
+# What a resumed run may change. Of data and stored views the contents are compared, by the engine's identity.
+_FREE = RUNNING | {"data", "stored_views"}
 _GROWING = {"max_steps", "optim.epochs", "patience"}  # May grow on resume; the engine compares the resulting steps
 # How the rows of a step are shared out, which processes join in; the engine compares the number of rows.
 _LAYOUT = {"optim.batch_size", "optim.accumulate"}
@@ -63,7 +56,7 @@ class RunFolder:
             {name: tuple(value) if isinstance(value, list) else value for name, value in list_values(config)}
             for config in (self.config, load_config(type(self.config), saved))
         )
-        different = [name for name in now if name not in FREE and now[name] != before[name]]
+        different = [name for name in now if name not in _FREE and now[name] != before[name]]
         if refused := [name for name in different if name not in _GROWING | _LAYOUT]:
             what = "; ".join(f"`{name}` is {now[name]} and was {before[name]}" for name in refused)
             what = f"`resume` continues with the settings that the run started with, but {what}"
