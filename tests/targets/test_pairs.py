@@ -215,7 +215,7 @@ def worlds(rounds, count, shares):
         yield single(count, shares, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("count", [40, 300])
 @pytest.mark.parametrize("shares", [(0.6, 0.1, 0.2, 0.1), (0.93, 0.02, 0.03, 0.02)], ids=["often", "seldom"])
 def test_intervals_of_differences_hold_the_true_difference(count, shares):
@@ -236,7 +236,7 @@ def f1_of(numbers, labels):
     return f1_score(labels, numbers.argmax(1), average="macro")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_equal_models_are_seldom_called_different():
     """Four models are as good as a fifth: after Holm one of twenty comparisons may find any of them different."""
     rounds, found = 1000, 0
@@ -246,7 +246,7 @@ def test_equal_models_are_seldom_called_different():
     assert found <= stats.binom.ppf(0.999, rounds, 0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seeds", [2, 4])
 @pytest.mark.parametrize("spread", [0.0, 0.06])
 def test_intervals_of_arms_hold_the_difference_over_seeds_and_samples(seeds, spread):
