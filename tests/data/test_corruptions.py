@@ -1,13 +1,16 @@
 import colorsys
 import io
 import pickle
+import re
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from uniemox.config.inference import EvaluateConfig
 from uniemox.data.corruptions import CORRUPTIONS
 from uniemox.manifests.table import Box
+from uniemox.settings import list_settings
 
 BOX = Box(4, 6, 20, 30, 0.5)
 BY_TITLE = {one.title: one for one in CORRUPTIONS}
@@ -48,7 +51,13 @@ def test_the_smallest_images_can_be_changed(change, size):
 
 
 def test_titles_are_distinct():
-    assert len(BY_TITLE) == len(CORRUPTIONS) == 18
+    assert len(BY_TITLE) == len(CORRUPTIONS)
+
+
+def test_the_help_of_evaluate_counts_and_names_all_changes():
+    texts = {setting.name: setting.text for setting in list_settings(EvaluateConfig)}
+    assert re.findall(r"\d+", texts["robustness"]) == [str(len(CORRUPTIONS))] * 2
+    assert all(change.name in texts["robustness"] for change in CORRUPTIONS)
 
 
 def test_greyscale_is_the_luma_of_rec_601(image):

@@ -61,9 +61,8 @@ def test_a_name_of_several_lines_stays_in_its_cell():
 @pytest.mark.parametrize("ending", [".md", ".tex", ".json", ".html"])
 def test_the_ending_names_the_form(tmp_path, ending):
     out = tmp_path / f"new/found{ending}"
-    made = write_sheets(out, SHEETS, title="Found", data={"a": 1}, page=lambda: Page("Found", "lead", []))
+    write_sheets([out], SHEETS, title="Found", data={"a": 1}, page=lambda: Page("Found", "lead", []))
     text = out.read_text(encoding="utf-8")
-    assert made == out
     if ending == ".json":
         assert json.loads(text) == {"a": 1}
     else:

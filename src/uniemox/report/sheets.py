@@ -118,21 +118,22 @@ def _escape(text: str) -> str:
 
 
 def write_sheets(
-    out: Path, sheets: Sequence[Sheet], *, title: str, data: Mapping[str, Any], page: Callable[[], Page]
-) -> Path:
-    """Write results to a file in the form that its ending, one of `config.checks.SHEETS`, names.
+    files: Iterable[Path], sheets: Sequence[Sheet], *, title: str, data: Mapping[str, Any], page: Callable[[], Page]
+) -> None:
+    """Write results to each file in the form that its ending, one of `config.checks.SHEETS`, names.
 
     `data` is what JSON gets, and `page` makes the page. A file that cannot be written raises `DataError`.
     """
-    match out.suffix.lower():
-        case ".html":
-            return write_page(page(), out)
-        case ".md":
-            text = to_markdown(sheets, title=title)
-        case ".tex":
-            text = to_latex(sheets)
-        case _:
-            text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    with write_whole(out, DataError, elsewhere="choose another `out`") as beside:
-        beside.write_text(text, encoding="utf-8")
-    return out
+    for out in files:
+        match out.suffix.lower():
+            case ".html":
+                write_page(page(), out)
+                continue
+            case ".md":
+                text = to_markdown(sheets, title=title)
+            case ".tex":
+                text = to_latex(sheets)
+            case _:
+                text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+        with write_whole(out, DataError, elsewhere="choose another `out`") as beside:
+            beside.write_text(text, encoding="utf-8")

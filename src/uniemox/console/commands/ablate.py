@@ -42,10 +42,9 @@ def _ablate(config: AblateConfig, terminal: Terminal) -> Generator[Answer, None,
 def _execute(step: Step, terminal: Terminal) -> None:
     """Do a step as its command does."""
     from uniemox.console.commands import predict, probe, split, train
-
-    commands: dict[str, Command] = {**split.COMMANDS, **train.COMMANDS, **predict.COMMANDS, **probe.COMMANDS}
     from uniemox.files.images import admitting
 
+    commands: dict[str, Command] = {**split.COMMANDS, **train.COMMANDS, **predict.COMMANDS, **probe.COMMANDS}
     most = getattr(step.config, "max_pixels", None)
     with nullcontext() if most is None else admitting(most):
         for _ in commands["data split" if step.command == "split" else step.command].run(step.config, terminal):
@@ -62,8 +61,7 @@ def _compare(grid: Grid, config: AblateConfig, terminal: Terminal) -> Answer:
     with terminal.status("comparing"):
         found = compare_grid(grid)
         sheets, title, data = list_grid_sheets(found), f"Ablation: {grid.name}", grid_to_dict(found)
-        for out in config.pages:
-            write_sheets(out, sheets, title=title, data=data, page=lambda: grid_page(found, title=title))
+        write_sheets(config.pages, sheets, title=title, data=data, page=lambda: grid_page(found, title=title))
     return Answer([*sheet_tables(sheets[:1]), *config.pages], data)
 
 

@@ -30,13 +30,12 @@ def _compare(config: CompareConfig, terminal: Terminal) -> Iterator[Answer]:
             batch_size=config.batch_size,
             num_workers=config.workers,
         )
-        sheets, title = list_sheets(found), f"Comparison with {found.base.name}"
-        for out in config.out:
-            write_sheets(
-                out, sheets, title=title, data=found.to_dict(), page=lambda: comparison_page(found, title=title)
-            )
+        where = "" if config.data is None else f" on {config.data.name}, {config.split}"
+        sheets, title = list_sheets(found), f"Comparison with {found.base.name}{where}"
+        data = found.to_dict()
+        write_sheets(config.out, sheets, title=title, data=data, page=lambda: comparison_page(found, title=title))
     shown = [sheets[0], *(sheet.turned() for sheet in sheets[1:])]
-    yield Answer([*sheet_tables(shown), *config.out], found.to_dict())
+    yield Answer([*sheet_tables(shown), *config.out], data)
 
 
 COMMANDS: Final = {"compare": Command(CompareConfig, _compare)}

@@ -22,9 +22,9 @@ def _transfer(config: TransferConfig, terminal: Terminal) -> Generator[Answer, N
         check_absent(out, overwrite=config.overwrite)
     found = transfer(config, track=terminal.track)
     sheet, title = make_sheet(found), "Transfer between data sets"
-    for out in config.out:
-        write_sheets(out, [sheet], title=title, data=found.to_dict(), page=lambda: transfer_page(found, title=title))
-    yield Answer([*sheet_tables([sheet._replace(note="")]), *list_remarks(found), *config.out], found.to_dict())
+    data = found.to_dict()
+    write_sheets(config.out, [sheet], title=title, data=data, page=lambda: transfer_page(found, title=title))
+    yield Answer([*sheet_tables([sheet._replace(note="")]), *list_remarks(found), *config.out], data)
     scored = {cell.model for cell in found.cells if cell.scores is not None}
     return SUCCESS if scored & set(config.models) else FAILURE
 
