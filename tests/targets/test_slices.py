@@ -44,10 +44,11 @@ def test_a_small_slice_is_marked_and_named():
 
 
 def test_the_largest_gap_comes_with_its_interval_and_a_caution():
-    assert (
-        "Largest gap in accuracy, between field and room: 20.0 points (5.0 to 35.0; 95 % for all 1 pair" in FOUND.text
-    )
-    assert "large by chance" in FOUND.text
+    largest = "Largest gap in accuracy, between field and room: 20.0 points (5.0 to 35.0; 95 %"
+    assert f"{largest})." in FOUND.text
+    of_three = dataclasses.replace(FOUND, gap=dataclasses.replace(FOUND.gap, pairs=3))
+    assert f"{largest} for all 3 pairs together" in of_three.text
+    assert "large by chance" in of_three.text
     on_a_scale = dataclasses.replace(FOUND, is_share=False)
     assert "field and room: 0.200 (0.050 to 0.350;" in on_a_scale.text
     assert not on_a_scale.parts[1].are_shares

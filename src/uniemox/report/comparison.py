@@ -100,10 +100,11 @@ def _explain_scores(found: Comparison) -> str:
 def _explain_differences(found: Comparison) -> str:
     seeds = any(len(arm.tested) > 1 for arm in (found.base, *found.compared))
     over = f"{found.samples}{' and over seeds' if seeds else ''}"
-    correction = f", then by Holm's method for {counted(len(found.compared), 'comparison')}"
+    several = len(found.compared) > 1
+    test = f"{found.test}, then by Holm's method for {len(found.compared):,} comparisons" if several else found.test
     return (
-        f"Each less {found.base.name}, on the same samples. Ranges are 95 % intervals over {over}, by resamples drawn "
-        f"once for all. p is from {found.test}{correction if len(found.compared) > 1 else ''}."
+        f"Each minus {found.base.name}, on the same samples. Ranges are 95 % intervals over {over}, by resamples drawn "
+        f"once for all. p is the chance that equals differ as much: from {test}."
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from uniemox.targets.parts import Grid, Interval, Ranges
-from uniemox.wording import counted
 
 SMALL: Final = 30  # Groups or samples below which a slice is marked, and compared with none
 
@@ -60,10 +59,12 @@ class Slices:
             return " ".join([*texts, "No two slices are large enough to be compared."])
         ends = (self.gap.value, *self.gap.interval)
         value, low, high = (f"{100 * end:.1f}" if self.is_share else f"{end:.3f}" for end in ends)
+        together = (
+            f" for all {self.gap.pairs:,} pairs together, by Bonferroni: the largest of many gaps is large by chance"
+        )
         texts.append(
-            f"Largest gap in {title}, between {self.gap.low} and {self.gap.high}: "
-            f"{value}{' points' if self.is_share else ''} ({low} to {high}; 95 % for all "
-            f"{counted(self.gap.pairs, 'pair')} together, by Bonferroni: the largest of many gaps is large by chance)."
+            f"Largest gap in {title}, between {self.gap.low} and {self.gap.high}: {value}"
+            f"{' points' if self.is_share else ''} ({low} to {high}; 95 %{together if self.gap.pairs > 1 else ''})."
         )
         texts.append("A gap names no cause: slices differ in their images and labels too.")
         return " ".join(texts)

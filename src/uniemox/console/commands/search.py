@@ -105,7 +105,8 @@ def _answer(
         from uniemox.report.contact import Found, write_found
 
         found = [Found(hit.path, f"{hit.score:.3f}", describe_answer(hit.prediction)) for hit in hits if hit.path]
-        summary = f"{counted(len(found), 'image')} of {num_images:,}, by {config.model}."
+        score = "the cosine of features" if config.emotion is None else f"the probability of {config.emotion}"
+        summary = f"{counted(len(found), 'image')} of {num_images:,}, by {config.model}. The score is {score}."
         notice = use_notice(searcher.predictor.facts)
         write_found(found, config.sheet, title=f"Search: {shorten(what)}", summary=summary, notice=notice)
     data = {
