@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -183,6 +184,28 @@ def test_a_missing_or_damaged_table_is_a_gap(store, tmp_path):
     found = compare(folders)
     assert "predictions.parquet cannot be read" in found.arms[1].gap
     assert "no whole table of an evaluation" in found.arms[2].gap
+
+
+def test_a_table_without_paths_or_finite_answers_is_a_gap(store, tmp_path):
+    folders = [store("a", answers(0.5)), store("b", answers(0.6)), store("c", answers(0.6, 1))]
+    for name, change in (
+        ("b", lambda table: table.drop_columns("path")),
+        ("c", lambda table: table.set_column(table.column_names.index("p_joy"), "p_joy", pa.array([np.nan] * COUNT))),
+    ):
+        file = tmp_path / name / "predictions.parquet"
+        pq.write_table(change(pq.read_table(file)), file)
+    found = compare(folders)
+    assert "holds no whole table of an evaluation" in found.arms[1].gap
+    assert "has answers that are not finite" in found.arms[2].gap
+    assert "path" in compare(folders, base="b").arms[0].gap
+
+
+def test_a_report_of_other_answers_than_its_table_is_a_gap(store, tmp_path):
+    folders = [store("a", answers(0.5)), store("b", answers(0.6)), store("later", answers(0.8, 1))]
+    (tmp_path / "later" / "report.json").rename(tmp_path / "b" / "report.json")
+    found = compare(folders[:2])
+    assert "report.json and predictions.parquet in" in found.arms[1].gap
+    assert "are of different answers: evaluate it again" in found.arms[1].gap
 
 
 @pytest.mark.parametrize(

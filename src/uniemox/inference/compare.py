@@ -16,13 +16,14 @@ import numpy as np
 from uniemox.errors import ConfigError, DataError
 from uniemox.inference.evaluate import evaluate
 from uniemox.inference.outputs import BATCH_SIZE
-from uniemox.inference.sources import Source, Tested, read_source, why_different
+from uniemox.inference.sources import PREDICTIONS, REPORT, Source, Tested, read_source, why_different
 from uniemox.targets.pairs import Difference, Drawn, Seeds, difference, draw_together, holm, mcnemar, over_seeds
-from uniemox.targets.scores import NUM_RESAMPLES, Flags, Interval, Metric
+from uniemox.targets.scores import NUM_RESAMPLES, Flags, Interval, Metric, Scores
 from uniemox.targets.target import Target
 from uniemox.wording import counted, listed, nearest, reason_of
 
 _MCNEMAR: Final = "McNemar's exact test"
+_ALIKE: Final = 1e-4  # Largest difference of a score that is the same, from a table with float32 labels
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,13 @@ def _compare_arms(arms: Sequence[Arm], asked: str | None, num_resamples: int) ->
     return Comparison(shown, base, scores.resampled or counted(scores.num_samples, "image"), found.test)
 
 
+def _check_report(one: Tested, found: Scores) -> None:
+    """Refuse a report that is of other answers than the table beside it, as where writing both was stopped halfway."""
+    for metric in found.headline:
+        if abs(found.values[metric.name] - one.scores.values.get(metric.name, math.nan)) > _ALIKE:
+            raise DataError(f"{REPORT} and {PREDICTIONS} in {one.folder} are of different answers: evaluate it again")
+
+
 class _Pairs:
     """The answers to the samples of the base, which arms are compared on."""
 
@@ -320,12 +328,16 @@ class _Pairs:
                 f"its classes are {listed(theirs.classes)}, those of {self.base.name} {listed(ours.classes)}"
             )
         rows = one.table()
-        if why := why_different(self.rows, rows, self.truth):
-            raise DataError(f"it was tested on other samples than {self.base.name} ({why})")
         try:
-            return theirs, *theirs.read_answers(rows)
+            if why := why_different(self.rows, rows, self.truth):
+                raise DataError(f"it was tested on other samples than {self.base.name} ({why})")
+            numbers, labels = theirs.read_answers(rows)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{one.folder} holds no whole table of an evaluation ({reason_of(error)})") from error
+        if not np.isfinite(numbers).all():
+            raise DataError(f"{one.folder / PREDICTIONS} has answers that are not finite")
+        _check_report(one, theirs.score_numbers(numbers, labels, num_resamples=0))
+        return theirs, numbers, labels
 
     def compare(self, arms: Sequence[Arm], num_resamples: int) -> dict[str, Arm]:
         """Draw all that was read together, and compare each arm with the base."""

@@ -197,9 +197,7 @@ class _Reader:
             if not isinstance(name, str):
                 raise ConfigError(f"{self.source}: arm {name} is no text for YAML: put its name in quotes")
         if TEST in self.tests():
-            raise ConfigError(
-                f"{self.source}: tests: {TEST} is the test of a step's own data: rename yours"
-            )
+            raise ConfigError(f"{self.source}: tests: {TEST} is the test of a step's own data: rename yours")
         for name in (*known, *self.tests()):
             if not _NAME.fullmatch(name):
                 why = "is the name of a folder: letters, digits and . _ + - alone, a letter or digit first"
