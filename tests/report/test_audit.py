@@ -10,7 +10,7 @@ from uniemox.audit.fingerprints import take_fingerprints
 from uniemox.manifests.table import Box, Facts, manifest_from_columns
 from uniemox.report import audit as page_of_audit
 from uniemox.report.audit import audit_page, write_audit_report
-from uniemox.report.page import Comparison, Notice, Table, render
+from uniemox.report.page import Notice, Table, TileGroups, render
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -61,7 +61,7 @@ def section(page, title):
 
 
 def comparison(page, title):
-    (found,) = [block for block in section(page, title).blocks if isinstance(block, Comparison)]
+    (found,) = [block for block in section(page, title).blocks if isinstance(block, TileGroups)]
     return found
 
 

@@ -152,9 +152,9 @@ def test_smoothing_keeps_a_straight_line_and_calms_noise():
 
 def test_comparison_bars_show_every_name_condition_and_value():
     rows = [
-        charts.Comparison("mini", "pairs", 0.75, 0.7, 0.8),
-        charts.Comparison("majority", "pairs", 0.17),
-        charts.Comparison("mini", "characters", 0.41, 0.3, 0.5),
+        charts.ScoreBar("mini", "pairs", 0.75, 0.7, 0.8),
+        charts.ScoreBar("majority", "pairs", 0.17),
+        charts.ScoreBar("mini", "characters", 0.41, 0.3, 0.5),
     ]
     shown = texts(charts.comparison_bars(rows))
     assert {"mini", "majority", "pairs", "characters", "0.75", "0.17", "0.41"} <= set(shown)
@@ -216,7 +216,7 @@ def test_charts_leave_pyplot_and_the_style_of_others_alone():
     code = (
         "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
         "from uniemox.report import charts\n"
-        "charts.comparison_bars([charts.Comparison('a', 'b', 0.5)])\n"
+        "charts.comparison_bars([charts.ScoreBar('a', 'b', 0.5)])\n"
         "assert matplotlib.rcParams.copy() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -9,7 +9,7 @@ from uniemox.audit.audit import Audit
 from uniemox.audit.copies import Copies
 from uniemox.config.audit import AuditRules
 from uniemox.report.doubts import doubts_section, write_doubts_sheet
-from uniemox.report.page import Comparison, Table
+from uniemox.report.page import Table, TileGroups
 from uniemox.targets.single_label import SingleLabel
 from uniemox.train.doubts import find_doubts, read_labelled
 from uniemox.train.features import Features
@@ -38,7 +38,7 @@ def doubts(painted):
 def test_the_section_shows_the_first_rows_and_what_they_are_taken_for(doubts):
     section = doubts_section(doubts)
     comparison, pairs, classes = section.blocks
-    assert isinstance(comparison, Comparison)
+    assert isinstance(comparison, TileGroups)
     first = {tile.name for tile in comparison.groups[0].tiles[:2]}
     paths = doubts.of.manifest.table["path"]
     assert first == {paths[3].as_py(), paths[30].as_py()}

@@ -10,7 +10,6 @@ import pytest
 from uniemox.errors import DataError
 from uniemox.inference.slices import score_slices
 from uniemox.report.page import (
-    Comparison,
     Figure,
     Gallery,
     GalleryItem,
@@ -22,6 +21,7 @@ from uniemox.report.page import (
     Table,
     Tile,
     TileGroup,
+    TileGroups,
     data_uri,
     evaluation_page,
     render,
@@ -87,7 +87,7 @@ def hostile_page():
         Figure(SVG, ATTACK, ATTACK),
         Table([ATTACK, "n"], [[ATTACK, 1]], ATTACK),
         Gallery([item, GalleryItem(picture(), ATTACK, 1.0, None, ATTACK)], ATTACK),
-        Comparison([TileGroup(ATTACK, [Tile(picture(), ATTACK, ATTACK, ATTACK, ATTACK)])], ATTACK),
+        TileGroups([TileGroup(ATTACK, [Tile(picture(), ATTACK, ATTACK, ATTACK, ATTACK)])], ATTACK),
         Notice(ATTACK),
         Scoreboard([Score(ATTACK, ATTACK, ATTACK)]),
     ]
@@ -261,7 +261,7 @@ def test_a_file_where_a_folder_should_be_is_said(tmp_path):
 
 def test_pictures_side_by_side_show_what_tells_them_apart():
     tiles = [Tile(picture(), "a.png", "train", "awe", "likeness 0.93", is_struck=True), Tile(None, "b.png", "test")]
-    html = render(one(Comparison([TileGroup("Alike", tiles, more=1200)], "All of them")))
+    html = render(one(TileGroups([TileGroup("Alike", tiles, more=1200)], "All of them")))
     read = Reader(html)
     assert [item.get("class") for item in read.all("li")] == [None, "struck", None]
     assert len(read.all("img")) == 1

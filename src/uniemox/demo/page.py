@@ -269,16 +269,16 @@ def _finetuning(findings: Findings) -> Section:
     )
 
 
-def _bars(findings: Findings) -> list[charts.Comparison]:
+def _bars(findings: Findings) -> list[charts.ScoreBar]:
     """Compare this run with rows of the committed benchmark, which are marked, and with the majority."""
     bars, ladder = [], read_ladder()
     for test, report in findings.tests.items():
         interval = report.intervals["balanced_accuracy"]
-        bars.append(charts.Comparison(_OURS, test, report.balanced_accuracy, *interval))
+        bars.append(charts.ScoreBar(_OURS, test, report.balanced_accuracy, *interval))
     for name, title in _COMPARED.items():
-        bars += [charts.Comparison(title, test, ladder[name].scores[test]) for test in findings.tests]
+        bars += [charts.ScoreBar(title, test, ladder[name].scores[test]) for test in findings.tests]
     majority = ((test, report.majority.balanced_accuracy) for test, report in findings.tests.items())
-    return [*bars, *(charts.Comparison("majority class", test, value) for test, value in majority)]
+    return [*bars, *(charts.ScoreBar("majority class", test, value) for test, value in majority)]
 
 
 def _predictions(findings: Findings) -> Section:

@@ -21,7 +21,6 @@ from uniemox.config.inference import AskedPrecision
 from uniemox.config.zero_shot import ZeroShotConfig, refuse_zero_shot
 from uniemox.data.batch import dead_workers_named
 from uniemox.data.corruptions import Corruption
-from uniemox.data.pixels import EvaluationViews
 from uniemox.errors import DataError
 from uniemox.files.progress import Track, untracked
 from uniemox.files.whole import write_whole
@@ -114,25 +113,18 @@ class Evaluator:
         return resolve_target(self.facts.target, self.facts.classes, self.facts.kept, given=given)
 
     def outputs(
-        self,
-        manifest: Manifest,
-        target: Target,
-        *,
-        views: EvaluationViews | None = None,
-        corruptions: Sequence[Corruption] = (),
-        track: Track = untracked,
+        self, manifest: Manifest, target: Target, *, corruptions: Sequence[Corruption] = (), track: Track = untracked
     ) -> Outputs:
         """Answer the rows of a manifest whose labels are those of the target (`Target.align`, `Target.rated`).
 
-        `views` makes what the model reads of an image, by default as its facts say; `corruptions` and `track` are those
-        of `compute_outputs`. Images that cannot be read are warned of; `DataError` is raised where none can be, or
-        where a process that decodes images died.
+        `corruptions` and `track` are those of `compute_outputs`. Images that cannot be read are warned of; `DataError`
+        is raised where none can be, or where a process that decodes images died.
         """
         with dead_workers_named():
             outputs = compute_outputs(
                 self.module,
                 manifest,
-                views=self.facts.views if views is None else views,
+                views=self.facts.views,
                 accelerator=self.accelerator,
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniemox.data.corruptions import CORRUPTIONS, DESCRIPTION, Corruption
+from uniemox.data.corruptions import CORRUPTIONS, DESCRIPTION
 from uniemox.errors import DataError
 from uniemox.files.progress import Track, untracked
 from uniemox.targets.clusters import Clusters
@@ -24,35 +24,24 @@ if TYPE_CHECKING:
 
 
 def answer_changed(
-    answer: Callable[..., Outputs],
-    manifest: Manifest,
-    clean: Outputs,
-    *,
-    corruptions: Sequence[Corruption] = CORRUPTIONS,
-    track: Track = untracked,
+    answer: Callable[..., Outputs], manifest: Manifest, clean: Outputs, *, track: Track = untracked
 ) -> list[Outputs]:
-    """Answer the images that could be read again, changed: one set of answers for each corruption.
+    """Answer the images that could be read again, changed: one set of answers for each of `CORRUPTIONS`.
 
     Each image is decoded once, unless it is large; the model runs as often as there are corruptions. `DataError` is
     raised where an image cannot be read any more. `answer` is `Evaluator.outputs`.
     """
     readable = np.zeros(len(manifest), dtype=bool)
     readable[clean.rows] = True
-    outputs = answer(manifest.where(readable), clean.target, corruptions=corruptions, track=track)
+    outputs = answer(manifest.where(readable), clean.target, corruptions=CORRUPTIONS, track=track)
     if outputs.unreadable:
         raise DataError(f"images changed while they were evaluated: {outputs.describe_unreadable()}")
-    return outputs.apart(len(corruptions))
+    return outputs.apart(len(CORRUPTIONS))
 
 
-def score_changed(
-    clean: Outputs,
-    changed: Sequence[Outputs],
-    *,
-    corruptions: Sequence[Corruption] = CORRUPTIONS,
-    measured_on: str = "",
-) -> Robustness:
+def score_changed(clean: Outputs, changed: Sequence[Outputs], *, measured_on: str) -> Robustness:
     """Compare the answers of `answer_changed` with those to the images as they are, which `measured_on` names."""
-    named = [(one.name, one.strength, own.logits) for one, own in zip(corruptions, changed, strict=True)]
+    named = [(one.name, one.strength, own.logits) for one, own in zip(CORRUPTIONS, changed, strict=True)]
     found = measure_robustness(
         clean.target, clean.logits, named, clean.labels, clean.group_codes, description=DESCRIPTION
     )

@@ -16,7 +16,6 @@ from uniemox.report.doubts import doubts_section
 from uniemox.report.page import (
     Block,
     Cell,
-    Comparison,
     Notice,
     Page,
     Score,
@@ -25,6 +24,7 @@ from uniemox.report.page import (
     Table,
     Tile,
     TileGroup,
+    TileGroups,
     show_cell,
     write_page,
 )
@@ -120,7 +120,7 @@ def _section(kind: Kind, result: Audit) -> Section:
         case "placeholder" | "tiny" | "blank":
             shown = findings[: _GROUPS // 2]
             tiles = [_tile(finding.copy, finding, result) for finding in shown]
-            blocks.append(Comparison([TileGroup("", tiles, more=len(findings) - len(shown))]))
+            blocks.append(TileGroups([TileGroup("", tiles, more=len(findings) - len(shown))]))
         case _:
             copies = [(result.copies[finding.copy], finding.text) for finding in findings[:_ROWS]]
             rows = [(copy.path, result.names[copy.manifest], copy.split, text) for copy, text in copies]
@@ -142,12 +142,12 @@ def _directions(findings: Sequence[Finding], result: Audit) -> Table:
     return Table(("images of", "are also in", "images"), rows, width="half")
 
 
-def _groups(findings: Sequence[Finding], result: Audit) -> Comparison:
+def _groups(findings: Sequence[Finding], result: Audit) -> TileGroups:
     found = {finding.copy: finding for finding in findings}
     groups = [group for group in result.groups if not found.keys().isdisjoint(group.copies)]
     groups.sort(key=lambda group: (-len(group.copies), -group.likeness))
     shown = [_tile_group(group, found, result) for group in groups[:_GROUPS]]
-    return Comparison(shown, _limit(len(shown), len(groups), "groups"))
+    return TileGroups(shown, _limit(len(shown), len(groups), "groups"))
 
 
 def _limit(shown: int, total: int, what: str) -> str:

@@ -65,7 +65,7 @@ STYLE: Any = {
 MARKS = {"diamond": ("d", RUST, 5), "circle": ("o", BLUE, 5), "line": ("|", RUST, 10)}  # Marker, colour and size
 
 
-class Comparison(NamedTuple):
+class ScoreBar(NamedTuple):
     """One bar: what was evaluated, on what, and its score in [0, 1] with the bounds of its interval."""
 
     name: str
@@ -355,7 +355,7 @@ def ranges(plot: Ranges) -> bytes:
 
 
 @mpl.rc_context(STYLE)
-def comparison_bars(rows: Sequence[Comparison], *, score: str = "balanced accuracy") -> bytes:
+def comparison_bars(rows: Sequence[ScoreBar], *, score: str = "balanced accuracy") -> bytes:
     """Draw one chart per condition, side by side, with a bar and its interval for each name; at least one."""
     names = list(dict.fromkeys(row.name for row in rows))
     conditions = list(dict.fromkeys(row.condition for row in rows))

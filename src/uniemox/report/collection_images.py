@@ -12,7 +12,7 @@ from uniemox.files.video import is_video_name, read_frame
 from uniemox.inference.collection import Population, Shown, Summary
 from uniemox.report import charts
 from uniemox.report.collection_figures import clock
-from uniemox.report.page import Comparison, Section, Table, Tile, TileGroup
+from uniemox.report.page import Section, Table, Tile, TileGroup, TileGroups
 from uniemox.wording import shorten
 
 _TYPICAL: Final = 3  # Images of each emotion
@@ -111,10 +111,10 @@ def _group(title: str, rows: Sequence[Shown], images: Images, describe: Callable
     return TileGroup(title, tiles)
 
 
-def _block(groups: Sequence[TileGroup], caption: str = "") -> Comparison | Table:
+def _block(groups: Sequence[TileGroup], caption: str = "") -> TileGroups | Table:
     """Show images side by side, or list their names where none is found."""
     if any(tile.image is not None for group in groups for tile in group.tiles):
-        return Comparison(groups, caption)
+        return TileGroups(groups, caption)
     rows = [
         (tile.name, group.title or tile.badge, tile.text if not group.title else tile.badge)
         for group in groups

@@ -17,7 +17,7 @@ from uniemox.manifests.population import count_people
 from uniemox.manifests.table import Manifest, Row
 from uniemox.people.regions import choose_box, clip_box, person_region
 from uniemox.report.charts import BLUE, INK, MUTED, encode
-from uniemox.report.page import Comparison, Figure, Notice, Page, Section, Tile, TileGroup, write_page
+from uniemox.report.page import Figure, Notice, Page, Section, Tile, TileGroup, TileGroups, write_page
 from uniemox.wording import counted, printable
 
 SIDE: Final = 224  # Side of a crop in pixels; a scene is as high
@@ -77,7 +77,7 @@ def write_found(found: Sequence[Found], path: Path, *, title: str, summary: str,
             for one, image in zip(found, images, strict=True)
         ]
         warnings = () if notice is None else (Notice(notice, "warning"),)
-        section = Section("Found", "The best match first.", (*warnings, Comparison((TileGroup("", tiles),))))
+        section = Section("Found", "The best match first.", (*warnings, TileGroups((TileGroup("", tiles),))))
         write_page(Page(title, summary, (section,)), path)
         return
     cards = []

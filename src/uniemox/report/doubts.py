@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from uniemox.files.images import Unreadable, read_image
-from uniemox.report.page import Block, Comparison, Page, Section, Table, Tile, TileGroup, show_cell, write_page
+from uniemox.report.page import Block, Page, Section, Table, Tile, TileGroup, TileGroups, show_cell, write_page
 from uniemox.train.doubts import NUM_FOLDS, Doubts
 from uniemox.wording import counted
 
@@ -34,7 +34,7 @@ def doubts_section(doubts: Doubts) -> Section:
     worth = ", ".join(f"{metric.title} {scores.values[metric.name]:z.3f}" for metric in scores.headline)
     count = f"For {show_cell(len(doubts.doubted))} of {show_cell(len(order))} rows the folds prefer another answer. "
     worth = f"{count}Against the labels their answers reach {worth}: the less, the less the ranking says."
-    blocks: list[Block] = [Comparison([TileGroup("", list(_tiles(doubts, _ON_PAGE)))])]
+    blocks: list[Block] = [TileGroups([TileGroup("", list(_tiles(doubts, _ON_PAGE)))])]
     if pairs := doubts.pairs()[:_PAIRS]:
         rows = [(label, answer, rows) for (label, answer), rows in pairs]
         blocks.append(Table(("label", "folds answer", "rows"), rows, "The most frequent pairs among them.", "half"))
@@ -48,7 +48,7 @@ def write_doubts_sheet(doubts: Doubts, path: Path, *, model: str) -> Path:
     """Write the page of the first hundred rows, each with its image, its label and what the folds answer."""
     order = doubts.order
     shown = list(_tiles(doubts, ON_SHEET))
-    section = Section("The most doubtful first", _EXPLAINED, (Comparison((TileGroup("", shown),)),))
+    section = Section("The most doubtful first", _EXPLAINED, (TileGroups((TileGroup("", shown),)),))
     lead = f"{counted(len(shown), 'row')} of {show_cell(len(order))} ranked, by features of {model}."
     return write_page(Page(f"Labels in doubt: {doubts.of.name}", lead, (section,)), path)
 

@@ -102,7 +102,7 @@ class TileGroup:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TileGroups:
     """Groups of images side by side."""
 
     kind: ClassVar = "comparison"
@@ -139,7 +139,7 @@ class Scoreboard:
     width: Width = "full"
 
 
-Block = Figure | Table | Gallery | Comparison | Notice | Scoreboard
+Block = Figure | Table | Gallery | TileGroups | Notice | Scoreboard
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.float64]
-
 
 class Interval(NamedTuple):
     """Bounds of a 95 % bootstrap interval."""
