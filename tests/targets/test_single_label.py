@@ -262,6 +262,9 @@ def test_a_report_survives_json():
         lambda values: values.update(bins=[{"low": 0}]),
         lambda values: values.update(intervals=None),
         lambda values: values.update(top3="high"),
+        lambda values: values.update(top3=float("nan")),
+        lambda values: values.update(top3=10**400),
+        lambda values: values.update(intervals={"top1": [0.1, float("inf")]}),
     ],
 )
 def test_a_damaged_saved_report_is_refused_in_one_line(damage):

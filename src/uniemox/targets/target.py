@@ -7,6 +7,7 @@ subclass as `target=` to `finetune`, `evaluate` and `Predictor.load`. torch is i
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -399,8 +400,11 @@ class Target(ABC):
             common |= {
                 name: _rebuild_study(kind, values[name], name) for name, (_, kind) in STUDIES.items() if name in values
             }
+            ends = (end for pair in common["intervals"].values() for end in pair)
+            if not all(map(math.isfinite, (*common["values"].values(), *ends))):
+                raise ValueError("a score is not finite")  # noqa: TRY301, as other values that no score can be
             return self._rebuild(values, common)
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
             raise DataError(
                 f"not a saved evaluation ({type(error).__name__}: {error}); evaluate the model again"
             ) from error
