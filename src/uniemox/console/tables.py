@@ -397,7 +397,7 @@ def doubts_table(labels: Sequence[Mapping[str, Any]]) -> Table | None:
         return None
     heads = ("manifest", "rows ranked", "label in doubt")
     table = _make_table(heads, ((one["manifest"], one["ranked"], one["doubted"]) for one in labels), right=heads[1:])
-    table.caption = "a ranking, not a verdict: look at the first rows"
+    table.caption = "a ranking, not a verdict: look at the first rows, in the pages named below"
     return table
 
 

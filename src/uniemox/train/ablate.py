@@ -68,6 +68,16 @@ def open_record(run: Run) -> Record:
     return record
 
 
+def check_data(runs: Sequence[Run]) -> None:
+    """Refuse runs that read a manifest which neither exists nor is made by a step of theirs, with a `DataError`."""
+    for run in runs:
+        made = {step.config.out for step in run.steps}
+        for step in run.steps:
+            path = vars(step.config)["manifest" if step.command == "split" else "data"]
+            if path not in made and not path.is_file():
+                raise DataError(f"{run.name}, {step.name}: no manifest at {path}: give one of `data prepare`")
+
+
 def run_grid(runs: Sequence[Run], execute: Callable[[Step], None], observer: Observer) -> list[str]:
     """Do what is missing of each run.
 
@@ -157,5 +167,5 @@ def compare_grid(grid: Grid) -> Compared:
             base = grid.arms[0] if grid.arms[0] in sources.values() else None
             found[title] = compare([*sources], arms=[*sources.values()], base=base)
     if not found:
-        raise DataError(f"nothing is finished of grid {grid.name}: run it without `table` first")
+        raise DataError(f"nothing is finished of grid {grid.name}: run it, or mend what its failures name")
     return Compared(grid.name, grid.arms, found, [(run, records[run.folder]) for run in grid.runs])

@@ -49,6 +49,16 @@ def test_a_run_that_fails_is_named_and_the_exit_code_is_1(run, grid, painted, tm
     assert json.loads(out)[2]["state"].startswith("probe failed: no model folder at nowhere.pth")
 
 
+def test_a_manifest_that_is_missing_is_one_line_before_anything_runs(run, grid, painted, tmp_path):
+    words = ["ablate", grid, "--start", "demo-pretrained", "--out", tmp_path / "out"]
+    tested = ["--data", painted.path, "--tests", f"unseen={tmp_path / 'lost.parquet'}"]
+    for data in (["--data", tmp_path / "lost.parquet"], tested, [*tested, "--dry-run"]):
+        code, _, err = run(*words, *data)
+        assert (code, err.count("\n")) == (cli.FAILURE, 1)
+        assert f"no manifest at {tmp_path / 'lost.parquet'}" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_grid_that_cannot_be_run_is_one_line(run, grid, tmp_path):
     code, _, err = run("ablate", "term", "--out", tmp_path)
     assert code == cli.WRONG_USE

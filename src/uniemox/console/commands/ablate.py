@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 def _ablate(config: AblateConfig, terminal: Terminal) -> Generator[Answer, None, int]:
     """Run a grid of settings with several seeds, and compare its arms."""
-    from uniemox.train.ablate import open_record, run_grid
+    from uniemox.train.ablate import check_data, open_record, run_grid
     from uniemox.train.grid import read_grid
 
     grid = read_grid(config)
     runs = [grid.runs[place] for place in config.take(grid.runs)]
+    if not config.table:
+        check_data(runs)
     if config.dry_run:
         from uniemox.console.tables import runs_table
 

@@ -42,7 +42,11 @@ def _audit(config: AuditConfig, terminal: Terminal) -> Iterator[Answer]:
     cleaned = write_audit(result, config.out, labels=labels)
     report = write_audit_report(result, config.out, doubts=doubts, track=track)
     yield Answer(
-        [findings_table(result.counts()), kept_table(result), doubts_table(labels), report],
+        [
+            *(findings_table(result.counts()), kept_table(result), doubts_table(labels)),
+            *(found["files"][-1] for found in labels),
+            report,
+        ],
         {
             "report": report,
             "audit": config.out / "audit.json",
