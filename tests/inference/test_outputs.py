@@ -128,7 +128,7 @@ def test_what_the_person_adds_is_the_paired_difference_on_the_rows_that_both_rea
     numbers = [target.numbers(logits[share][both]) for share in (0.5, 1.5)]
     differences = paired_differences(target, *numbers, labels[both], groups.codes[both])
     scores = [target.score_numbers(one, labels[both], num_resamples=0) for one in numbers]
-    assert (found.samples, found.with_person) == (88, sum(boxes[row] is not None for row in both))
+    assert (found.num_samples, found.num_with_person) == (88, sum(boxes[row] is not None for row in both))
     assert [gain.name for gain in found.gains] == ["top1", "balanced_accuracy", "macro_f1", "weighted_f1"]
     for gain in found.gains:
         assert (gain.without, gain.value) == tuple(one.values[gain.name] for one in scores)

@@ -157,7 +157,7 @@ def test_a_run_shows_its_surest_answers_the_temperature_and_what_the_person_adds
     metrics = (Confidence(title="calibration error", before=0.4321, after=0.1),)
     before = Uncalibrated(temperatures=(2.5,), metrics=metrics)
     gain = Gain(name="top1", title="top-1", without=0.5, value=0.75, difference=0.25, interval=Interval(-0.1, 0.6))
-    person = Contribution(samples=4, with_person=3, gains=(gain,))
+    person = Contribution(num_samples=4, num_with_person=3, gains=(gain,))
     page = page_of_test(run_folder, json.dumps(whole_test(uncalibrated=before, person=person).to_dict()))
     for text in ("The surest answers", "Temperature", "0.432", "3 of 4 samples", ">-0.100 to 0.600<"):
         assert text in page

@@ -16,7 +16,7 @@ def test_it_is_shown_beside_the_scores_and_survives_json():
     target = SingleLabel(("awe", "fear"))
     gain = {"title": "top-1", "without": 0.5, "value": 0.75, "difference": 0.25}
     gains = (Gain(name="top1", **gain, interval=Interval(-0.1, 0.6)), Gain(name="macro_f1", **gain, interval=None))
-    person = Contribution(samples=200, with_person=150, gains=gains)
+    person = Contribution(num_samples=200, num_with_person=150, gains=gains)
     scores = replace(target.score_numbers(np.eye(2), np.array([0, 1])), person=person)
     saved = json.loads(json.dumps(scores.to_dict()))
     assert target.scores_from_dict(saved) == scores

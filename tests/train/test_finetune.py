@@ -335,7 +335,7 @@ def test_a_run_on_both_views_says_what_the_person_adds_to_the_same_weights(two_v
         ).score(num_resamples=0)
         for manifest in (test, type(test)(nobody, test.facts))
     ]
-    assert (saved["samples"], saved["with_person"]) == (7, 7 - test.num_without_people)
+    assert (saved["num_samples"], saved["num_with_person"]) == (7, 7 - test.num_without_people)
     gains = {gain["name"]: gain for gain in saved["gains"]}
     assert {"top1", "macro_f1"} <= set(gains)
     for name, gain in gains.items():

@@ -101,7 +101,7 @@ class Comparison:
         """Return plain values for JSON."""
         return {
             "base": self.base.name,
-            "samples": self.samples,
+            "resampled": self.samples,
             "test": self.test,
             "arms": [_arm_to_dict(arm) for arm in self.arms],
             "notes": self.notes,
@@ -126,22 +126,22 @@ def _arm_to_dict(arm: Arm) -> dict[str, Any]:
     runs = [
         {
             "name": source.name,
-            "seed": source.seed or None,
+            "seed": int(source.seed) if source.seed.isdecimal() else None,
             "epoch": None if source.chosen is None else source.chosen["epoch"],
-            "samples": None if source.tested is None else source.tested.scores.num_samples,
+            "num_samples": None if source.tested is None else source.tested.scores.num_samples,
             "reason": source.reason,
         }
         for source in arm.sources
     ]
-    tests = {"p": _number(arm.p), "p_holm": _number(arm.corrected)}
     return {
         "name": arm.name,
         "runs": runs,
         "differs": {**arm.differs},
         "scores": scores,
         "differences": apart,
-        **tests,
-        "gap": arm.gap,
+        "p": _number(arm.p),
+        "p_holm": _number(arm.corrected),
+        "reason": arm.gap,
     }
 
 

@@ -141,7 +141,7 @@ class Outputs:
             if metric.name in differences
         )
         people = sum(self.boxes[place] is not None for place in ours)
-        return Contribution(samples=len(ours), with_person=people, gains=gains)
+        return Contribution(num_samples=len(ours), num_with_person=people, gains=gains)
 
     def apart(self, count: int) -> list[Outputs]:
         """Take apart the answers to the samples of `count` corruptions: those to all rows for each of them."""

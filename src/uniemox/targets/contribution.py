@@ -22,17 +22,17 @@ class Gain:
 class Contribution:
     """The scores of a model of two views with the person and without, on the same samples."""
 
-    samples: int
-    with_person: int  # Samples that have the box of a person; the others are answered alike
+    num_samples: int
+    num_with_person: int  # Samples that have the box of a person; the others are answered alike
     gains: tuple[Gain, ...]
 
     @property
     def text(self) -> str:
         """What a reader must know."""
         return (
-            f"{self.with_person} of {self.samples} samples have the box of a person. The same weights answer them once "
-            "with the person, and once with the whole image in the place of the person; differences are paired, with "
-            "95 % intervals. A model that is trained without the person might make up for it otherwise."
+            f"{self.num_with_person} of {self.num_samples} samples have the box of a person. The same weights answer "
+            "them once with the person, and once with the whole image in the place of the person; differences are "
+            "paired, with 95 % intervals. A model that is trained without the person might make up for it otherwise."
         )
 
     @property
