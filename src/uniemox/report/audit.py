@@ -40,16 +40,16 @@ _SHRINK_TO: Final = 200
 _SECTIONS: Final[dict[Kind, tuple[str, str]]] = {
     "leak": (
         "Leaks",
-        "Each group shows the same image in train and in a split that it is tested on, or in val and test. The copy "
-        "that is framed is removed, so that scores on the other stay honest.",
+        "Each group shows copies of an image, or images alike enough to count as such, in train and in a split that it "
+        "is tested on, or in val and test. What is framed is removed, so that scores on the other stay honest.",
     ),
     "conflict": (
         "Conflicting labels",
-        "Copies of one image with different labels of the same classes. Nobody knows which is right: those in train "
-        "are removed, those in other splits stay as their authors made them.",
+        "Copies of one image, or images as alike, with different labels of the same classes. Nobody knows which is "
+        "right: those in train are removed, those in other splits stay as their authors made them.",
     ),
     "placeholder": ("Placeholders", "Sites serve such an image instead of one that was deleted."),
-    "repeat": ("Repeats", "The same image twice in one split weighs double. They stay unless --remove names repeat."),
+    "repeat": ("Repeats", "What is twice in one split weighs double. They stay unless --remove names repeat."),
     "overlap": (
         "Overlaps",
         "The same image in splits that are equally held out, such as train of two data sets: each is fine alone, but "
@@ -98,8 +98,8 @@ def _overview(result: Audit) -> Section:
     scores.append(Score("rows kept", show_cell(kept), f"{show_cell(rows - kept)} removed"))
     blocks: list[Block] = [Scoreboard(scores)]
     if leaks := counts["leak"]["found"]:
-        text = f"Images that are also in a more held-out split: {show_cell(leaks)}. They inflate the scores of models "
-        blocks.append(Notice(f"{text}trained on them.", "warning"))
+        text = f"Images of which a copy, or an image as alike, is in a more held-out split: {show_cell(leaks)}. Copies "
+        blocks.append(Notice(f"{text}inflate the scores of models trained on them.", "warning"))
     table = [(kind, MEANINGS[kind], counts[kind]["found"], counts[kind]["removed"]) for kind in KINDS]
     caption = (
         "An image can be in several lines. The folder clean beside this page holds the manifests without what was "

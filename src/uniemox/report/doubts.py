@@ -21,7 +21,8 @@ _EXPLAINED: Final = (
     f"Each row is answered by a logistic regression on features of the other rows, in {NUM_FOLDS} folds that keep "
     "groups and look-alikes together. Rows come in the order of the probability that these answers give to their "
     "label, the least first (confident learning, Northcutt et al. 2021). This is a ranking, not a verdict: a row may "
-    "come first because its label is wrong, because raters would disagree, or because the features miss what they saw."
+    "come first because its label is wrong, because raters would disagree, or because the features miss what they saw. "
+    "Beneath each image are its split and label, what the folds answer, and the probability that they give its label."
 )
 
 
@@ -64,7 +65,7 @@ def _tiles(doubts: Doubts, count: int) -> Iterator[Tile]:
             name=row["path"],
             badge=row["split"],
             text=label,
-            note=f"folds say {answer}; {row['doubted']} {of_doubted:.2f}",
+            note=f"folds say {answer}; {row['doubted']} has {of_doubted:.2f}",
         )
 
 
