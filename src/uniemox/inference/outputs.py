@@ -40,8 +40,6 @@ BATCH_SIZE: Final = 32
 """Images in one forward pass where nothing else is asked for. A run scores its chosen weights in batches of this size
 too, since in bf16 the size of a batch decides how sums are rounded."""
 
-_LONG: Final = {"nll": "negative log likelihood", "brier": "Brier score"}  # What metrics without a title are called
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -110,7 +108,7 @@ class Outputs:
         )
         found = tuple(
             Confidence(
-                title=metric.title or _LONG.get(metric.name, metric.name),
+                title=metric.title or metric.note or metric.name,
                 before=before.values[metric.name],
                 after=after.values[metric.name],
             )

@@ -52,7 +52,7 @@ class Metric:
     title: str  # What a page and the terminal call it; they omit a metric without one
     compute: Callable[[Any], Any]  # From the evidence that the target collects to (), or to (R,) from R resamples of it
     _: KW_ONLY
-    note: str = ""  # Shown under it on a page
+    note: str = ""  # Shown under it on a page; of a metric without a title what it is called beside others
     is_selectable: bool = False  # Whether it can choose the epoch; the first that can is the default
     is_bootstrapped: bool = False  # Whether it has a 95 % interval
     is_kept: bool = True  # Whether the journal and the card keep it
@@ -312,8 +312,8 @@ def _brier(of: Evidence) -> float:
 MACRO_F1: Final = Metric("macro_f1", "macro F1", _macro_f1, is_selectable=True, is_bootstrapped=True, is_biased=True)
 OF_PROBABILITIES: Final = (
     Metric("ece", "calibration error", _ece, note="0 is best", lower_is_better=True, is_of_confidence=True),
-    Metric("nll", "", _nll, lower_is_better=True, is_of_confidence=True),
-    Metric("brier", "", _brier, is_kept=False, lower_is_better=True, is_of_confidence=True),
+    Metric("nll", "", _nll, note="negative log likelihood", lower_is_better=True, is_of_confidence=True),
+    Metric("brier", "", _brier, note="Brier score", is_kept=False, lower_is_better=True, is_of_confidence=True),
 )
 
 

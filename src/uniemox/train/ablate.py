@@ -167,5 +167,5 @@ def compare_grid(grid: Grid) -> Compared:
             base = grid.arms[0] if grid.arms[0] in sources.values() else None
             found[title] = compare([*sources], arms=[*sources.values()], base=base)
     if not found:
-        raise DataError(f"nothing is finished of grid {grid.name}: run it, or mend what its failures name")
+        raise DataError(f"nothing is finished of grid {grid.name}: run it, or fix what its failures name")
     return Compared(grid.name, grid.arms, found, [(run, records[run.folder]) for run in grid.runs])
