@@ -58,6 +58,12 @@ def test_a_name_of_several_lines_stays_in_its_cell():
     assert "a b & 1" in to_latex([broken])
 
 
+@pytest.mark.parametrize("name", ["[red]", "*"])
+def test_a_name_that_begins_a_row_is_no_argument_of_the_end_of_the_row_before(name):
+    lines = to_latex([Sheet("x", ["", "y"], [[Cell("a"), Cell("1")], [Cell(name), Cell("2")]])]).splitlines()
+    assert lines[lines.index(r"a & 1 \\") + 1].startswith(f"{{{name[0]}}}")
+
+
 @pytest.mark.parametrize("ending", [".md", ".tex", ".json", ".html"])
 def test_the_ending_names_the_form(tmp_path, ending):
     out = tmp_path / f"new/found{ending}"

@@ -17,6 +17,7 @@ _LATEX: Final = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"{{{sign}}}" for sign in "[*"},  # which the end of the row before would take for its own
     "±": r"$\pm$",
     "−": "$-$",
     "–": "--",
