@@ -97,6 +97,15 @@ def test_a_failed_step_is_tried_again(runs, execute, heard):
     assert open_record(runs()[0]).state(runs()[0]) == "done"
 
 
+def test_a_scored_step_whose_folder_was_deleted_is_done_again(runs, execute, heard):
+    run_grid(runs()[:1], execute, heard)
+    execute.done.clear()
+    for step in ("pretrain", "finetune"):
+        (runs()[0].folder / step).rmdir()
+    run_grid(runs()[:1], execute, heard)
+    assert execute.done == ["plain/0/finetune"]  # weights that others have taken may go
+
+
 def test_what_is_no_failure_of_the_run_stops_the_grid(runs, execute, heard):
     execute.errors["plain/0/probe"] = KeyError("a bug")
     with pytest.raises(KeyError):

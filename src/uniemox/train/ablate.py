@@ -18,7 +18,7 @@ from uniemox.files.locking import locked
 from uniemox.files.whole import write_whole
 from uniemox.inference.compare import Comparison, compare
 from uniemox.train.events import Message, Observer
-from uniemox.train.grid import Grid, Run, Step
+from uniemox.train.grid import MAKING, Grid, Run, Step
 from uniemox.validation import validate
 from uniemox.wording import counted, listed, one_line, reason_of
 
@@ -65,6 +65,10 @@ def open_record(run: Run) -> Record:
     if changed:
         what = f"{run.folder} was made with other settings: {listed(changed[:_SHOWN])}"
         raise ConfigError(f"{what}: put them back, delete that folder, or choose another `out`")
+    for step in run.steps:
+        if step.command not in MAKING and not step.config.out.exists():  # deleted, so nothing of it can be compared
+            record.seconds.pop(step.name, None)
+            record.settings.pop(step.name, None)
     return record
 
 

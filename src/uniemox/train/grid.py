@@ -38,7 +38,7 @@ STEPS: Final[Mapping[str, type[Any]]] = {
 }
 """What a run may consist of, in order: the commands, and the settings of each."""
 TEST: Final = "test"  # Name of the test that a step makes of its own data
-_MAKING: Final = ("split", "pretrain")  # Steps that others need, and that have no scores
+MAKING: Final = ("split", "pretrain")  # Steps that others need, and that have no scores
 _TRAINING: Final = ("pretrain", "probe", "finetune")  # What has presets and files
 _OWN: Final = ("out", "resume", "overwrite", "seed", "folds", "json")  # Settings that only the grid itself gives
 _NAME: Final = re.compile(r"\w[\w.+-]{0,63}")
@@ -122,7 +122,7 @@ class Grid:
         By the test alone where every arm has just one step with scores, so that arms of different steps stand side by
         side.
         """
-        scored = [(run, step) for run in self.runs for step in run.steps if step.command not in _MAKING]
+        scored = [(run, step) for run in self.runs for step in run.steps if step.command not in MAKING]
         is_single = len({(run.arm, step.name) for run, step in scored if step.name in STEPS}) == len(self.arms)
         found: dict[str, list[tuple[Run, Step]]] = {}
         for run, step in sorted(scored, key=lambda each: self.arms.index(each[0].arm)):
@@ -248,9 +248,9 @@ class _Reader:
                 made["model"] = str(out / "model")
             else:
                 steps += self._tests_of(step)
-            if name in _MAKING:
+            if name in MAKING:
                 shaping.add(name)
-        if not any(step.command not in _MAKING for step in steps):
+        if not any(step.command not in MAKING for step in steps):
             raise ConfigError(f"{self.source}: arm {arm} has no step with scores: add evaluate, probe or finetune")
         return Run(arm, seed, folder, tuple(steps))
 
