@@ -80,6 +80,17 @@ def test_one_seed_says_so(store):
     assert compare(folders).notes == ["a and b have one seed each: how much another seed would change is not known."]
 
 
+def test_seeds_that_change_nothing_are_said_to_give_no_range(store):
+    made = {"fixed": (0.5, lambda seed: 0), "drawn": (0.6, int)}
+    folders = [
+        store(f"{name}/{seed}", answers(share, draw(seed)), settings={"seed": seed, "drop_path": share / 10})
+        for name, (share, draw) in made.items()
+        for seed in (0, 1)
+    ]
+    (note,) = compare(folders).notes
+    assert note.startswith("fixed scores the same with every seed, so the range over seeds has no width")
+
+
 def test_the_same_run_twice_is_two_arms(store):
     found = compare([store(name, answers(0.5), settings={}) for name in ("a", "b")])
     assert [len(arm.sources) for arm in found.arms] == [1, 1]

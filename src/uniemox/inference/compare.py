@@ -91,6 +91,11 @@ class Comparison:
             lost = [source for source in arm.sources if source.tested is None]
             if lost and len(lost) < len(arm.sources):
                 found.append(f"{counted(len(lost), 'run')} of {arm.name} is not counted: {lost[0].reason}.")
+        alike = [arm.name for arm in self.arms if len(arm.tested) > 1 and _is_the_same(arm)]
+        if alike:
+            score = "scores" if len(alike) == 1 else "score"
+            why = "so the range over seeds has no width: compare one seed for that over images"
+            found.append(f"{listed(alike)} {score} the same with every seed, {why}.")
         single = [arm.name for arm in self.arms if len(arm.tested) == 1 and arm.sources[0].settings]
         if single and self.compared:
             have = "have one seed each" if len(single) > 1 else "has one seed"
@@ -106,6 +111,10 @@ class Comparison:
             "arms": [_arm_to_dict(arm) for arm in self.arms],
             "notes": self.notes,
         }
+
+
+def _is_the_same(arm: Arm) -> bool:
+    return all(len(set(arm.values(metric.name))) == 1 for metric in arm.metrics)
 
 
 def _arm_to_dict(arm: Arm) -> dict[str, Any]:
